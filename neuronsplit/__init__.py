@@ -1,0 +1,10 @@
+"""Neuron splitting: grow a neural network while it trains, without a change of its output at the moment of a split."""
+
+from neuronsplit.data import load_dataset
+from neuronsplit.model import MLP
+from neuronsplit.policies import POLICIES, Policy
+from neuronsplit.split import RULES
+from neuronsplit.study import Experiment, run_experiment
+
+__version__ = "0.1.0"
+__all__ = ["MLP", "POLICIES", "RULES", "Experiment", "Policy", "load_dataset", "run_experiment"]

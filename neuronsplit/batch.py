@@ -1,0 +1,141 @@
+"""A study as a batch: every experiment through papermill, then the comparison, as notebooks and as a report."""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from nbconvert import HTMLExporter
+from tqdm import tqdm
+
+from neuronsplit.data import load_dataset
+from neuronsplit.study import ROOT, Experiment, about_file, load, policy_names, read_table, save
+
+NOTEBOOKS = ROOT / "notebooks"
+STUDIES = NOTEBOOKS / "studies"
+RUNS = ROOT / "runs"
+PUBLISHED = ROOT / "figures"
+
+
+def read_study(name: str) -> dict:
+    """The parameters of a study: notebooks/studies/NAME.yaml. Raises ValueError where it is none."""
+    file = STUDIES / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(f"study {name!r}: allowed are {', '.join(sorted(f.stem for f in STUDIES.glob('*.yaml')))}")
+    try:
+        parameters = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(parameters, dict):
+        raise ValueError(f"{file} holds {type(parameters).__name__}: allowed are lines of 'parameter: value'")
+    return parameters
+
+
+def experiments(parameters: dict) -> list[Experiment]:
+    """The experiments of a study: the one that `policy` names, else the control and one for each policy."""
+    allowed = [field.name for field in fields(Experiment)]
+    for name in parameters:
+        if name not in allowed:
+            raise ValueError(f"parameter {name!r}: allowed are {', '.join(allowed)}")
+    policies = [parameters["policy"]] if "policy" in parameters else policy_names()
+    return [Experiment(**parameters | {"policy": policy}) for policy in policies]
+
+
+def run(study: str, changes: dict, workers: int | None = None) -> Path:
+    """Run what is not finished of a study, with parameters changed, and draw its comparison; returns its folder.
+
+    Raises ValueError or OSError before anything is started where the study cannot run, and RuntimeError, with the
+    notebooks of the experiments that failed, at the end.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers {workers}: allowed are whole numbers from 1")
+    parameters = read_study(study) | changes
+    planned = experiments(parameters)
+    folder = RUNS / "-".join([study, *map(str, changes.values())])
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    missing = [experiment for experiment in planned if load(experiment, folder) is None]
+    load_dataset(planned[0].dataset)  # obtained once, before several kernels want it
+    train(missing, folder, workers or os.cpu_count())
+    collect(planned, folder, {"study": study, "parameters": parameters})
+    report = papermill(
+        "04_comparison", folder / "04_comparison.ipynb", {"table": f"{folder}/table.csv", "figures": f"{folder}/figures"}
+    )
+    if report:
+        raise RuntimeError(report)
+    html, _ = HTMLExporter(exclude_input=True).from_filename(str(folder / "04_comparison.ipynb"))
+    (folder / "report.html").write_text(html)
+    return folder
+
+
+def train(missing: list[Experiment], folder: Path, workers: int) -> None:
+    """Every missing experiment through its notebook, several at once, with a progress bar over their epochs."""
+    jobs: dict[Future, Experiment] = {}
+    bar = tqdm(total=sum(e.epochs for e in missing), unit=" epochs", disable=not missing)
+    with ThreadPoolExecutor(workers) as pool, bar:
+        for experiment in missing:
+            arguments = asdict(experiment) | {"folder": str(folder)}
+            out = folder / f"{experiment.name}.ipynb"
+            jobs[pool.submit(papermill, "03_experiment", out, arguments)] = experiment
+        running = set(jobs)
+        try:
+            while running:
+                done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                for job in done:
+                    bar.write(f"{jobs[job].policy}: {'failed' if job.result() else 'done'}")
+                bar.n = sum(epochs_done(experiment, folder) for experiment in missing)
+                bar.refresh()
+        finally:
+            pool.shutdown(cancel_futures=True)  # on Ctrl-C start no more
+    failures = [failure for job in jobs if (failure := job.result())]
+    if failures:
+        raise RuntimeError("\n".join(failures))
+
+
+def epochs_done(experiment: Experiment, folder: Path) -> int:
+    """How far an experiment is, read off the table that it writes as it trains."""
+    if about_file(folder / f"{experiment.name}.csv").exists():
+        return experiment.epochs
+    parts = folder.glob(f"{experiment.name}.*.part")
+    newest = max(parts, key=lambda part: part.stat().st_mtime, default=None)
+    return 0 if newest is None else newest.read_text().count("\n") // experiment.repeats
+
+
+def papermill(notebook: str, out: Path, parameters: dict) -> str | None:
+    """Execute a notebook into another with papermill's own command; returns what went wrong, or None.
+
+    A kernel that does not start is tried once more: two that start together may pick the same port.
+    """
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS / f"{notebook}.ipynb", out, "--no-progress-bar"]
+    for _ in range(2):
+        done = subprocess.run([*command, "-y", yaml.safe_dump(parameters)], capture_output=True, text=True)
+        if done.returncode == 0:
+            return None
+        if not any(sign in done.stderr for sign in ("Kernel died before", "Address already in use")):
+            break
+    return f"{out}: {done.stderr.strip().splitlines()[-1]}"
+
+
+def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
+    """One table of all experiments, table.csv, with what produced it in table.json."""
+    part = folder / "table.part"
+    pd.concat(load(e, folder) for e in finished).to_csv(part, index=False, float_format="%.6g")
+    seconds = {e.policy: read_table(folder / f"{e.name}.csv")[1]["seconds"] for e in finished}
+    save(part, folder / "table.csv", about | {"seconds": seconds})
+
+
+def publish(study: str, name: str) -> Path:
+    """Copy the table and the pictures of a study that has run to figures/, under a name; returns the table's file."""
+    source, target = RUNS / study, PUBLISHED / "data" / f"{name}.csv"
+    if not (source / "table.csv").exists():
+        raise ValueError(f"study {study!r} has not been run to its end: make run STUDY={study}")
+    read_table(source / "table.csv")
+    for kind in (".csv", ".json"):
+        shutil.copy(source / f"table{kind}", target.with_suffix(kind))
+    for picture in (source / "figures").iterdir():
+        shutil.copy(picture, PUBLISHED / f"{name}-{picture.name}")
+    return target

@@ -1,0 +1,195 @@
+"""An experiment as a value, its tidy table, and the files that hold it."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+
+from neuronsplit.data import DATASETS, load_dataset
+from neuronsplit.model import MLP
+from neuronsplit.policies import POLICIES
+from neuronsplit.split import RULES
+from neuronsplit.training import SCHEDULES, grow
+
+ROOT = Path(__file__).parents[1]
+RESULTS = 1  # raised when a change to the package changes what an experiment computes
+CONTROL = "no-split"
+COLUMNS = (
+    "policy rule schedule dataset seed epoch hidden parameters split_neuron "
+    "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
+).split()
+
+
+def policy_names() -> tuple[str, ...]:
+    """The control and every policy: one experiment each makes a study."""
+    return CONTROL, *POLICIES
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a result; the fields are the parameters of the experiment notebook, one to one.
+
+    The control trains the final width, width + splits, from the start. Raises ValueError for a value not allowed.
+    """
+
+    policy: str = "random"  # which neuron is split, or no-split: the control
+    dataset: str = "digits"  # what is learned
+    rule: str = "scaled"  # how a neuron is split
+    schedule: str = "every-epoch"  # when
+    width: int = 10  # hidden neurons at the start
+    splits: int = 10  # epochs that end with a split
+    still: int = 10  # epochs after them, without a split
+    repeats: int = 5  # networks, of seeds seed, seed + 1, …
+    seed: int = 0  # of the first repeat
+    learning_rate: float = 0.05  # of plain SGD
+    batch_size: int = 32  # images a step
+
+    def __post_init__(self):
+        for name, names in {
+            "policy": policy_names(), "dataset": DATASETS, "rule": RULES, "schedule": SCHEDULES
+        }.items():  # fmt: skip
+            if getattr(self, name) not in tuple(names):
+                raise ValueError(f"{name} {getattr(self, name)!r}: allowed are {', '.join(names)}")
+        for name, least in {"width": 1, "splits": 0, "still": 0, "repeats": 1, "seed": 0, "batch_size": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least}")
+        if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
+        if self.epochs == 0:
+            raise ValueError("splits 0 with still 0: allowed are at least one epoch")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.splits + self.still
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each repeat."""
+        return list(range(self.seed, self.seed + self.repeats))
+
+    @property
+    def name(self) -> str:
+        """A file name that no other experiment has: the policy and a hash of all fields."""
+        text = json.dumps([RESULTS, asdict(self)], sort_keys=True)
+        return f"{self.policy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run_experiment(experiment: Experiment) -> pd.DataFrame:
+    """Train all repeats of an experiment: its tidy table, a row a repeat and epoch, with the columns COLUMNS.
+
+    split_neuron is the neuron split at the end of the epoch; its second twin is the new last neuron. Accuracy and
+    loss on the training images are means over the epoch as it went; validation and test come after the split.
+    """
+    return pd.concat(run_epochs(experiment), ignore_index=True)
+
+
+def run_epochs(experiment: Experiment) -> Iterator[pd.DataFrame]:
+    """The tidy table of an experiment as it trains, epoch by epoch."""
+    dataset = load_dataset(experiment.dataset)
+    available = len(dataset.train.labels)
+    if experiment.batch_size > available:
+        raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {experiment.dataset}")
+    control = experiment.policy == CONTROL
+    width = experiment.width + experiment.splits if control else experiment.width
+    mlp = MLP(
+        (dataset.train.images.shape[1], width, len(dataset.classes)), experiment.repeats, experiment.seed
+    )
+    records = grow(
+        mlp,
+        dataset,
+        experiment.seeds,
+        policy=None if control else experiment.policy,
+        rule=experiment.rule,
+        schedule=SCHEDULES[experiment.schedule](experiment.splits, experiment.still),
+        learning_rate=experiment.learning_rate,
+        batch_size=experiment.batch_size,
+    )
+    labels = {name: getattr(experiment, name) for name in ("policy", "rule", "schedule", "dataset")}
+    for record in records:
+        table = pd.DataFrame(labels | {"seed": experiment.seeds} | record)
+        yield table.astype({"split_neuron": "Int64"})[COLUMNS]
+
+
+def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
+    """An experiment's table: read where folder holds it, else trained and saved there.
+
+    It is written under another name as it trains and renamed when whole, so that what has the right name is whole.
+    """
+    folder = Path(folder)
+    table = load(experiment, folder)
+    if table is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        part = folder / f"{experiment.name}.{os.getpid()}.part"
+        for epoch, rows in enumerate(run_epochs(experiment)):
+            rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
+        about = {"experiment": asdict(experiment), "seconds": round(time.perf_counter() - start, 1)}
+        save(part, folder / f"{experiment.name}.csv", about)
+        table = load(experiment, folder)
+    return table
+
+
+def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
+    """An experiment's table from folder, or None; raises ValueError where it is damaged or of another experiment."""
+    file = Path(folder) / f"{experiment.name}.csv"
+    if not about_file(file).exists():
+        return None
+    table, about = read_table(file)
+    if about.get("experiment") != asdict(experiment):
+        raise ValueError(f"{about_file(file)} is of another experiment: move it away and run again")
+    return table
+
+
+def save(part: Path, file: Path, about: dict) -> None:
+    """Give a whole table its name, with what produced it in a JSON file beside, which comes last."""
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    os.replace(part, file)
+    text = json.dumps(about | {"sha256": digest} | circumstances(), indent=1)
+    part.write_text(text)
+    os.replace(part, about_file(file))
+
+
+def about_file(file: Path) -> Path:
+    """The JSON file beside a table."""
+    return file.with_suffix(".json")
+
+
+def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
+    """A saved table and what produced it; raises ValueError where the table is not what its JSON file says."""
+    file = Path(file)
+    try:
+        about = json.loads(about_file(file).read_text())
+        whole = about["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{about_file(file)} is damaged ({error}): move it away and run again") from error
+    if not whole:
+        raise ValueError(f"{file} is damaged (wrong checksum): move it and its .json away and run again")
+    return pd.read_csv(file, dtype={"split_neuron": "Int64"}), about
+
+
+def circumstances() -> dict:
+    """When, where and with which versions something ran; commit None outside a git checkout."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": git.stdout.strip() or None,
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
+        "versions": {
+            "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+            "pandas": pd.__version__,
+        },
+    }  # fmt: skip
