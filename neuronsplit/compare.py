@@ -56,5 +56,5 @@ def lineage(repeat: pd.DataFrame) -> pd.DataFrame:
     founders = int(repeat["hidden"].iloc[-1]) - len(splits)
     tree = [{"founder": neuron, "parent": neuron, "born": 0} for neuron in range(founders)]
     for epoch, parent in zip(splits["epoch"], splits["split_neuron"]):
-        tree.append({"founder": tree[parent]["founder"], "parent": int(parent), "born": int(epoch)})
+        tree.append({"founder": tree[int(parent)]["founder"], "parent": int(parent), "born": int(epoch)})
     return pd.DataFrame(tree).rename_axis("neuron")

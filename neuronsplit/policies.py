@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from neuronsplit.model import MLP
 
 BLOCK = 250  # images scored at a time: bounds the (R, n_out, H, BLOCK) numbers of the loss after removal
-DECIMALS = 9  # scores that agree to this many are a tie, whatever order their sums were taken in
+TIE = 1e-6  # scores this near are a tie: float32 losses of neurons that never fire differ by less
 
 def loss_after_removal(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
     """Mean loss (R, H) with each hidden neuron removed in turn, as dropout would, from one forward pass.
@@ -48,17 +48,18 @@ def no_score(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
 
 def highest(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
     """The neuron of highest score."""
-    return scores.argmax(1)
+    tied = scores >= scores.amax(1, keepdim=True) - TIE  # (R, H)
+    return tied.int().argmax(1)  # argmax gives the first of equals
 
 
 def lowest(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
     """The neuron of lowest score."""
-    return scores.argmin(1)
+    return highest(-scores, rngs)
 
 
 def nearest_half(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
     """The neuron whose score is nearest to ½."""
-    return (scores - 0.5).abs().round(decimals=DECIMALS).argmin(1)
+    return lowest((scores - 0.5).abs(), rngs)
 
 
 def lottery(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
@@ -90,4 +91,4 @@ POLICIES = {
 def choose(policy: str, mlp: MLP, images: Tensor, labels: Tensor, rngs: list[np.random.Generator]) -> Tensor:
     """The neuron (R,) that a policy splits in each replica; NaN scores, of a network that diverged, count as 0."""
     score, pick = POLICIES[policy]
-    return pick(score(mlp, images, labels).double().nan_to_num().round(decimals=DECIMALS), rngs)
+    return pick(score(mlp, images, labels).double().nan_to_num(), rngs)

@@ -1,0 +1,58 @@
+import math
+
+import plain
+import pytest
+import torch
+
+from neuronsplit.model import MLP
+
+
+def test_each_replica_is_the_network_of_its_seed():
+    three, alone = MLP((6, 4, 3), replicas=3, seed=7), MLP((6, 4, 3), seed=9)
+    assert all(torch.equal(p[2], q[0]) for p, q in zip(three.parameters(), alone.parameters()))
+    assert not torch.equal(three.weights[0][0], three.weights[0][1])
+
+
+@pytest.mark.parametrize("sizes", [(6, 4, 3), (6, 1, 3), (6, 5, 4, 3)])
+def test_replicas_compute_what_torch_nn_does(sizes):
+    mlp = MLP(sizes, replicas=3)
+    shared, own = torch.rand(8, 6), torch.rand(3, 8, 6)
+    for r in range(3):
+        net = plain.network(mlp, r)
+        torch.testing.assert_close(mlp(shared)[r], net(shared))
+        torch.testing.assert_close(mlp(own)[r], net(own[r]))
+        torch.testing.assert_close(mlp.hidden(shared)[-1][r], net[:-1](shared))
+
+
+def test_weights_are_xavier_uniform():
+    mlp = MLP((300, 200, 100), seed=1)
+    for w, b in zip(mlp.weights, mlp.biases):
+        w = w.detach()
+        bound = math.sqrt(6 / sum(w.shape[1:]))
+        assert w.abs().max() <= bound
+        assert w.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)  # a uniform's sd
+        assert w.mean() == pytest.approx(0, abs=0.02 * bound)
+        assert (b == 0).all()
+
+
+def test_a_wider_network_begins_with_the_narrower_one():
+    narrow, wide = MLP((20, 10, 5), seed=3), MLP((20, 60, 5), seed=3)
+    for layer, fans in ((0, (20 + 10, 20 + 60)), (1, (10 + 5, 60 + 5))):
+        n_out, n_in = narrow.weights[layer].shape[1:]
+        scale = math.sqrt(fans[0] / fans[1])
+        torch.testing.assert_close(wide.weights[layer][:, :n_out, :n_in], narrow.weights[layer] * scale)
+
+
+def test_parameters_are_those_of_one_network():
+    assert MLP((784, 10, 10), replicas=4).n_parameters() == 784 * 10 + 10 + 10 * 10 + 10
+
+
+@pytest.mark.parametrize("sizes", [(784, 10), (784, 0, 10), (784, 10.0, 10)])
+def test_bad_sizes_are_named(sizes):
+    with pytest.raises(ValueError, match=r"^sizes \(784, .*\): allowed are three or more whole numbers from 1$"):
+        MLP(sizes)
+
+
+def test_bad_replicas_are_named():
+    with pytest.raises(ValueError, match="^replicas 0: allowed are whole numbers from 1$"):
+        MLP((3, 2, 1), replicas=0)

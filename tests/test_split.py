@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuronsplit.model import MLP
+from neuronsplit.split import RULES, draw, split
+
+rules = pytest.mark.parametrize("rule", RULES)
+
+
+def random_mlp(sizes, replicas, seed, dtype=torch.float64):
+    """A network whose biases are not zero, so that they are tested too."""
+    mlp = MLP(sizes, replicas, seed).to(dtype)
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for b in mlp.biases:
+            b.copy_(torch.rand(b.shape, generator=g) - 0.5)
+    return mlp
+
+
+@rules
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_split_keeps_the_output(rule, data):
+    replicas = data.draw(st.integers(1, 4), "replicas")
+    sizes = tuple(data.draw(st.lists(st.integers(1, 7), min_size=3, max_size=5), "sizes"))
+    layer = data.draw(st.integers(0, len(sizes) - 3), "layer")
+    seed = data.draw(st.integers(0, 2**31), "seed")
+    mlp = random_mlp(sizes, replicas, seed)
+    width, n_out = sizes[layer + 1], sizes[layer + 2]
+    neurons = torch.tensor(data.draw(st.lists(st.integers(0, width - 1), min_size=replicas, max_size=replicas)))
+    x = torch.randn(9, sizes[0], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    before = mlp(x)
+    mlp.split(neurons, draw(rule, [np.random.default_rng(seed + r) for r in range(replicas)], n_out), layer)
+    assert mlp.sizes[layer + 1] == width + 1
+    torch.testing.assert_close(mlp(x), before, rtol=1e-12, atol=1e-12)
+
+
+@rules
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**63), n_out=st.integers(1, 12))
+def test_rules_share_each_output_exactly(rule, seed, n_out):
+    alpha, beta, gamma, delta = RULES[rule](np.random.default_rng(seed), n_out)
+    assert np.all(alpha > 0) and np.all(beta > 0)
+    np.testing.assert_allclose(alpha * gamma + beta * delta, 1, rtol=1e-14)
+
+
+def test_scaled_is_the_original_rule():
+    a, b, c, d = np.random.default_rng(5).uniform(0.5, 1, 4)
+    root = (a * c + b * d) ** 0.5
+    np.testing.assert_allclose(RULES["scaled"](np.random.default_rng(5), 10), [a / root, b / root, c / root, d / root])
+
+
+def test_split_one_neuron_at_a_time_gives_the_same():
+    """The replica axis against a plain loop over replicas, entries written one by one."""
+    g = torch.Generator().manual_seed(0)
+    fan_in, bias, fan_out = (torch.randn(3, *shape, generator=g) for shape in ((4, 5), (4, 1), (2, 4)))
+    neurons = torch.tensor([2, 0, 3])
+    coefficients = draw("scaled-outgoing", [np.random.default_rng(r) for r in range(3)], 2)
+    new_in, new_bias, new_out = split(fan_in, bias, fan_out, neurons, coefficients)
+    for r, i in enumerate(neurons.tolist()):
+        alpha, beta, gamma, delta = (c[r].float() for c in coefficients)
+        expected_in = torch.vstack([fan_in[r], beta * fan_in[r, i]])
+        expected_in[i] = alpha * fan_in[r, i]
+        expected_bias = torch.vstack([bias[r], beta * bias[r, i]])
+        expected_bias[i] = alpha * bias[r, i]
+        expected_out = torch.hstack([fan_out[r], (delta * fan_out[r, :, i])[:, None]])
+        expected_out[:, i] = gamma * fan_out[r, :, i]
+        torch.testing.assert_close(new_in[r], expected_in)
+        torch.testing.assert_close(new_bias[r], expected_bias)
+        torch.testing.assert_close(new_out[r], expected_out)
+
+
+def test_a_draw_does_not_depend_on_the_other_replicas():
+    three = draw("outgoing", [np.random.default_rng(r) for r in range(3)], 4)
+    alone = draw("outgoing", [np.random.default_rng(2)], 4)
+    for together, single in zip(three, alone):
+        assert torch.equal(together[2:], single)
+
+
+def test_a_neuron_that_the_layer_lacks_is_refused_and_nothing_changes():
+    mlp = MLP((3, 4, 2), replicas=2)
+    before = [p.clone() for p in mlp.parameters()]
+    with pytest.raises(IndexError, match=r"^neuron \[1, 4\]: allowed are 0 to 3$"):
+        mlp.split(torch.tensor([1, 4]), draw("even", [np.random.default_rng(0)] * 2, 2))
+    assert all(torch.equal(a, b) for a, b in zip(before, mlp.parameters()))

@@ -1,0 +1,191 @@
+import json
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import torch
+
+from neuronsplit import study
+from neuronsplit.data import load_dataset
+from neuronsplit.study import COLUMNS, Experiment, load, obtain, policy_names, run_experiment
+
+SMALL = Experiment(width=4, splits=4, still=2, repeats=3)
+MEASURES = [name for name in COLUMNS if name.endswith(("_loss", "_accuracy"))]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_an_experiment_equals_the_plain_way_one_network_at_a_time(policy):
+    experiment = replace(SMALL, policy=policy)
+    table = run_experiment(experiment)
+    for seed, rows in table.groupby("seed"):
+        expected = pd.DataFrame(plain.run(experiment, load_dataset("digits"), seed))
+        assert rows.split_neuron.dropna().tolist() == expected.split_neuron.dropna().tolist()
+        assert rows.hidden.tolist() == expected.hidden.tolist()
+        assert rows.parameters.tolist() == expected.parameters.tolist()
+        np.testing.assert_allclose(rows[MEASURES], expected[MEASURES], rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_a_repeat_alone_equals_the_same_repeat_in_a_batch(policy):
+    batch = run_experiment(replace(SMALL, policy=policy))
+    alone = run_experiment(replace(SMALL, policy=policy, seed=2, repeats=1))
+    rows = batch[batch.seed == 2].reset_index(drop=True)
+    pd.testing.assert_series_equal(rows.split_neuron, alone.split_neuron)
+    np.testing.assert_allclose(rows[MEASURES], alone[MEASURES], rtol=1e-4)
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_the_same_experiment_twice_gives_the_same_table_bit_for_bit(policy):
+    experiment = replace(SMALL, policy=policy)
+    pd.testing.assert_frame_equal(run_experiment(experiment), run_experiment(experiment), check_exact=True)
+
+
+def test_policies_start_from_the_same_network_and_see_the_same_images():
+    first = [run_experiment(replace(SMALL, policy=p)).query("epoch == 1") for p in policy_names()[1:]]
+    for table in first[1:]:  # the first epoch ends before the policies part
+        assert table.train_loss.tolist() == first[0].train_loss.tolist()
+
+
+def test_the_table_has_the_columns_and_rows_of_the_design():
+    table = run_experiment(SMALL)
+    assert list(table) == (
+        "policy rule schedule dataset seed epoch hidden parameters split_neuron "
+        "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
+    ).split()
+    assert len(table) == 3 * 6
+    repeat = table[table.seed == 1]
+    assert repeat.hidden.tolist() == [5, 6, 7, 8, 8, 8]
+    assert repeat.parameters.tolist() == [64 * h + h + h * 10 + 10 for h in repeat.hidden]
+    assert repeat.split_neuron.notna().tolist() == [True] * 4 + [False] * 2
+
+
+def test_the_control_has_the_final_width_from_the_start():
+    table = run_experiment(replace(SMALL, policy="no-split"))
+    assert set(table.hidden) == {8} and table.split_neuron.isna().all()
+
+
+def test_divergence_stands_in_the_table():
+    table = run_experiment(replace(SMALL, learning_rate=1e30))
+    assert not np.isfinite(table.test_loss[table.epoch == 6]).any()
+
+
+def test_training_learns():
+    last = run_experiment(Experiment()).query("epoch == 20")
+    assert last.test_accuracy.mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    "name, value, allowed",
+    [
+        ("policy", "max_loss", "no-split, random, max-loss, min-loss, loss-probs, max-fire, min-fire, half-fire"),
+        ("policy", None, "no-split, random"),
+        ("dataset", "mnist", "fashion-mnist, digits"),
+        ("rule", "noisy", "scaled, even, outgoing, scaled-outgoing"),
+        ("schedule", "never", "every-epoch"),
+        ("width", 0, "whole numbers from 1"),
+        ("width", 2.5, "whole numbers from 1"),
+        ("width", True, "whole numbers from 1"),
+        ("splits", -1, "whole numbers from 0"),
+        ("still", "5", "whole numbers from 0"),
+        ("repeats", 0, "whole numbers from 1"),
+        ("seed", -3, "whole numbers from 0"),
+        ("batch_size", 0, "whole numbers from 1"),
+        ("learning_rate", 0, "numbers above 0"),
+        ("learning_rate", "1e-3", "numbers above 0"),
+        ("learning_rate", math.nan, "numbers above 0"),
+        ("learning_rate", math.inf, "numbers above 0"),
+    ],
+)
+def test_a_value_not_allowed_is_named(name, value, allowed):
+    with pytest.raises(ValueError, match=f"^{name} {value!r}: allowed are {allowed}"):
+        Experiment(**{name: value})
+
+
+def test_no_epoch_at_all_is_refused():
+    with pytest.raises(ValueError, match="^splits 0 with still 0: allowed are at least one epoch$"):
+        Experiment(splits=0, still=0)
+
+
+def test_a_batch_larger_than_the_training_set_is_refused():
+    with pytest.raises(ValueError, match="^batch_size 1201: allowed are 1 to 1200 on digits$"):
+        run_experiment(Experiment(batch_size=1201))
+
+
+def test_every_field_is_in_the_name():
+    changed = {"policy": "max-fire", "dataset": "fashion-mnist", "rule": "even", "schedule": "every-epoch"}
+    names = {SMALL.name}
+    for field, value in asdict(SMALL).items():
+        other = changed.get(field, value + 1 if isinstance(value, int | float) else value)
+        names.add(replace(SMALL, **{field: other}).name)
+    assert len(names) == len(asdict(SMALL))  # one field, schedule, has no second value yet
+
+
+def test_a_finished_experiment_is_read_and_not_run_again(tmp_path, monkeypatch):
+    first = obtain(SMALL, tmp_path)
+    monkeypatch.setattr(study, "run_epochs", lambda experiment: pytest.fail("ran again"))
+    pd.testing.assert_frame_equal(obtain(SMALL, tmp_path), first)
+    assert sorted(f.suffix for f in tmp_path.iterdir()) == [".csv", ".json"]
+
+
+def test_a_saved_table_is_the_one_that_was_computed(tmp_path):
+    expected = run_experiment(SMALL)
+    found = obtain(SMALL, tmp_path)
+    pd.testing.assert_series_equal(found.split_neuron, expected.split_neuron)
+    np.testing.assert_allclose(found[MEASURES], expected[MEASURES], rtol=1e-5)
+
+
+def test_an_interrupted_experiment_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
+    whole = study.run_epochs
+
+    def interrupted(experiment):
+        yield next(whole(experiment))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run_epochs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        obtain(SMALL, tmp_path)
+    assert load(SMALL, tmp_path) is None
+    monkeypatch.undo()
+    assert len(obtain(SMALL, tmp_path)) == 18
+
+
+def test_a_damaged_result_is_named_and_kept(tmp_path):
+    obtain(SMALL, tmp_path)
+    file = tmp_path / f"{SMALL.name}.csv"
+    file.write_text(file.read_text()[:-50])
+    with pytest.raises(ValueError, match=rf"{SMALL.name}.csv is damaged \(wrong checksum\): move it"):
+        obtain(SMALL, tmp_path)
+    assert file.exists()
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    obtain(SMALL, tmp_path)
+    (tmp_path / f"{SMALL.name}.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"{SMALL.name}.json is damaged \(.*\): move it"):
+        obtain(SMALL, tmp_path)
+
+
+def test_a_result_of_another_experiment_is_named(tmp_path):
+    obtain(SMALL, tmp_path)
+    record = tmp_path / f"{SMALL.name}.json"
+    about = json.loads(record.read_text())
+    about["experiment"]["width"] = 5
+    record.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=f"{SMALL.name}.json is of another experiment: move it away"):
+        obtain(SMALL, tmp_path)
+
+
+def test_what_produced_a_table_stands_beside_it(tmp_path):
+    obtain(SMALL, tmp_path)
+    about = json.loads((tmp_path / f"{SMALL.name}.json").read_text())
+    assert about["experiment"] == asdict(SMALL)
+    assert about["versions"]["torch"] == torch.__version__
+    assert {"sha256", "seconds", "finished", "commit", "machine"} <= set(about)
