@@ -13,8 +13,7 @@ import yaml
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
-from neuronsplit.data import load_dataset
-from neuronsplit.study import ROOT, Experiment, about_file, load, policy_names, read_table, save
+from neuronsplit.study import ROOT, Experiment, about_file, dataset_of, load, policy_names, read_table, save
 
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES = NOTEBOOKS / "studies"
@@ -47,7 +46,7 @@ def experiments(parameters: dict) -> list[Experiment]:
 
 
 def run(study: str, changes: dict, workers: int | None = None) -> Path:
-    """Run what is not finished of a study, with parameters changed, and draw its comparison; returns its folder.
+    """Run what is not finished of a study, with parameters changed, and report on it; returns its folder.
 
     Raises ValueError or OSError before anything is started where the study cannot run, and RuntimeError, with the
     notebooks of the experiments that failed, at the end.
@@ -56,19 +55,30 @@ def run(study: str, changes: dict, workers: int | None = None) -> Path:
         raise ValueError(f"workers {workers}: allowed are whole numbers from 1")
     parameters = read_study(study) | changes
     planned = experiments(parameters)
-    folder = RUNS / "-".join([study, *map(str, changes.values())])
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    folder = writable(RUNS / "-".join([study, *map(str, changes.values())]))
     missing = [experiment for experiment in planned if load(experiment, folder) is None]
-    load_dataset(planned[0].dataset)  # obtained once, before several kernels want it
+    dataset_of(planned[0])  # obtained once, before several kernels want it
     train(missing, folder, workers or os.cpu_count())
     collect(planned, folder, {"study": study, "parameters": parameters})
-    report = papermill(
-        "04_comparison", folder / "04_comparison.ipynb", {"table": f"{folder}/table.csv", "figures": f"{folder}/figures"}
-    )
-    if report:
-        raise RuntimeError(report)
-    html, _ = HTMLExporter(exclude_input=True).from_filename(str(folder / "04_comparison.ipynb"))
+    notebook = folder / f"{planned[0].name}.ipynb"
+    if len(planned) > 1:
+        notebook = folder / "04_comparison.ipynb"
+        failure = papermill(notebook.stem, notebook, {"table": f"{folder}/table.csv", "figures": f"{folder}/figures"})
+        if failure:
+            raise RuntimeError(failure)
+    html, _ = HTMLExporter(exclude_input=True).from_filename(str(notebook))
     (folder / "report.html").write_text(html)
+    return folder
+
+
+def writable(folder: Path) -> Path:
+    """A folder for a run, made where there is none; raises OSError where nothing can be written into it."""
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        (folder / "probe").touch()
+        (folder / "probe").unlink()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({error.strerror}): allowed are folders of your own") from error
     return folder
 
 

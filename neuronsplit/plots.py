@@ -1,5 +1,6 @@
 """Figures from tidy tables and from networks; each function returns its Figure."""
 
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -47,9 +49,9 @@ def together(table: pd.DataFrame, measures: list[str]) -> Figure:
         for policy, rows in table.groupby("policy", sort=False):
             axis.plot(rows.groupby("epoch")[measure].mean(), color=colour(policy), lw=1.6, label=policy)
         _epochs(axis, table)
-        axis.set_ylabel(TITLES[measure])
+        _scale(axis, table, measure)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.suptitle(f"mean of {_repeats(table)}; dotted: the last split", fontsize=10)
+    figure.suptitle(f"mean of {_repeats(table)}; {_DOTTED}", fontsize=10)
     return figure
 
 
@@ -64,17 +66,53 @@ def apart(table: pd.DataFrame, measures: list[str]) -> Figure:
         axis.plot(wide[policy].mean(axis=1), color=colour(policy), lw=2)
         axis.plot(wide[first].mean(axis=1), color=colour(first), lw=1.2, ls="--")
         axis.set_title(policy, color=colour(policy), fontsize=11, weight="bold")
-        axis.set_ylabel(TITLES[measure])
         _epochs(axis, table)
+        _scale(axis, table, measure)
     dashed = f"; dashed: mean of {first}" if others else ""
-    figure.suptitle(f"{_repeats(table)}, thin; their mean, bold{dashed}; dotted: the last split", fontsize=10)
+    lines = f"{_repeats(table)}, thin; their mean, bold" if table["seed"].nunique() > 1 else "one repeat"
+    figure.suptitle(f"{lines}{dashed}; {_DOTTED}", fontsize=10)
+    return figure
+
+
+def gaps(table: pd.DataFrame, measures: list[str], baseline: str) -> Figure:
+    """Difference to the baseline in the same repeat over epochs: the mean and a band of one standard error."""
+    figure, axes = _panels(len(measures), sharey=False, height=3.2)
+    for axis, measure in zip(axes, measures):
+        wide = table.pivot(index="epoch", columns=["policy", "seed"], values=measure)
+        axis.axhline(0, color=colour(baseline), lw=1.6, label=baseline)
+        for policy in table["policy"].unique():
+            if policy == baseline:
+                continue
+            gap = wide[policy] - wide[baseline]
+            mean, error = gap.mean(axis=1), gap.sem(axis=1)
+            axis.plot(mean, color=colour(policy), lw=1.6, label=policy)
+            axis.fill_between(mean.index, mean - error, mean + error, color=colour(policy), alpha=0.15, lw=0)
+        _epochs(axis, table)
+        axis.set_ylabel(f"{TITLES[measure]} − that of {baseline}")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.suptitle(f"mean of {_repeats(table)}; band: ± 1 standard error; {_DOTTED}", fontsize=10)
+    return figure
+
+
+def runs(tables: dict[str, pd.DataFrame], measure: str, levels: dict[str, float]) -> Figure:
+    """The mean of one measure over epochs, a line a table, and published levels as dashed lines."""
+    figure, axis = plt.subplots(figsize=(8.2, 3.6), layout="constrained")
+    for (name, table), shade in zip(tables.items(), sns.color_palette("colorblind")):
+        axis.plot(table.groupby("epoch")[measure].mean(), color=shade, lw=2, label=name)
+    for (name, level), dashes in zip(levels.items(), ("--", ":")):
+        axis.axhline(level, color="0.4", lw=1.2, ls=dashes, label=name)
+    axis.set_xlabel("epoch")
+    _scale(axis, pd.concat(tables.values()), measure)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
 def final_points(table: pd.DataFrame, measures: list[str]) -> Figure:
     """Final value of every repeat, a column of points a policy, with their mean as a bar."""
     last = compare.final(table)
-    figure, axes = plt.subplots(1, len(measures), figsize=(5.6 * len(measures), 3.8), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(5.6 * len(measures), 3.8), squeeze=False, layout="constrained"
+    )
     for axis, measure in zip(axes.flat, measures):
         palette = {policy: colour(policy) for policy in last["policy"].unique()}
         sns.stripplot(last, x="policy", y=measure, hue="policy", palette=palette, alpha=0.6, jitter=False, ax=axis)
@@ -96,12 +134,15 @@ def differences(table: pd.DataFrame, measures: list[str], baseline: str) -> Figu
         paired = compare.paired(table, measure, baseline)
         axis.axvline(0, color="0.6", lw=1)
         for y, (policy, found) in enumerate(compare.intervals(paired).iterrows()):
-            axis.scatter(paired[policy], [y] * len(paired), color=colour(policy), s=14, alpha=0.35, lw=0)
+            axis.scatter(paired[policy], [y + 0.27] * len(paired), color=colour(policy), s=16, alpha=0.45, lw=0)
             axis.plot([found.low, found.high], [y, y], color=colour(policy), lw=3, solid_capstyle="butt")
             axis.plot(found["mean"], y, "o", color=colour(policy), ms=8, mec="white")
         axis.set(yticks=range(paired.shape[1]), yticklabels=paired.columns, ylim=(paired.shape[1] - 0.5, -0.5))
-        axis.set_xlabel(f"{TITLES[measure]} − that of {baseline}, same repeat")
-    figure.suptitle(f"{_repeats(table)} (faint), their mean and its 95 % bootstrap interval", fontsize=10)
+        axis.set_xlabel(f"final {TITLES[measure]} − that of {baseline}")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    figure.suptitle(
+        f"the mean of {_repeats(table)} with its 95 % bootstrap interval; below it each repeat", fontsize=10
+    )
     return figure
 
 
@@ -120,10 +161,8 @@ def family_trees(table: pd.DataFrame, seed: int) -> Figure:
             axis.plot([born, end], [place[neuron]] * 2, color=shade, lw=1)
             axis.plot([born, born], [place[parent], place[neuron]], color=shade, lw=1)
         largest = tree["founder"].value_counts().iloc[0]
-        axis.set_title(policy, color=colour(policy), fontsize=11, weight="bold")
+        axis.set_title(f"{policy}: largest family {largest} of {len(tree)}", color=colour(policy), fontsize=10)
         axis.set(xlabel="epoch", yticks=[], xlim=(0, end), ylim=(len(tree), -1))
-        axis.text(0.03, 0.02, f"largest family: {largest} of {len(tree)}", transform=axis.transAxes, fontsize=8,
-                  bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
         axis.spines["left"].set_visible(False)
     figure.suptitle(f"the neurons of seed {seed}: a line a neuron, from its birth; a colour a founder", fontsize=10)
     return figure
@@ -142,33 +181,55 @@ def _branches(tree: pd.DataFrame) -> list[int]:
 def split_drawing() -> Figure:
     """The split of one neuron into two, drawn."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    before = {"w, b": (0.5, "v", "#b2182b")}
-    after = {"αw, αb": (0.72, "γv", "#b2182b"), "βw, βb": (0.28, "δv", "#ef8a1f")}
+    red, orange = COLOURS["max-loss"], COLOURS["min-loss"]
+    before = [("w, b", "v", red, 0.5, 0.84)]  # incoming, outgoing, colour, height of the neuron and of its labels
+    after = [("αw, αb", "γv", red, 0.72, 0.92), ("βw, βb", "δv", orange, 0.28, 0.08)]
     for axis, title, neurons in zip(axes, ("before: one neuron", "after: two, αγ + βδ = 1"), (before, after)):
-        for incoming, (height, outgoing, shade) in neurons.items():
+        for incoming, outgoing, shade, height, label in neurons:
             for y in (0.15, 0.5, 0.85):
                 axis.plot([0, 1], [y, height], color=shade, lw=1.4, zorder=1)
             for y in (0.3, 0.7):
                 axis.plot([1, 2], [height, y], color=shade, lw=1.4, zorder=1)
             axis.scatter(1, height, s=900, color=shade, ec="white", lw=2, zorder=2)
-            axis.text(0.5, (height + 0.5) / 2, incoming, **_NOTE)
-            axis.text(1.5, (height + 0.5) / 2, outgoing, **_NOTE)
+            axis.text(0.5, label, incoming, color=shade, fontsize=13, ha="center", va="center")
+            axis.text(1.5, label, outgoing, color=shade, fontsize=13, ha="center", va="center")
         axis.scatter([0] * 3, [0.15, 0.5, 0.85], s=350, color="0.75", ec="white", lw=2, zorder=2)
         axis.scatter([2] * 2, [0.3, 0.7], s=350, color="0.75", ec="white", lw=2, zorder=2)
         for x, name in enumerate(("inputs", "hidden layer", "next layer")):
-            axis.text(x, -0.02, name, ha="center", va="top", fontsize=10)
-        axis.set(title=title, xlim=(-0.2, 2.2), ylim=(-0.1, 1))
+            axis.text(x, -0.04, name, ha="center", va="top", fontsize=10)
+        axis.set(title=title, xlim=(-0.3, 2.3), ylim=(-0.12, 1))
         axis.axis("off")
     return figure
 
 
-_NOTE = {"ha": "center", "va": "center", "fontsize": 11, "bbox": {"fc": "white", "ec": "none", "pad": 1.5}, "zorder": 3}
+def twins(alpha: float, beta: float, gamma: float) -> Figure:
+    """What a neuron of one input sends on, and what its twins send on: δ follows from αγ + βδ = 1."""
+    delta = (1 - alpha * gamma) / beta
+    x = np.linspace(-2, 2, 200)
+    z = 1.2 * x + 0.4
+    parent, first, second = (v * np.maximum(s * z, 0) for s, v in ((1, 1), (alpha, gamma), (beta, delta)))
+    figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+    axis.plot(x, parent, color="0.75", lw=8, label="parent: relu(z)")
+    axis.plot(x, first, color="#b2182b", lw=2, label=f"γ relu(αz), α = {alpha:.2f}, γ = {gamma:.2f}")
+    axis.plot(x, second, color="#ef8a1f", lw=2, label=f"δ relu(βz), β = {beta:.2f}, δ = {delta:.2f}")
+    axis.plot(x, first + second, color="black", lw=1.5, ls="--", label="sum of the twins")
+    axis.set(xlabel="input x  (z = 1.2 x + 0.4)", ylabel="sent to the next layer", ylim=(-1.5, 4))
+    axis.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file's bytes; the figure is closed."""
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return file.getvalue()
 
 
 def images(rows: Tensor, shape: tuple[int, int], titles: list[str], right: list[bool], columns: int = 8) -> Figure:
     """Images (N, pixels) in a grid with a title each, red where it is not right."""
     count = -(-len(rows) // columns)
-    figure, axes = plt.subplots(count, columns, figsize=(1.45 * columns, 1.75 * count), layout="constrained")
+    figure, axes = plt.subplots(count, columns, figsize=(1.15 * columns, 1.45 * count), layout="constrained")
     for axis, pixels, title, hit in zip(axes.flat, rows, titles, right):
         axis.imshow(pixels.reshape(shape), cmap="gray_r", vmin=-0.5, vmax=0.5)
         axis.set_title(title, fontsize=8, color="black" if hit else "#b2182b")
@@ -179,16 +240,17 @@ def images(rows: Tensor, shape: tuple[int, int], titles: list[str], right: list[
 
 def fan_in(weights: list[Tensor], titles: list[str], shape: tuple[int, int], columns: int = 10) -> Figure:
     """Incoming weights (H, pixels) as images, a block of tiles a network: red positive, blue negative, one scale."""
-    most = max(len(w) for w in weights)
-    rows = -(-most // columns)
+    rows = [-(-len(w) // columns) for w in weights]
     figure, axes = plt.subplots(
-        len(weights), 1, figsize=(0.95 * columns, (0.95 * rows + 0.4) * len(weights)), squeeze=False, layout="constrained"
-    )
-    limit = max(float(w.abs().max()) for w in weights)
-    for axis, w, title in zip(axes.flat, weights, titles):
-        axis.imshow(_tiles(w, shape, rows, columns), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        len(weights), 1, figsize=(0.9 * columns, 0.9 * sum(rows) + 0.5 * len(rows)), squeeze=False,
+        height_ratios=rows, layout="constrained",
+    )  # fmt: skip
+    limit = max(float(w.abs().quantile(0.999)) for w in weights)
+    for axis, w, title, count in zip(axes.flat, weights, titles, rows):
+        tiles = axis.imshow(_tiles(w, shape, count, columns), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(title, fontsize=10, loc="left")
         axis.axis("off")
+    figure.colorbar(tiles, ax=axes, label="weight", shrink=0.6, aspect=30)
     return figure
 
 
@@ -220,13 +282,14 @@ def _panels(count: int, sharey: bool, height: float = 2.5) -> tuple[Figure, np.n
     """A figure of panels, at most four a row; those left over are blank."""
     columns = min(count, 4)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(max(3.3 * columns, 4.5), height * rows + 0.5), sharex=True, sharey=sharey,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    size = (columns * (3.3 if columns > 2 else 4.6), height * rows + 0.5)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes.flat[:count]
+
+
+_DOTTED = "dotted: the last split"
 
 
 def _epochs(axis: plt.Axes, table: pd.DataFrame) -> None:
@@ -235,6 +298,16 @@ def _epochs(axis: plt.Axes, table: pd.DataFrame) -> None:
     splits = table.dropna(subset="split_neuron")["epoch"]
     if len(splits):
         axis.axvline(splits.max(), color="0.5", lw=1, ls=":")
+
+
+def _scale(axis: plt.Axes, table: pd.DataFrame, measure: str) -> None:
+    """Name the measure, and fit its axis to all but the first tenth of the epochs, which would flatten the rest."""
+    axis.set_ylabel(TITLES[measure])
+    values = table.loc[table["epoch"] > table["epoch"].max() / 10, measure]
+    values = values[np.isfinite(values)]
+    if len(values):
+        margin = 0.05 * (values.max() - values.min()) or 1
+        axis.set_ylim(values.min() - margin, values.max() + margin)
 
 
 def _repeats(table: pd.DataFrame) -> str:

@@ -5,7 +5,8 @@ Picks take them, and each replica's own stream, to neurons (R,). Ties go to the 
 a neuron that never fires is scored like any other.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from neuronsplit.model import MLP
 
 BLOCK = 250  # images scored at a time: bounds the (R, n_out, H, BLOCK) numbers of the loss after removal
 TIE = 1e-6  # scores this near are a tie: float32 losses of neurons that never fire differ by less
+
 
 def loss_after_removal(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
     """Mean loss (R, H) with each hidden neuron removed in turn, as dropout would, from one forward pass.

@@ -6,16 +6,16 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pandas as pd
 import torch
 
-from neuronsplit.data import DATASETS, load_dataset
+from neuronsplit.data import DATASETS, Dataset, load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.policies import POLICIES
 from neuronsplit.split import RULES
@@ -95,17 +95,21 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
     return pd.concat(run_epochs(experiment), ignore_index=True)
 
 
-def run_epochs(experiment: Experiment) -> Iterator[pd.DataFrame]:
-    """The tidy table of an experiment as it trains, epoch by epoch."""
+def dataset_of(experiment: Experiment) -> Dataset:
+    """The data that an experiment learns; raises ValueError where it has fewer training images than one batch."""
     dataset = load_dataset(experiment.dataset)
     available = len(dataset.train.labels)
     if experiment.batch_size > available:
         raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {experiment.dataset}")
+    return dataset
+
+
+def run_epochs(experiment: Experiment) -> Iterator[pd.DataFrame]:
+    """The tidy table of an experiment as it trains, epoch by epoch."""
+    dataset = dataset_of(experiment)
     control = experiment.policy == CONTROL
     width = experiment.width + experiment.splits if control else experiment.width
-    mlp = MLP(
-        (dataset.train.images.shape[1], width, len(dataset.classes)), experiment.repeats, experiment.seed
-    )
+    mlp = MLP((dataset.train.images.shape[1], width, len(dataset.classes)), experiment.repeats, experiment.seed)
     records = grow(
         mlp,
         dataset,
@@ -185,7 +189,7 @@ def circumstances() -> dict:
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
     )
     return {
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git.stdout.strip() or None,
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
         "versions": {

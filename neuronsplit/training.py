@@ -1,6 +1,6 @@
 """The loop: train an epoch, choose a neuron, split it, evaluate, record."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def train_epoch(
 ) -> tuple[Tensor, Tensor]:
     """One pass of SGD, every replica through the images in an order of its own; the last partial batch is dropped.
 
-    Returns logits (R, N, C), each computed as its image was met, before the step that learns from it, and labels (R, N).
+    Returns logits (R, N, C), computed as each image was met, before the step that learns from it, and labels (R, N).
     """
     steps = len(train.labels) // batch_size
     orders = np.stack([rng.permutation(len(train.labels))[: steps * batch_size] for rng in order])  # (R, N)

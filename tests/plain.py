@@ -1,4 +1,4 @@
-"""The study's procedure the plain way: one network at a time, torch.nn and torch.optim, one neuron removed at a time."""
+"""The study the plain way: one network at a time, torch.nn and torch.optim, one neuron removed at a time."""
 
 import numpy as np
 import torch

@@ -17,7 +17,9 @@ def table(values):
 
 
 def test_paired_differences_are_taken_within_a_seed():
-    paired = compare.paired(table({"no-split": [1.0, 2, 4], "random": [1.5, 2, 3], "max-loss": [0, 0, 0]}), "test_loss", "no-split")
+    paired = compare.paired(
+        table({"no-split": [1.0, 2, 4], "random": [1.5, 2, 3], "max-loss": [0, 0, 0]}), "test_loss", "no-split"
+    )
     assert list(paired) == ["random", "max-loss"]
     assert paired["random"].tolist() == [0.5, 0, -1]
     assert paired["max-loss"].tolist() == [-1, -2, -4]

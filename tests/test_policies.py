@@ -8,7 +8,17 @@ from scipy.stats import chisquare
 
 from neuronsplit.data import load_dataset
 from neuronsplit.model import MLP
-from neuronsplit.policies import POLICIES, TIE, choose, fire_rate, highest, loss_after_removal, lottery, lowest, nearest_half
+from neuronsplit.policies import (
+    POLICIES,
+    TIE,
+    choose,
+    fire_rate,
+    highest,
+    loss_after_removal,
+    lottery,
+    lowest,
+    nearest_half,
+)
 from neuronsplit.seeds import stream
 
 

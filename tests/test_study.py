@@ -56,10 +56,13 @@ def test_policies_start_from_the_same_network_and_see_the_same_images():
 
 def test_the_table_has_the_columns_and_rows_of_the_design():
     table = run_experiment(SMALL)
-    assert list(table) == (
-        "policy rule schedule dataset seed epoch hidden parameters split_neuron "
-        "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
-    ).split()
+    assert (
+        list(table)
+        == (
+            "policy rule schedule dataset seed epoch hidden parameters split_neuron "
+            "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
+        ).split()
+    )
     assert len(table) == 3 * 6
     repeat = table[table.seed == 1]
     assert repeat.hidden.tolist() == [5, 6, 7, 8, 8, 8]

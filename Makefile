@@ -1,0 +1,29 @@
+# make run, make test and make lab set up what they need in .venv; nothing has to be installed before.
+PYTHON ?= python3
+STUDY ?= quick
+
+run: .venv/ready  # a study: quick (the default), full, ...; DATASET=digits needs no network
+	.venv/bin/python -m neuronsplit run $(STUDY) $(if $(DATASET),-p dataset $(DATASET))
+
+test: .venv/ready  # everything that checks the project
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/pytest -n auto
+
+lab: .venv/ready  # JupyterLab on the notebooks
+	.venv/bin/jupyter lab notebooks
+
+notebooks: .venv/ready  # execute every notebook anew from its .py, in place
+	cd notebooks && for n in *.py; do ../.venv/bin/jupytext --quiet --to ipynb --execute $$n || exit 1; done
+
+publish: .venv/ready  # a finished study's table and pictures to figures/: make publish STUDY=full NAME=fashion-mnist
+	.venv/bin/python -m neuronsplit publish $(STUDY) $(NAME)
+
+growth: .venv/ready  # the pictures of one growing network, for figures/
+	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --editable '.[notebooks,test]'
+	touch .venv/ready
+
+.PHONY: run test lab notebooks publish growth
