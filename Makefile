@@ -15,15 +15,19 @@ lab: .venv/ready  # JupyterLab on the notebooks
 notebooks: .venv/ready  # execute every notebook anew from its .py, in place
 	cd notebooks && for n in *.py; do ../.venv/bin/jupytext --quiet --to ipynb --execute $$n || exit 1; done
 
-publish: .venv/ready  # a finished study's table and pictures to figures/: make publish STUDY=full NAME=fashion-mnist
+publish: .venv/ready  # a finished study's table to figures/data: make publish STUDY=full NAME=fashion-mnist
 	.venv/bin/python -m neuronsplit publish $(STUDY) $(NAME)
 
-growth: .venv/ready  # the pictures of one growing network, for figures/
+pictures: .venv/ready  # figures/ anew, from figures/data and from one growing network
+	.venv/bin/papermill notebooks/04_comparison.ipynb runs/pictures.ipynb -p figures figures/fashion-mnist-
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
+
+bench: .venv/ready  # what a split costs next to a training step
+	.venv/bin/python -W ignore tests/benchmarks/split_cost.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[notebooks,test]'
 	touch .venv/ready
 
-.PHONY: run test lab notebooks publish growth
+.PHONY: run test lab notebooks publish pictures bench

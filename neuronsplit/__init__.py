@@ -5,6 +5,9 @@ from neuronsplit.model import MLP
 from neuronsplit.policies import POLICIES, Policy
 from neuronsplit.split import RULES
 from neuronsplit.study import Experiment, run_experiment
+from neuronsplit.surgery import replay, split_neuron
 
 __version__ = "0.1.0"
-__all__ = ["MLP", "POLICIES", "RULES", "Experiment", "Policy", "load_dataset", "run_experiment"]
+__all__ = [
+    "MLP", "POLICIES", "RULES", "Experiment", "Policy", "load_dataset", "replay", "run_experiment", "split_neuron",
+]  # fmt: skip

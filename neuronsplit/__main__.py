@@ -3,8 +3,6 @@
 import argparse
 import sys
 
-import yaml
-
 from neuronsplit import batch
 
 
@@ -19,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="change one of the study's parameters, as with papermill",
     )  # fmt: skip
     run.add_argument("--workers", type=int, help="experiments at a time (one a core unless told otherwise)")
-    publish = commands.add_parser("publish", help="copy a finished study's table and pictures to figures/")
+    publish = commands.add_parser("publish", help="copy a finished study's table to figures/data")
     publish.add_argument("study", help="a study that has run")
     publish.add_argument("name", help="what to call it there")
     options = parser.parse_args(arguments)
@@ -27,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "publish":
             print(batch.publish(options.study, options.name))
         else:
-            changes = {name: yaml.safe_load(value) for name, value in options.changes}
+            changes = {name: number_or_text(value) for name, value in options.changes}
             folder = batch.run(options.study, changes, options.workers)
             print(f"report:  {folder / 'report.html'}\nfigures: {folder / 'figures'}\ntable:   {folder / 'table.csv'}")
     except (ValueError, OSError) as error:
@@ -37,6 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"neuronsplit: failed\n{error}", file=sys.stderr)
         return 1
     return 0
+
+
+def number_or_text(value: str) -> int | float | str:
+    """What a value on the command line means, as papermill takes it: 1e-3 is a number, max-loss a text."""
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import yaml
 from nbconvert import HTMLExporter
@@ -18,7 +19,7 @@ from neuronsplit.study import ROOT, Experiment, about_file, dataset_of, load, po
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES = NOTEBOOKS / "studies"
 RUNS = ROOT / "runs"
-PUBLISHED = ROOT / "figures"
+PUBLISHED = ROOT / "figures" / "data"
 
 
 def read_study(name: str) -> dict:
@@ -63,7 +64,7 @@ def run(study: str, changes: dict, workers: int | None = None) -> Path:
     notebook = folder / f"{planned[0].name}.ipynb"
     if len(planned) > 1:
         notebook = folder / "04_comparison.ipynb"
-        failure = papermill(notebook.stem, notebook, {"table": f"{folder}/table.csv", "figures": f"{folder}/figures"})
+        failure = papermill(notebook.stem, notebook, {"table": f"{folder}/table.csv", "figures": f"{folder}/figures/"})
         if failure:
             raise RuntimeError(failure)
     html, _ = HTMLExporter(exclude_input=True).from_filename(str(notebook))
@@ -127,7 +128,15 @@ def papermill(notebook: str, out: Path, parameters: dict) -> str | None:
             return None
         if not any(sign in done.stderr for sign in ("Kernel died before", "Address already in use")):
             break
-    return f"{out}: {done.stderr.strip().splitlines()[-1]}"
+    return f"{out}: {reason(out) or done.stderr.strip().splitlines()[-1]}"
+
+
+def reason(notebook: Path) -> str | None:
+    """The first line of the first error in an executed notebook, or None."""
+    if not notebook.exists():
+        return None
+    outputs = (o for c in nbformat.read(notebook, as_version=4).cells for o in c.get("outputs", []))
+    return next((f"{o.ename}: {o.evalue}".splitlines()[0] for o in outputs if o.output_type == "error"), None)
 
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
@@ -139,13 +148,11 @@ def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
 
 
 def publish(study: str, name: str) -> Path:
-    """Copy the table and the pictures of a study that has run to figures/, under a name; returns the table's file."""
-    source, target = RUNS / study, PUBLISHED / "data" / f"{name}.csv"
-    if not (source / "table.csv").exists():
+    """Copy the table of a study that has run, with what produced it, to figures/data/NAME.csv; returns that file."""
+    source, target = RUNS / study / "table.csv", PUBLISHED / f"{name}.csv"
+    if not source.exists():
         raise ValueError(f"study {study!r} has not been run to its end: make run STUDY={study}")
-    read_table(source / "table.csv")
-    for kind in (".csv", ".json"):
-        shutil.copy(source / f"table{kind}", target.with_suffix(kind))
-    for picture in (source / "figures").iterdir():
-        shutil.copy(picture, PUBLISHED / f"{name}-{picture.name}")
+    read_table(source)
+    shutil.copy(source, target)
+    shutil.copy(about_file(source), about_file(target))
     return target

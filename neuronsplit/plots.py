@@ -34,7 +34,7 @@ TITLES = {
 
 def use_style() -> None:
     """The look of every figure here."""
-    sns.set_theme(style="ticks", rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
+    sns.set_theme(style="ticks", rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 80})
 
 
 def colour(policy: str) -> str:
@@ -68,6 +68,8 @@ def apart(table: pd.DataFrame, measures: list[str]) -> Figure:
         axis.set_title(policy, color=colour(policy), fontsize=11, weight="bold")
         _epochs(axis, table)
         _scale(axis, table, measure)
+        if len(measures) == 1:
+            axis.label_outer(remove_inner_ticks=False)
     dashed = f"; dashed: mean of {first}" if others else ""
     lines = f"{_repeats(table)}, thin; their mean, bold" if table["seed"].nunique() > 1 else "one repeat"
     figure.suptitle(f"{lines}{dashed}; {_DOTTED}", fontsize=10)
@@ -114,13 +116,12 @@ def final_points(table: pd.DataFrame, measures: list[str]) -> Figure:
         1, len(measures), figsize=(5.6 * len(measures), 3.8), squeeze=False, layout="constrained"
     )
     for axis, measure in zip(axes.flat, measures):
-        palette = {policy: colour(policy) for policy in last["policy"].unique()}
-        sns.stripplot(last, x="policy", y=measure, hue="policy", palette=palette, alpha=0.6, jitter=False, ax=axis)
-        means = last.groupby("policy", sort=False)[measure].mean()
-        axis.scatter(range(len(means)), means, marker="_", s=500, lw=2.5, c=[colour(p) for p in means.index])
-        axis.set(xlabel="", ylabel=f"final {TITLES[measure]}")
-        axis.tick_params(axis="x", rotation=35)
-        plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
+        policies = last.groupby("policy", sort=False)[measure]
+        for x, (policy, values) in enumerate(policies):
+            axis.scatter([x] * len(values), values, color=colour(policy), s=28, alpha=0.6, lw=0)
+            axis.plot(x, values.mean(), "_", color=colour(policy), ms=24, mew=2.5)
+        axis.set_xticks(range(len(policies)), last["policy"].unique(), rotation=35, ha="right", rotation_mode="anchor")
+        axis.set_ylabel(f"final {TITLES[measure]}")
     figure.suptitle(f"{_repeats(table)} after epoch {table['epoch'].max()}; bar: mean", fontsize=10)
     return figure
 
@@ -226,6 +227,19 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
+def through_the_split(losses: pd.DataFrame, at: int, window: int) -> Figure:
+    """Training losses by step, a line a column, from `window` steps before a split at step `at` to as many after."""
+    figure, axis = plt.subplots(figsize=(8.2, 3.6), layout="constrained")
+    near = losses.iloc[at - window : at + window]
+    for (name, values), shade in zip(near.items(), ("0.6", *sns.color_palette("colorblind"))):
+        width = 5 if shade == "0.6" else 1.6
+        axis.plot(values.index - at, values, color=shade, lw=width, label=name)
+    axis.axvline(0, color="0.3", lw=1, ls=":")
+    axis.set(xlabel="steps after the split (dotted)", ylabel="loss of the mini-batch", yscale="log")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
 def images(rows: Tensor, shape: tuple[int, int], titles: list[str], right: list[bool], columns: int = 8) -> Figure:
     """Images (N, pixels) in a grid with a title each, red where it is not right."""
     count = -(-len(rows) // columns)
@@ -278,11 +292,11 @@ def _tiles(w: Tensor, shape: tuple[int, int], rows: int, columns: int) -> np.nda
     return picture
 
 
-def _panels(count: int, sharey: bool, height: float = 2.5) -> tuple[Figure, np.ndarray]:
+def _panels(count: int, sharey: bool, height: float = 2.2) -> tuple[Figure, np.ndarray]:
     """A figure of panels, at most four a row; those left over are blank."""
     columns = min(count, 4)
     rows = -(-count // columns)
-    size = (columns * (3.3 if columns > 2 else 4.6), height * rows + 0.5)
+    size = (columns * (2.8 if columns > 2 else 4.4), height * rows + 0.5)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.axis("off")

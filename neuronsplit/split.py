@@ -48,7 +48,20 @@ def scaled_outgoing(rng: np.random.Generator, n_out: int) -> Coefficients:
     return Coefficients(alpha, beta, gamma / total, delta / total)
 
 
-RULES = {"scaled": scaled, "even": even, "outgoing": outgoing, "scaled-outgoing": scaled_outgoing}
+def noisy(rng: np.random.Generator, n_out: int) -> Coefficients:
+    """Not exact: a copy with noise, after Net2Net (Chen, Goodfellow & Shlens 2016, arXiv 1511.05641, section 2.5)."""
+    gamma, delta = 0.5 + 0.02 * rng.standard_normal((2, n_out))
+    return Coefficients(np.array(1.0), np.array(1.0), gamma, delta)
+
+
+RULES = {
+    "scaled": scaled,
+    "even": even,
+    "outgoing": outgoing,
+    "scaled-outgoing": scaled_outgoing,
+    "noisy": noisy,
+}
+INEXACT = ("noisy",)
 
 
 def draw(rule: str, rngs: list[np.random.Generator], n_out: int) -> Coefficients:

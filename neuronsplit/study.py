@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -184,16 +185,18 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def circumstances() -> dict:
-    """When, where and with which versions something ran; commit None outside a git checkout."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-    )
+    """When, where and with which versions something ran; commit None without git or outside a checkout."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-            "pandas": pd.__version__,
-        },
-    }  # fmt: skip
+        "versions": {"python": platform.python_version()} | {m.__name__: m.__version__ for m in (torch, np, pd)},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with -dirty where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    if not shutil.which("git"):
+        return None
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None

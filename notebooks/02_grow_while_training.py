@@ -28,6 +28,7 @@ seed: int = 0  # decides everything random
 figures: str = ""  # a folder for the pictures, from the project's folder; none are saved by default
 
 # %%
+import json
 import platform
 
 import pandas as pd
@@ -139,6 +140,8 @@ figure.savefig(pictures / "growth-weights.png", dpi=90)
 # The same as it happens: a frame an epoch, a new tile a split.
 
 # %% tags=["nbval-ignore-output"]
+made_by = {"dataset": dataset, "width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+(pictures / "growth.json").write_text(json.dumps(made_by | study.circumstances(), indent=1))
 plots.growth_gif(fan_in, data.shape, pictures / "growth.gif")
 display(Image(filename=pictures / "growth.gif"))
 

@@ -2,7 +2,7 @@ import numpy as np
 import plain
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -22,7 +22,6 @@ from neuronsplit.policies import (
 from neuronsplit.seeds import stream
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     replicas=st.integers(1, 3), width=st.integers(1, 12), n=st.integers(1, 600), seed=st.integers(0, 1000),
     classes=st.integers(2, 5),

@@ -91,7 +91,7 @@ def test_training_learns():
         ("policy", "max_loss", "no-split, random, max-loss, min-loss, loss-probs, max-fire, min-fire, half-fire"),
         ("policy", None, "no-split, random"),
         ("dataset", "mnist", "fashion-mnist, digits"),
-        ("rule", "noisy", "scaled, even, outgoing, scaled-outgoing"),
+        ("rule", "halved", "scaled, even, outgoing, scaled-outgoing, noisy"),
         ("schedule", "never", "every-epoch"),
         ("width", 0, "whole numbers from 1"),
         ("width", 2.5, "whole numbers from 1"),
@@ -184,6 +184,11 @@ def test_a_result_of_another_experiment_is_named(tmp_path):
     record.write_text(json.dumps(about))
     with pytest.raises(ValueError, match=f"{SMALL.name}.json is of another experiment: move it away"):
         obtain(SMALL, tmp_path)
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert study.circumstances()["commit"] is None
 
 
 def test_what_produced_a_table_stands_beside_it(tmp_path):

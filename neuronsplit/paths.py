@@ -1,0 +1,324 @@
+"""How a layer's channels run through a network that torch.fx can trace.
+
+They are followed forward to every layer that consumes them, and back to every other layer that adds to them.
+"""
+
+import operator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Modules, functions and tensor methods by what they do to a channel that is scaled by a positive number.
+HOMOGENEOUS = {  # the scale comes through
+    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    F.relu, torch.relu, F.leaky_relu, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d,
+    "relu", "relu_", "contiguous",
+}  # fmt: skip
+ELEMENTWISE = {  # it does not: exact for α = β = 1 alone
+    nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.SELU, nn.CELU, nn.Softplus,
+    nn.Mish, nn.ReLU6, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
+    F.gelu, F.silu, F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, F.elu, F.softplus, F.relu6, F.mish,
+    torch.sigmoid, torch.tanh, "sigmoid", "tanh",
+}  # fmt: skip
+ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
+MULTIPLY = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+FLATTEN = {nn.Flatten, torch.flatten, "flatten", "view", "reshape", torch.reshape}
+
+
+class Carrier(NamedTuple):
+    """Where a tensor carries the layer's channels: along `axis`, in segments.
+
+    A segment k > 0 holds every channel, k positions each (after a flatten, say); −k is k positions of something else.
+    """
+
+    axis: int
+    segments: tuple[int, ...] = (1,)
+
+
+class Path(NamedTuple):
+    """How the layer's channels run through the network; names are those of modules, entries those of parameters."""
+
+    makers: set[str]  # layers whose outputs are the channels, or are added to them
+    along: set[str]  # BatchNorms and depthwise convolutions on the way
+    consumers: dict[str, Carrier]  # layers that end the way, and where their input carries the channels
+    gains: set[str]  # the parameters that take α and β
+    obstacles: list[str]  # what does not let a scale through
+
+
+_WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def follow(
+    net: nn.Module, layer: str, neurons: list[int], example_inputs: Tensor | tuple[Tensor, ...], homogeneous: tuple
+) -> Path:
+    """The path of a layer's channels; raises ValueError where they cannot be split exactly, and says why."""
+    modules = dict(net.named_modules())
+    if type(net).__name__ in _WRAPPERS:
+        raise ValueError(f"{type(net).__name__}: allowed is the network that it wraps; wrap it again after the split")
+    if not isinstance(modules.get(layer), LAYERS):
+        found = [name for name, module in modules.items() if isinstance(module, LAYERS)]
+        raise ValueError(f"layer {layer!r}: allowed are Linear and Conv layers, here {', '.join(found)}")
+    width = modules[layer].weight.shape[0]
+    for neuron in neurons:
+        if not 0 <= neuron < width:
+            raise ValueError(f"neuron {neuron}: allowed are 0 to {width - 1} in {layer!r}")
+    walk = _Walk(net, modules, example_inputs, homogeneous)
+    for node in walk.graph.nodes:
+        if node.op == "call_module" and node.target == layer:
+            walk.require(node, Carrier(_channel_axis(modules[layer], walk.shape(node))))
+    if not walk.makers:
+        raise ValueError(f"layer {layer!r} is never called: allowed are layers that the example inputs pass through")
+    walk.forward()
+    path = walk.path()
+    for name in [*path.makers, *path.along, *path.consumers]:
+        _refuse_unsuited(net, modules[name], name)
+    return path
+
+
+def _channel_axis(module: nn.Module, shape: torch.Size) -> int:
+    return len(shape) - 1 if isinstance(module, nn.Linear) else 1
+
+
+def depthwise(module: nn.Module) -> bool:
+    return isinstance(module, LAYERS[1:]) and 1 < module.groups == module.in_channels == module.out_channels
+
+
+def _refuse_unsuited(net: nn.Module, module: nn.Module, name: str) -> None:
+    """Refuse a layer whose parameters are not plain tensors of its own."""
+    if parametrize.is_parametrized(module) or hasattr(module, "weight_g") or hasattr(module, "weight_orig"):
+        raise ValueError(
+            f"{name!r} is parametrised (weight_norm, pruning, ...): allowed are plain parameters; remove it first"
+        )
+    own = {id(p) for p in module.parameters(recurse=False)}
+    for other_name, other in net.named_modules():
+        if other is not module and own & {id(p) for p in other.parameters(recurse=False)}:
+            raise ValueError(
+                f"{name!r} shares a parameter with {other_name!r}: allowed are layers with parameters of their own"
+            )
+
+
+class _Tracer(fx.Tracer):
+    """torch.fx's tracer, which does not look into torch.nn's modules nor into those declared homogeneous."""
+
+    def __init__(self, homogeneous: tuple):
+        super().__init__()
+        self.homogeneous = homogeneous
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, self.homogeneous) or super().is_leaf_module(module, name)
+
+
+class _Walk:
+    """Carriers of the graph's tensors, found forward from the makers and back from what is added to them."""
+
+    def __init__(self, net, modules, example_inputs, homogeneous):
+        self.modules, self.homogeneous = modules, homogeneous
+        try:
+            self.graph = _Tracer(homogeneous).trace(net)
+        except Exception as error:
+            raise ValueError(
+                f"torch.fx cannot trace {type(net).__name__} ({error}): allowed is a part that it can"
+            ) from error
+        with evaluating(net), torch.no_grad():
+            ShapeProp(fx.GraphModule(net, self.graph)).propagate(*inputs(example_inputs))
+        self.carriers: dict[fx.Node, Carrier] = {}
+        self.makers: set[str] = set()
+        self.consumers: dict[str, Carrier] = {}
+
+    def shape(self, node: fx.Node) -> torch.Size | None:
+        """The shape of the node's tensor, or None where it is no tensor."""
+        found = node.meta.get("tensor_meta")
+        return getattr(found, "shape", None)
+
+    def does(self, node: fx.Node):
+        """What a node does: its module, its function or the name of its method."""
+        return self.modules[node.target] if node.op == "call_module" else node.target
+
+    def among(self, node: fx.Node, kinds: set) -> bool:
+        what = self.does(node)
+        return (type(what) if isinstance(what, nn.Module) else what) in kinds
+
+    def passes(self, node: fx.Node) -> bool:
+        """Whether the node works channel by channel and keeps their order."""
+        what = self.does(node)
+        return (
+            self.among(node, HOMOGENEOUS | ELEMENTWISE)
+            or isinstance(what, (*NORMS, *self.homogeneous))
+            or depthwise(what)
+        )
+
+    def require(self, node: fx.Node, carrier: Carrier) -> None:
+        """See that a node carries the channels, back to the layers that make it so."""
+        if self.carriers.setdefault(node, carrier) != carrier:
+            raise ValueError(f"{self.name(node)} would carry the channels in two ways: allowed is one")
+        what = self.does(node)
+        if isinstance(what, LAYERS) and not depthwise(what):
+            if carrier.segments != (1,) or getattr(what, "groups", 1) > 1:
+                raise ValueError(f"{self.name(node)} is added to the channels but cannot be split with them")
+            self.makers.add(node.target)
+        elif self.passes(node) or self.among(node, ADD | MULTIPLY):
+            for source in self.tensors(node):
+                if source not in self.carriers and self.shape(source)[carrier.axis] != 1:
+                    self.require(source, carrier)
+        else:
+            raise ValueError(f"{self.name(node)} is added to the channels but cannot be split with them")
+
+    def forward(self) -> None:
+        """Carry the channels on until they are consumed; what is found on the way back is carried on in turn."""
+        visited: set[fx.Node] = set()
+        reached = set(self.graph.nodes)
+        while reached:
+            reached = {n for n in self.graph.nodes if n not in visited and self.carriers.keys() & set(self.tensors(n))}
+            for node in self.graph.nodes:
+                if node in reached:
+                    self.visit(node)
+            visited |= reached
+
+    def visit(self, node: fx.Node) -> None:
+        what, sources = self.does(node), self.tensors(node)
+        carrier = next(self.carriers[source] for source in sources if source in self.carriers)
+        if node.op == "output":
+            raise ValueError(
+                "the channels reach the network's output: allowed are layers that another Linear or Conv follows"
+            )
+        if self.shape(node) is None:
+            return  # a size, say
+        if isinstance(what, LAYERS) and not depthwise(what):
+            if getattr(what, "groups", 1) > 1:
+                raise ValueError(
+                    f"{self.name(node)} is a grouped convolution: allowed are ungrouped and depthwise ones"
+                )
+            if carrier.axis != _channel_axis(what, self.shape(sources[0])):
+                raise ValueError(f"{self.name(node)} does not take the channels as its inputs")
+            if self.consumers.setdefault(node.target, carrier) != carrier:
+                raise ValueError(f"{self.name(node)} is called with the channels in two ways: allowed is one")
+        elif self.among(node, FLATTEN):
+            self.carriers[node] = self.flattened(node, carrier)
+        elif self.among(node, {torch.cat}):
+            self.carriers[node] = self.joined(node, carrier)
+        elif self.passes(node) or self.among(node, ADD | MULTIPLY):
+            self.require(node, carrier)
+        elif self.among(node, {"mean", torch.mean}):
+            self.carriers[node] = self.averaged(node, carrier)
+        elif isinstance(what, nn.LayerNorm | nn.GroupNorm) or self.among(node, {F.layer_norm, F.group_norm}):
+            raise ValueError(
+                f"{self.name(node)} normalises over the channels, whose mean a twin changes: allowed is BatchNorm"
+            )
+        else:
+            raise ValueError(
+                f"{self.name(node)} is not known to keep channels apart: allowed are elementwise activations, "
+                "dropout, pooling, flatten, concatenation, sums and BatchNorm"
+            )
+
+    def flattened(self, node: fx.Node, carrier: Carrier) -> Carrier:
+        """The carrier after a flatten or a view: each channel takes a run of positions."""
+        before, after = self.shape(self.tensors(node)[0]), self.shape(node)
+        axis = carrier.axis
+        if before == after:
+            return carrier
+        if before[:axis] != after[:axis] or len(after) != axis + 1:
+            raise ValueError(
+                f"{self.name(node)} mixes the channels with another axis: allowed is a flatten that begins at them"
+            )
+        run = before[axis + 1 :].numel()
+        return Carrier(axis, tuple(positions * run for positions in carrier.segments))
+
+    def joined(self, node: fx.Node, carrier: Carrier) -> Carrier:
+        """The carrier after a concatenation along the channels."""
+        dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(self.shape(node))
+        sources = self.tensors(node)
+        if dim != carrier.axis:
+            for source in sources:
+                self.require(source, carrier)
+            return carrier
+        parts = (self.carriers[s].segments if s in self.carriers else (-self.shape(s)[dim],) for s in sources)
+        return Carrier(dim, tuple(segment for part in parts for segment in part))
+
+    def averaged(self, node: fx.Node, carrier: Carrier) -> Carrier:
+        """The carrier after a mean over other axes."""
+        before, after = self.shape(self.tensors(node)[0]), self.shape(node)
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", range(len(before)))
+        dims = {dim % len(before) for dim in ([dims] if isinstance(dims, int) else dims)}
+        if carrier.axis in dims:
+            raise ValueError(f"{self.name(node)} averages over the channels: allowed are means over other axes")
+        dropped = sum(dim < carrier.axis for dim in dims) if len(after) < len(before) else 0
+        return carrier._replace(axis=carrier.axis - dropped)
+
+    def path(self) -> Path:
+        """What was found, with the parameters that take α and β: the last ones before the first activation."""
+        gains, along, obstacles = set(), set(), []
+        pending: dict[fx.Node, set[str]] = {}  # the parameters that would scale a tensor which nothing has yet used
+        for node in self.graph.nodes:
+            sources = [source for source in self.tensors(node) if source in self.carriers]
+            what = self.does(node)
+            if node.op == "call_module" and node.target in self.makers and node in self.carriers:
+                pending[node] = {f"{node.target}.weight", f"{node.target}.bias"}
+                if sources:  # it consumes the channels that it makes
+                    gains |= set().union(*(pending.get(source, set()) for source in sources))
+                continue
+            if not sources:
+                continue
+            waiting = set().union(*(pending.get(source, set()) for source in sources))
+            alone = all(source in pending and len(source.users) == 1 for source in sources)
+            if isinstance(what, NORMS):
+                along.add(node.target)
+                pending[node] = {f"{node.target}.weight", f"{node.target}.bias"}
+                if not alone or not what.affine:
+                    obstacles.append(self.name(node))
+            elif self.among(node, ADD) and alone:
+                pending[node] = waiting
+                if any(not isinstance(a, fx.Node) for a in node.args[:2]):
+                    obstacles.append(self.name(node))
+            else:
+                gains |= waiting
+                if depthwise(what):
+                    along.add(node.target)
+                    gains.add(f"{node.target}.bias")
+                if self.among(node, ELEMENTWISE) or (self.among(node, ADD | MULTIPLY) and self.shifts(node, sources)):
+                    obstacles.append(self.name(node))
+        return Path(self.makers, along, self.consumers, gains, obstacles)
+
+    def shifts(self, node: fx.Node, sources: list[fx.Node]) -> bool:
+        """Whether a sum adds, or a product multiplies with, what is not scaled like the rest."""
+        if self.among(node, MULTIPLY):
+            return len(sources) > 1
+        return len(sources) < 2
+
+    def tensors(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose tensors a node takes."""
+        return [source for source in node.all_input_nodes if self.shape(source) is not None]
+
+    def name(self, node: fx.Node) -> str:
+        """A node as a person knows it: GELU 'mlp.1', or the function."""
+        what = self.does(node)
+        if isinstance(what, nn.Module):
+            return f"{type(what).__name__} {node.target!r}"
+        return getattr(what, "__name__", str(what))
+
+
+class evaluating:
+    """A network in evaluation mode, and back in its modes after."""
+
+    def __init__(self, net: nn.Module):
+        self.modes = {module: module.training for module in net.modules()}
+        self.net = net
+
+    def __enter__(self):
+        self.net.eval()
+
+    def __exit__(self, *_):
+        for module, mode in self.modes.items():
+            module.training = mode
+
+
+def inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)

@@ -1,0 +1,57 @@
+"""What keeps the notebooks executable; their outputs are checked by nbval."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from neuronsplit.study import Experiment
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+
+
+def test_the_notebooks_are_found():
+    assert [file.stem for file in NOTEBOOKS][:4] == [
+        "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison",
+    ]  # fmt: skip
+
+
+@each
+def test_a_notebook_says_what_its_paired_text_says(file):
+    text, notebook = jupytext.read(file.with_suffix(".py")), nbformat.read(file, as_version=4)
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in text.cells]
+    tags = [c.metadata.get("tags", []) for c in text.cells]
+    assert [c.metadata.get("tags", []) for c in notebook.cells] == tags
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@each
+def test_every_cell_was_executed_in_order_and_without_error(file):
+    """nbval does not look at a cell that was never executed."""
+    cells = [c for c in nbformat.read(file, as_version=4).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert not [o for c in cells for o in c.outputs if o.output_type == "error"]
+
+
+@each
+def test_a_notebook_keeps_the_form(file):
+    notebook = nbformat.read(file, as_version=4)
+    assert file.stat().st_size < 1_000_000
+    assert notebook.cells[0].source.startswith("# ")
+    assert 15 <= len(notebook.cells) <= 45
+    assert all(len(c.source.splitlines()) <= 25 for c in notebook.cells if c.cell_type == "code")
+    parameters = papermill.inspect_notebook(str(file))
+    assert parameters and all(p["help"] for p in parameters.values())
+
+
+def test_the_parameters_of_the_experiment_notebook_are_the_fields_of_experiment():
+    found = papermill.inspect_notebook(str(FOLDER / "03_experiment.ipynb"))
+    types = {"str": str, "int": int, "float": float}
+    defaults = {name: types[p["inferred_type_name"]](p["default"].strip('"')) for name, p in found.items()}
+    assert defaults.pop("folder") == "runs/notebook"
+    assert defaults == asdict(Experiment())

@@ -1,0 +1,186 @@
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+
+from neuronsplit import batch
+from neuronsplit.__main__ import main
+from neuronsplit.study import Experiment, obtain, policy_names, read_table, run_experiment
+
+TINY = {"dataset": "digits", "splits": 2, "still": 1, "repeats": 2, "width": 3, "learning_rate": 0.05}
+
+
+def arguments(study="quick", **changes):
+    """The command line that runs a study with parameters changed."""
+    parts = [["-p", name, str(value)] for name, value in changes.items()]
+    return ["run", study, *sum(parts, [])]
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "RUNS", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def no_start(monkeypatch):
+    """Nothing may be started."""
+    monkeypatch.setattr(batch, "papermill", lambda *_: pytest.fail("a notebook was started"))
+
+
+def test_a_study_from_start_to_report(runs, capsys):
+    """Eight experiments and the comparison as real papermill processes; then again, with nothing left to do."""
+    assert main(arguments(**TINY)) == 0
+    printed = capsys.readouterr().out
+    (folder,) = runs.iterdir()
+    assert f"report:  {folder}/report.html" in printed and f"figures: {folder}/figures" in printed
+    table, about = read_table(folder / "table.csv")
+    assert table.policy.unique().tolist() == list(policy_names())
+    assert about["study"] == "quick" and about["parameters"]["width"] == 3
+    expected = run_experiment(Experiment("max-loss", **TINY))
+    rows = table[table.policy == "max-loss"].reset_index(drop=True)
+    pd.testing.assert_series_equal(rows.split_neuron, expected.split_neuron)
+    pd.testing.assert_series_equal(rows.test_loss, expected.test_loss, check_dtype=False, rtol=1e-5)
+    report = (folder / "report.html").read_text()
+    assert "Family trees" in report and report.count("data:image/png") >= 9
+    assert {"differences.png", "curves.png", "family-trees.png"} <= {f.name for f in (folder / "figures").iterdir()}
+    for notebook in folder.glob("*.ipynb"):
+        assert not failed_cells(notebook)
+
+    started = time.time()
+    assert main(arguments(**TINY)) == 0
+    assert not [f for f in folder.glob("*-*.csv") if f.stat().st_mtime > started]
+
+
+def failed_cells(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [c for c in cells if any(o.output_type == "error" for o in c.get("outputs", []))]
+
+
+def test_divergence_is_reported(runs, capsys):
+    assert main(arguments(**TINY | {"learning_rate": "1e30"})) == 0
+    (report,) = runs.glob("*/report.html")
+    assert "repeats that diverged: 16 of 16" in report.read_text()
+
+
+def test_one_policy_alone_is_reported_by_its_own_notebook(runs):
+    assert main(arguments(**TINY, policy="max-fire")) == 0
+    (folder,) = runs.iterdir()
+    assert "Which neurons were split" in (folder / "report.html").read_text()
+
+
+def test_an_experiment_that_fails_is_named_with_its_notebook(runs, tmp_path, monkeypatch, capsys):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    broken = nbformat.read(batch.NOTEBOOKS / "03_experiment.ipynb", as_version=4)
+    broken.cells[-1].source = "raise ValueError('broken on purpose')"
+    nbformat.write(broken, notebooks / "03_experiment.ipynb")
+    monkeypatch.setattr(batch, "NOTEBOOKS", notebooks)
+    assert main(arguments(**TINY, policy="random")) == 1
+    error = capsys.readouterr().err
+    (notebook,) = runs.glob("*/random-*.ipynb")
+    assert str(notebook) in error and "ValueError: broken on purpose" in error
+    assert failed_cells(notebook)
+
+
+def test_every_committed_study_is_runnable():
+    studies = sorted(batch.STUDIES.glob("*.yaml"))
+    assert len(studies) >= 2
+    for file in studies:
+        assert batch.experiments(batch.read_study(file.stem))
+    assert [e.policy for e in batch.experiments(batch.read_study("quick"))] == list(policy_names())
+
+
+def test_the_full_study_has_the_size_of_the_original():
+    (control, *_), parameters = batch.experiments(batch.read_study("full")), batch.read_study("full")
+    assert parameters["learning_rate"] == 0.001 and parameters["batch_size"] == 32 and parameters["repeats"] == 10
+    assert (parameters["width"], parameters["splits"], parameters["still"]) == (10, 50, 50)
+    assert control.policy == "no-split" and control.dataset == "fashion-mnist"
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (arguments("fast"), "study 'fast': allowed are converged, converged-10, converged-100, full, quick"),
+        (arguments("../full"), "study '../full': allowed are"),
+        (arguments(policy="max_loss"), "policy 'max_loss': allowed are no-split, random, max-loss"),
+        (arguments(dataset="mnist"), "dataset 'mnist': allowed are fashion-mnist, digits"),
+        (arguments(learning_rat=0.1), "parameter 'learning_rat': allowed are policy, dataset, rule"),
+        (arguments(width=0), "width 0: allowed are whole numbers from 1"),
+        (arguments(repeats=-1), "repeats -1: allowed are whole numbers from 1"),
+        (arguments(splits=1.5), "splits 1.5: allowed are whole numbers from 0"),
+        (arguments(learning_rate="nan"), "learning_rate nan: allowed are numbers above 0"),
+        (arguments(learning_rate="fast"), "learning_rate 'fast': allowed are numbers above 0"),
+        (arguments(dataset="digits", batch_size=5000), "batch_size 5000: allowed are 1 to 1200 on digits"),
+        ([*arguments(), "--workers", "0"], "workers 0: allowed are whole numbers from 1"),
+        (["publish", "full", "x"], "study 'full' has not been run to its end: make run STUDY=full"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_started(command, message, runs, no_start, capsys):
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"neuronsplit: {message}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("width: [1", "is not YAML: while parsing"),
+        ("- width", "holds list: allowed are lines of 'parameter: value'"),
+        ("", "holds NoneType: allowed are lines"),
+        ("width: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
+    ],
+)
+def test_a_bad_study_file_is_named(text, message, runs, no_start, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "STUDIES", tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(arguments("mine")) == 2
+    error = capsys.readouterr().err
+    assert f"mine.yaml {message}" in error and error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(runs, no_start, capsys):
+    runs.write_text("a file where the folder should be")
+    assert main(arguments(**TINY)) == 2
+    assert "cannot be written (" in capsys.readouterr().err
+
+
+def test_a_damaged_result_stops_the_batch_before_it_starts(runs, no_start, capsys):
+    changes = TINY | {"policy": "random"}
+    (experiment,) = batch.experiments(batch.read_study("quick") | changes)
+    folder = runs / "-".join(["quick", *map(str, changes.values())])
+    obtain(experiment, folder)
+    file = folder / f"{experiment.name}.csv"
+    file.write_text("damaged")
+    assert main(arguments(**changes)) == 2
+    assert f"{file} is damaged" in capsys.readouterr().err and file.read_text() == "damaged"
+
+
+def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatch):
+    folder, target = runs / "tiny", tmp_path / "data"
+    target.mkdir()
+    experiment = Experiment(**TINY)
+    monkeypatch.setattr(batch, "PUBLISHED", target)
+    obtain(experiment, folder)
+    batch.collect([experiment], folder, {"study": "tiny"})
+    assert main(["publish", "tiny", "digits"]) == 0
+    table, about = read_table(target / "digits.csv")
+    assert len(table) == 6 and about["study"] == "tiny"
+
+
+def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
+    experiment = Experiment(**TINY)
+    assert batch.epochs_done(experiment, tmp_path) == 0
+    part = tmp_path / f"{experiment.name}.123.part"
+    part.write_text("header\n" + "row\n" * 2 * experiment.repeats)
+    assert batch.epochs_done(experiment, tmp_path) == 2
+    obtain(experiment, tmp_path)
+    assert batch.epochs_done(experiment, tmp_path) == experiment.epochs
+
+
+def test_help_explains_the_commands():
+    text = subprocess.check_output([sys.executable, "-m", "neuronsplit", "--help"], text=True)
+    assert "run a study" in text and "publish" in text

@@ -1,0 +1,101 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from neuronsplit import compare, plots
+from neuronsplit.study import Experiment, policy_names, run_experiment
+
+plt.switch_backend("Agg")
+
+
+@pytest.fixture(scope="module")
+def table():
+    import pandas as pd
+
+    parts = [run_experiment(Experiment(p, width=3, splits=3, still=2, repeats=3)) for p in policy_names()]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_every_policy_has_its_colour_and_no_two_share_one():
+    assert list(plots.COLOURS) == list(policy_names())
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+
+
+def test_together_draws_the_mean_of_every_policy_in_its_colour(table):
+    figure = plots.together(table, ["test_loss", "test_accuracy"])
+    lines = {line.get_label(): line for line in figure.axes[1].lines}
+    for policy in policy_names():
+        expected = table[table.policy == policy].groupby("epoch").test_accuracy.mean()
+        np.testing.assert_allclose(lines[policy].get_ydata(), expected)
+        assert to_hex(lines[policy].get_color()) == plots.COLOURS[policy]
+
+
+def test_apart_draws_every_repeat(table):
+    figure = plots.apart(table, ["train_loss"])
+    panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
+    assert list(panels) == list(policy_names())
+    rows = table[(table.policy == "min-loss") & (table.seed == 2)]
+    np.testing.assert_allclose(panels["min-loss"].lines[2].get_ydata(), rows.train_loss)
+
+
+def test_gaps_are_paired_within_a_repeat(table):
+    figure = plots.gaps(table, ["test_loss"], "random")
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "max-fire")
+    wide = table.pivot(index=["epoch", "seed"], columns="policy", values="test_loss")
+    expected = (wide["max-fire"] - wide["random"]).groupby("epoch").mean()
+    np.testing.assert_allclose(line.get_ydata(), expected, atol=1e-12)
+
+
+def test_final_points_are_the_final_values(table):
+    figure = plots.final_points(table, ["test_accuracy"])
+    points = np.concatenate([c.get_offsets()[:, 1] for c in figure.axes[0].collections[: len(policy_names())]])
+    assert sorted(points) == sorted(compare.final(table).test_accuracy)
+
+
+def test_differences_draw_their_intervals(table):
+    figure = plots.differences(table, ["test_loss"], "no-split")
+    found = compare.intervals(compare.paired(table, "test_loss", "no-split"))
+    drawn = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2][1:]
+    np.testing.assert_allclose(drawn, found[["low", "high"]])
+
+
+def test_family_trees_have_a_line_a_neuron_and_none_crosses_another(table):
+    figure = plots.family_trees(table, seed=1)
+    assert len([axis for axis in figure.axes if axis.get_title()]) == 7
+    for policy in policy_names()[1:]:
+        tree = compare.lineage(table[(table.policy == policy) & (table.seed == 1)])
+        order = plots._branches(tree)
+        assert sorted(order) == list(tree.index)
+        place = {neuron: y for y, neuron in enumerate(order)}
+        for neuron, row in tree[tree.born > 0].iterrows():  # between a child and its parent: only younger ones
+            between = order[place[row.parent] + 1 : place[neuron]]
+            assert all(tree.born[other] > row.born for other in between)
+
+
+def test_a_diverged_table_is_drawn(table):
+    broken = table.assign(test_loss=np.inf, train_loss=np.nan)
+    plots.together(broken, ["test_loss", "train_loss"]).canvas.draw()
+    plots.apart(broken, ["test_loss"]).canvas.draw()
+    plots.differences(broken, ["test_loss"], "no-split").canvas.draw()
+
+
+def test_growth_gif_has_a_frame_an_epoch(tmp_path):
+    weights = [torch.randn(n, 64, generator=torch.Generator().manual_seed(n)) for n in range(3, 8)]
+    plots.growth_gif(weights, (8, 8), tmp_path / "g.gif")
+    gif = Image.open(tmp_path / "g.gif")
+    assert gif.n_frames == len(weights) and gif.info["loop"] == 0
+
+
+def test_a_twin_is_drawn_with_the_delta_that_keeps_the_sum():
+    axis = plots.twins(0.7, 1.3, 0.6).axes[0]
+    parent, total = axis.lines[0].get_ydata(), axis.lines[3].get_ydata()
+    np.testing.assert_allclose(total, parent, atol=1e-12)

@@ -1,0 +1,72 @@
+"""What the project says of itself in several places agrees, and what the README shows is so."""
+
+import contextlib
+import io
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import neuronsplit as ns
+from neuronsplit import compare, study
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_installs_what_pyproject_names():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, through_pip = environment["dependencies"]
+    assert python == f"python{PROJECT['requires-python']}" and pip == "pip"
+    extras = ",".join(PROJECT["optional-dependencies"])
+    assert through_pip == {"pip": [f"--editable .[{extras}]"]}
+    assert f".[{extras}]" in (ROOT / "Makefile").read_text()
+
+
+def test_the_version_is_one():
+    assert ns.__version__ == PROJECT["version"]
+
+
+def test_the_readme_prints_what_it_says_it_prints():
+    examples = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, re.S)
+    assert len(examples) == 2
+    scope = {}
+    for code, expected in examples:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, scope)
+        assert printed.getvalue() == expected
+    ns.POLICIES.pop("max-fan-out")  # added by the README's second example
+
+
+def test_the_readme_shows_files_that_exist():
+    shown = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    assert len(shown) > 5
+    assert [path for path in shown if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv")), ids=lambda file: file.stem)
+def test_a_committed_table_is_whole_and_says_what_produced_it(file):
+    table, about = study.read_table(file)
+    parameters = about["parameters"]
+    assert list(table) == study.COLUMNS
+    policies = 1 if "policy" in parameters else 8
+    assert len(table) == policies * parameters["repeats"] * (parameters["splits"] + parameters["still"])
+    assert about["commit"] and not about["commit"].endswith("dirty")
+
+
+def test_the_readme_table_is_read_off_the_committed_one():
+    table, _ = study.read_table(ROOT / "figures" / "data" / "fashion-mnist.csv")
+    accuracy, loss = (compare.summary(table, measure) for measure in ("test_accuracy", "test_loss"))
+    gaps = compare.intervals(compare.paired(table, "test_accuracy", study.CONTROL))
+    for policy, row in accuracy.iterrows():
+        cells = [
+            f"`{policy}`",
+            f"{row['mean']:.4f} ± {row.sd:.4f}",
+            f"{loss['mean'][policy]:.3f} ± {loss.sd[policy]:.3f}",
+        ]
+        cells.append("" if policy == study.CONTROL else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*gaps.loc[policy][1:]))
+        assert f"| {' | '.join(cells)} |".replace("-0", "−0") in README
