@@ -48,7 +48,7 @@ class Path(NamedTuple):
     """How the layer's channels run through the network; names are those of modules, entries those of parameters."""
 
     makers: set[str]  # layers whose outputs are the channels, or are added to them
-    along: set[str]  # BatchNorms and depthwise convolutions on the way
+    along: dict[str, Carrier]  # BatchNorms and depthwise convolutions on the way
     consumers: dict[str, Carrier]  # layers that end the way, and where their input carries the channels
     gains: set[str]  # the parameters that take α and β
     obstacles: list[str]  # what does not let a scale through
@@ -79,13 +79,16 @@ def follow(
         raise ValueError(f"layer {layer!r} is never called: allowed are layers that the example inputs pass through")
     walk.forward()
     path = walk.path()
-    for name in [*path.makers, *path.along, *path.consumers]:
+    changed = path.makers | path.along.keys() | path.consumers.keys()
+    walk.refuse_other_uses(changed)
+    for name in changed:
         _refuse_unsuited(net, modules[name], name)
     return path
 
 
 def _channel_axis(module: nn.Module, shape: torch.Size) -> int:
-    return len(shape) - 1 if isinstance(module, nn.Linear) else 1
+    """Where a layer's inputs and outputs have their channels: last for Linear, before the space for a convolution."""
+    return len(shape) + 1 - module.weight.dim()
 
 
 def depthwise(module: nn.Module) -> bool:
@@ -158,19 +161,26 @@ class _Walk:
 
     def require(self, node: fx.Node, carrier: Carrier) -> None:
         """See that a node carries the channels, back to the layers that make it so."""
-        if self.carriers.setdefault(node, carrier) != carrier:
-            raise ValueError(f"{self.name(node)} would carry the channels in two ways: allowed is one")
+        if node in self.carriers:
+            if self.carriers[node] != carrier:
+                raise ValueError(f"{self.name(node)} would carry the channels in two ways: allowed is one")
+            return
+        self.carriers[node] = carrier
         what = self.does(node)
         if isinstance(what, LAYERS) and not depthwise(what):
             if carrier.segments != (1,) or getattr(what, "groups", 1) > 1:
-                raise ValueError(f"{self.name(node)} is added to the channels but cannot be split with them")
+                raise ValueError(f"{self.name(node)} makes the channels but is grouped, or makes more than them")
             self.makers.add(node.target)
+            for other in self.graph.nodes:  # the same layer called again makes them there too
+                if other.op == "call_module" and other.target == node.target:
+                    self.require(other, Carrier(_channel_axis(what, self.shape(other))))
         elif self.passes(node) or self.among(node, ADD | MULTIPLY):
             for source in self.tensors(node):
-                if source not in self.carriers and self.shape(source)[carrier.axis] != 1:
-                    self.require(source, carrier)
+                axis = carrier.axis - len(self.shape(node)) + len(self.shape(source))  # broadcasting aligns last axes
+                if axis >= 0 and self.shape(source)[axis] != 1:
+                    self.require(source, carrier._replace(axis=axis))
         else:
-            raise ValueError(f"{self.name(node)} is added to the channels but cannot be split with them")
+            raise ValueError(f"{self.name(node)} is joined to the channels but cannot be split with them")
 
     def forward(self) -> None:
         """Carry the channels on until they are consumed; what is found on the way back is carried on in turn."""
@@ -185,7 +195,8 @@ class _Walk:
 
     def visit(self, node: fx.Node) -> None:
         what, sources = self.does(node), self.tensors(node)
-        carrier = next(self.carriers[source] for source in sources if source in self.carriers)
+        source = next(source for source in sources if source in self.carriers)
+        carrier = self.carriers[source]
         if node.op == "output":
             raise ValueError(
                 "the channels reach the network's output: allowed are layers that another Linear or Conv follows"
@@ -205,7 +216,11 @@ class _Walk:
             self.carriers[node] = self.flattened(node, carrier)
         elif self.among(node, {torch.cat}):
             self.carriers[node] = self.joined(node, carrier)
-        elif self.passes(node) or self.among(node, ADD | MULTIPLY):
+        elif self.among(node, ADD | MULTIPLY):
+            self.require(node, carrier._replace(axis=carrier.axis + len(self.shape(node)) - len(self.shape(source))))
+        elif isinstance(what, NORMS) and carrier.axis != 1:
+            raise ValueError(f"{self.name(node)} normalises another axis than that of the channels")
+        elif self.passes(node):
             self.require(node, carrier)
         elif self.among(node, {"mean", torch.mean}):
             self.carriers[node] = self.averaged(node, carrier)
@@ -255,7 +270,7 @@ class _Walk:
 
     def path(self) -> Path:
         """What was found, with the parameters that take α and β: the last ones before the first activation."""
-        gains, along, obstacles = set(), set(), []
+        gains, along, obstacles = set(), {}, []
         pending: dict[fx.Node, set[str]] = {}  # the parameters that would scale a tensor which nothing has yet used
         for node in self.graph.nodes:
             sources = [source for source in self.tensors(node) if source in self.carriers]
@@ -270,7 +285,7 @@ class _Walk:
             waiting = set().union(*(pending.get(source, set()) for source in sources))
             alone = all(source in pending and len(source.users) == 1 for source in sources)
             if isinstance(what, NORMS):
-                along.add(node.target)
+                along[node.target] = self.carriers[node]
                 pending[node] = {f"{node.target}.weight", f"{node.target}.bias"}
                 if not alone or not what.affine:
                     obstacles.append(self.name(node))
@@ -281,11 +296,20 @@ class _Walk:
             else:
                 gains |= waiting
                 if depthwise(what):
-                    along.add(node.target)
+                    along[node.target] = self.carriers[node]
                     gains.add(f"{node.target}.bias")
                 if self.among(node, ELEMENTWISE) or (self.among(node, ADD | MULTIPLY) and self.shifts(node, sources)):
                     obstacles.append(self.name(node))
         return Path(self.makers, along, self.consumers, gains, obstacles)
+
+    def refuse_other_uses(self, changed: set[str]) -> None:
+        """Refuse where a module that changes, or a parameter of it, is also used for something else."""
+        for node in self.graph.nodes:
+            carries = node in self.carriers or any(source in self.carriers for source in self.tensors(node))
+            if node.op == "call_module" and node.target in changed and not carries:
+                raise ValueError(f"{self.name(node)} is also called without the channels: allowed is one use")
+            if node.op == "get_attr" and node.target.rpartition(".")[0] in changed:
+                raise ValueError(f"{node.target!r} is also used outside its module: allowed is one use")
 
     def shifts(self, node: fx.Node, sources: list[fx.Node]) -> bool:
         """Whether a sum adds, or a product multiplies with, what is not scaled like the rest."""

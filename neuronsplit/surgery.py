@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuronsplit.paths import NORMS, Path, depthwise, evaluating, follow, inputs
+from neuronsplit.paths import NORMS, Carrier, Path, depthwise, evaluating, follow, inputs
 from neuronsplit.split import INEXACT, RULES, Coefficients
 
 
@@ -69,11 +69,19 @@ def split_neuron(
     return _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer)
 
 
-def replay(net: nn.Module, records: list[SplitRecord], example_inputs: Tensor | tuple[Tensor, ...]) -> None:
-    """Repeat recorded splits, in their order, on a network as it was before the first of them."""
+def replay(
+    net: nn.Module,
+    records: list[SplitRecord],
+    example_inputs: Tensor | tuple[Tensor, ...],
+    homogeneous: tuple[type[nn.Module], ...] = (),
+) -> None:
+    """Repeat recorded splits, in their order, on a network as it was before the first of them.
+
+    records may come from a JSON file: json.dump(records, file) writes them.
+    """
     for record in records:
         record = SplitRecord(*record)
-        path = follow(net, record.layer, record.neurons, example_inputs, homogeneous=())
+        path = follow(net, record.layer, record.neurons, example_inputs, homogeneous)
         drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
         _split(net, record.layer, record.neurons, record.rule, drawn, path, example_inputs, None)
 
@@ -131,24 +139,24 @@ def _edits(net: nn.Module, path: Path, channels: _Channels) -> dict[str, list[_E
     """What happens to each parameter and buffer, consumers first."""
     edits: dict[str, list[_Edit]] = defaultdict(list)
     first = 0
+    one = torch.ones(1, dtype=torch.float64)  # for positions that carry none of the channels, −1
     mean_share = channels.share.mean(0)  # (C',): exact where every output has the same
     for name, carrier in path.consumers.items():
         rows = net.get_submodule(name).weight.shape[0]
         share = channels.share[first : first + rows]
         first += rows
         source, of = _spread(channels, carrier.segments)
-        one = torch.ones(1, dtype=torch.float64)
-        scale = torch.cat([share, one.expand(rows, 1)], 1)[:, of]  # of = −1 takes the one
+        scale = torch.cat([share, one.expand(rows, 1)], 1)[:, of]
         gradient = torch.cat([channels.gain, one])[of]
         edits[f"{name}.weight"].append(_Edit(1, source, scale, gradient))
-    whole = channels.gain * mean_share
-    for name in sorted(path.makers | path.along):
-        for entry, tensor in [*net.get_submodule(name).named_parameters(), *net.get_submodule(name).named_buffers()]:
-            if tensor.dim() == 0:
-                continue  # a BatchNorm's count of batches
-            full = f"{name}.{entry}"
-            scale = channels.gain if full in path.gains else torch.ones_like(channels.gain)
-            edits[full].append(_Edit(0, channels.source, scale, whole / scale))
+    for name, carrier in (dict.fromkeys(path.makers, Carrier(0)) | path.along).items():
+        source, of = _spread(channels, carrier.segments)
+        gain, share = torch.cat([channels.gain, one])[of], torch.cat([mean_share, one])[of]
+        module = net.get_submodule(name)
+        for entry, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.dim() > 0:  # a BatchNorm's count of batches stays
+                scale = gain if f"{name}.{entry}" in path.gains else torch.ones_like(gain)
+                edits[f"{name}.{entry}"].append(_Edit(0, source, scale, gain * share / scale))
     return edits
 
 
@@ -196,7 +204,11 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer) ->
         state = _new_state(optimizer, old, new, edits) if optimizer else {}
         before = _outputs(net, example_inputs)
         _place(net, new)
-        change = _change(before, _outputs(net, example_inputs))
+        try:
+            change = _change(before, _outputs(net, example_inputs))
+        except Exception as error:
+            _place(net, old)
+            raise ValueError(f"the network does not run with {layer!r} split ({error}): nothing is changed") from error
     tolerance = 1000 * torch.finfo(next(iter(old.values())).dtype).eps
     if rule not in INEXACT and not change <= tolerance:
         _place(net, old)

@@ -61,14 +61,14 @@ results.groupby("policy", sort=False).nth(0)[columns].round(4)
 # %% [markdown]
 # ## Everything at once
 #
-# The mean of each policy. Growing networks start with fewer neurons than the control and follow it from below.
+# The mean of each policy. Growing networks start with fewer neurons than the control, which has all of them from the start.
 
 # %%
 figure = plots.together(results, ["train_loss", "test_loss", "test_accuracy"])
 keep(figure, "curves")
 
 # %% [markdown]
-# The policies lie within a line's width of one another. Their differences to `random`, repeat by repeat, show when they part.
+# Policies may lie within a line's width of one another. Their differences to `random`, repeat by repeat, show when they part.
 
 # %%
 figure = plots.gaps(results[results.policy != CONTROL], ["test_loss", "test_accuracy"], "random")

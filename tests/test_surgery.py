@@ -252,6 +252,37 @@ def test_the_next_step_is_the_one_predicted_from_the_network_that_was_not_split(
             torch.testing.assert_close(found[key], pick(value) * factor**power, rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("rule", ["scaled", "even"])
+@pytest.mark.parametrize("layer", ["0", "4", "8", "stem", "a", "b", "layer1.0.conv1", "layer2.1.conv2"])
+def test_carried_gradients_are_those_that_the_split_network_has(layer, rule):
+    """Through BatchNorm in training mode, flatten, residual sums: the split makes of .grad what autograd would."""
+    torch.manual_seed(2)
+    if "layer" in layer:
+        import_torchvision_datasets()
+        import torchvision.models
+
+        net, x = torchvision.models.resnet18(weights=None), torch.randn(4, 3, 32, 32)
+    else:
+        net, x = cnn(nn.ReLU, (4, 3, 5), flat=True) if layer.isdigit() else Residual(), torch.randn(6, 2, 8, 8)
+    net, x = settle(net).train(), x.double()
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Dropout):
+            setattr(net, name, nn.Identity())
+
+    def loss():
+        return net(x).square().sum()
+
+    loss().backward()
+    split_neuron(net, layer, [1, 1], rule=rule, rng=rng(), example_inputs=x)
+    carried = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    loss().backward()
+    for name, parameter in net.named_parameters():
+        scale = parameter.grad.abs().max()
+        if carried[name].abs().max() > 1e-9 * scale or scale > 1e-9:
+            torch.testing.assert_close(carried[name], parameter.grad, rtol=1e-8, atol=1e-9 * max(scale, 1), msg=name)
+
+
 def test_carried_state_makes_the_step_of_a_twin_that_of_its_parent():
     """Adam's step does not depend on the gradient's scale; without carried state the first would be of full size."""
     torch.manual_seed(0)
@@ -354,6 +385,45 @@ class Transposed(Branching):
         return self.b(self.a(x).t()[:, :5])
 
 
+class Reused(Branching):
+    """b consumes the channels, and something else too."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) + self.b(torch.tanh(self.c(x)))
+
+
+class Borrowed(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) + (x @ self.b.weight.t())
+
+
+class Shifted(Branching):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(5))
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x) + self.shift))
+
+
+class Twice(Branching):
+    """The same layer makes the channels in two places: both are split."""
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)) + torch.relu(self.a(-x)))
+
+
+def test_a_layer_called_twice_is_split_in_both_places():
+    net, x = Twice().double(), torch.randn(6, 5).double()
+    before = outputs(net, x)
+    split_neuron(net, "a", [1, 4], rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
+
+
 def grouped():
     return nn.Sequential(nn.Conv1d(5, 4, 1), nn.ReLU(), nn.Conv1d(4, 2, 1, groups=2))
 
@@ -395,6 +465,9 @@ REFUSALS = [
     (Tied, "a", FLAT, {}, "'[ab]' shares a parameter with '[ab]': allowed are layers with parameters of their own"),
     (Branching, "a", FLAT, {}, r"torch.fx cannot trace Branching \(.*\): allowed is a part that it can"),
     (Unused, "a", FLAT, {}, "layer 'a' is never called: allowed are layers that the example inputs pass through"),
+    (Reused, "a", FLAT, {}, "Linear 'b' is also called without the channels: allowed is one use"),
+    (Borrowed, "a", FLAT, {}, "'b.weight' is also used outside its module: allowed is one use"),
+    (Shifted, "a", FLAT, {}, "shift is joined to the channels but cannot be split with them"),
     (weight_normed, "0", FLAT, {}, "'0' is parametrised"),
     (lambda: torch.compile(plain()), "0", FLAT, {}, "OptimizedModule: allowed is the network that it wraps"),
     (lambda: nn.DataParallel(plain()), "0", FLAT, {}, "DataParallel: allowed is the network that it wraps"),
