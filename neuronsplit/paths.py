@@ -1,9 +1,12 @@
 """How a layer's channels run through a network that torch.fx can trace.
 
 They are followed forward to every layer that consumes them, and back to every other layer that adds to them.
+Torch-Pruning's dependency graph finds such groups too, from autograd's names; it does not say whether a scale comes
+through what lies between, which is what an exact split has to know, so the way is followed on torch.fx's graph.
 """
 
 import operator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -20,17 +23,21 @@ HOMOGENEOUS = {  # the scale comes through
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    F.relu, torch.relu, F.leaky_relu, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d,
+    nn.Upsample, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, torch.abs, "abs", operator.neg, torch.neg, "clone",
+    F.relu, torch.relu, torch.relu_, F.leaky_relu, F.dropout,
+    F.max_pool1d, F.avg_pool1d, F.max_pool3d, F.avg_pool3d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d,
     "relu", "relu_", "contiguous",
 }  # fmt: skip
 ELEMENTWISE = {  # it does not: exact for α = β = 1 alone
     nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.SELU, nn.CELU, nn.Softplus,
-    nn.Mish, nn.ReLU6, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
+    nn.Mish, nn.Threshold, F.selu, F.celu, F.hardtanh, F.softsign, F.logsigmoid, torch.clamp, "clamp",
+    nn.ReLU6, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
     F.gelu, F.silu, F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, F.elu, F.softplus, F.relu6, F.mish,
     torch.sigmoid, torch.tanh, "sigmoid", "tanh",
 }  # fmt: skip
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 MULTIPLY = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+DIVIDE = {operator.truediv, operator.itruediv, torch.div, "div"}
 FLATTEN = {nn.Flatten, torch.flatten, "flatten", "view", "reshape", torch.reshape}
 
 
@@ -57,9 +64,7 @@ class Path(NamedTuple):
 _WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
-def follow(
-    net: nn.Module, layer: str, neurons: list[int], example_inputs: Tensor | tuple[Tensor, ...], homogeneous: tuple
-) -> Path:
+def follow(net: nn.Module, layer: str, neurons: list[int], example_inputs, homogeneous: tuple) -> Path:
     """The path of a layer's channels; raises ValueError where they cannot be split exactly, and says why."""
     modules = dict(net.named_modules())
     if type(net).__name__ in _WRAPPERS:
@@ -71,18 +76,30 @@ def follow(
     for neuron in neurons:
         if not 0 <= neuron < width:
             raise ValueError(f"neuron {neuron}: allowed are 0 to {width - 1} in {layer!r}")
-    walk = _Walk(net, modules, example_inputs, homogeneous)
-    for node in walk.graph.nodes:
-        if node.op == "call_module" and node.target == layer:
-            walk.require(node, Carrier(_channel_axis(modules[layer], walk.shape(node))))
+    evaluated, path = (_follow(net, modules, layer, example_inputs, homogeneous, mode) for mode in (False, True))
+    if not (
+        evaluated.makers == path.makers
+        and evaluated.gains == path.gains
+        and evaluated.along.items() <= path.along.items()
+        and evaluated.consumers.items() <= path.consumers.items()
+    ):
+        raise ValueError("the channels go another way in evaluation mode than in training mode: allowed is one way")
+    for name in path.makers | path.along.keys() | path.consumers.keys():
+        _refuse_unsuited(net, modules[name], name)
+    return path
+
+
+def _follow(net, modules, layer, example_inputs, homogeneous, training: bool) -> Path:
+    """The path in one of the two modes."""
+    with in_mode(net, training):
+        walk = _Walk(net, modules, example_inputs, homogeneous)
+    walk.forward(layer)
     if not walk.makers:
         raise ValueError(f"layer {layer!r} is never called: allowed are layers that the example inputs pass through")
-    walk.forward()
+    if not walk.consumers:
+        raise ValueError(f"the channels of {layer!r} reach no Linear or Conv: allowed are layers that one follows")
     path = walk.path()
-    changed = path.makers | path.along.keys() | path.consumers.keys()
-    walk.refuse_other_uses(changed)
-    for name in changed:
-        _refuse_unsuited(net, modules[name], name)
+    walk.refuse_other_uses(path.makers | path.along.keys() | path.consumers.keys())
     return path
 
 
@@ -131,11 +148,20 @@ class _Walk:
             raise ValueError(
                 f"torch.fx cannot trace {type(net).__name__} ({error}): allowed is a part that it can"
             ) from error
-        with evaluating(net), torch.no_grad():
-            ShapeProp(fx.GraphModule(net, self.graph)).propagate(*inputs(example_inputs))
+        buffers = [buffer.clone() for buffer in net.buffers()]
+        try:
+            with in_mode(net, False), torch.no_grad():
+                net(*inputs(example_inputs))  # ShapeProp prints a traceback of its own
+                ShapeProp(fx.GraphModule(net, self.graph)).propagate(*inputs(example_inputs))
+        except Exception as error:
+            raise ValueError(f"the network does not run on the example inputs ({error})") from error
+        finally:
+            for buffer, kept in zip(net.buffers(), buffers):
+                buffer.copy_(kept)
         self.carriers: dict[fx.Node, Carrier] = {}
         self.makers: set[str] = set()
         self.consumers: dict[str, Carrier] = {}
+        self.conflicts: list[str] = []  # final only when all makers are known
 
     def shape(self, node: fx.Node) -> torch.Size | None:
         """The shape of the node's tensor, or None where it is no tensor."""
@@ -156,14 +182,20 @@ class _Walk:
         return (
             self.among(node, HOMOGENEOUS | ELEMENTWISE)
             or isinstance(what, (*NORMS, *self.homogeneous))
+            or (isinstance(what, nn.PReLU) and what.num_parameters == 1)
             or depthwise(what)
+            or (self.among(node, DIVIDE) and not isinstance(node.args[1], fx.Node))
         )
+
+    def operands(self, node: fx.Node) -> int:
+        """How many of a sum's or product's operands carry the channels."""
+        return sum(isinstance(a, fx.Node) and a in self.carriers for a in [*node.args, *node.kwargs.values()])
 
     def require(self, node: fx.Node, carrier: Carrier) -> None:
         """See that a node carries the channels, back to the layers that make it so."""
         if node in self.carriers:
             if self.carriers[node] != carrier:
-                raise ValueError(f"{self.name(node)} would carry the channels in two ways: allowed is one")
+                self.conflicts.append(f"{self.name(node)} would carry the channels in two ways: allowed is one")
             return
         self.carriers[node] = carrier
         what = self.does(node)
@@ -177,21 +209,27 @@ class _Walk:
         elif self.passes(node) or self.among(node, ADD | MULTIPLY):
             for source in self.tensors(node):
                 axis = carrier.axis - len(self.shape(node)) + len(self.shape(source))  # broadcasting aligns last axes
-                if axis >= 0 and self.shape(source)[axis] != 1:
+                if axis >= 0 and self.shape(source)[axis] == self.shape(node)[carrier.axis]:
                     self.require(source, carrier._replace(axis=axis))
         else:
             raise ValueError(f"{self.name(node)} is joined to the channels but cannot be split with them")
 
-    def forward(self) -> None:
-        """Carry the channels on until they are consumed; what is found on the way back is carried on in turn."""
-        visited: set[fx.Node] = set()
-        reached = set(self.graph.nodes)
-        while reached:
-            reached = {n for n in self.graph.nodes if n not in visited and self.carriers.keys() & set(self.tensors(n))}
+    def forward(self, layer: str) -> None:
+        """Carry the channels on until they are consumed; begin anew when more layers are found that make them."""
+        seeds = {layer}
+        while not self.carriers or not self.makers <= seeds:
+            seeds |= self.makers
+            self.carriers, self.consumers, self.makers, self.conflicts = {}, {}, set(), []
             for node in self.graph.nodes:
-                if node in reached:
+                if node.op == "call_module" and node.target in seeds:
+                    self.require(node, Carrier(_channel_axis(self.does(node), self.shape(node))))
+            for node in self.graph.nodes:
+                if any(source in self.carriers for source in self.tensors(node)):
                     self.visit(node)
-            visited |= reached
+            if not self.carriers:
+                return  # the layer is never called
+        if self.conflicts:
+            raise ValueError(self.conflicts[0])
 
     def visit(self, node: fx.Node) -> None:
         what, sources = self.does(node), self.tensors(node)
@@ -201,8 +239,10 @@ class _Walk:
             raise ValueError(
                 "the channels reach the network's output: allowed are layers that another Linear or Conv follows"
             )
-        if self.shape(node) is None:
+        if "tensor_meta" not in node.meta:
             return  # a size, say
+        if self.shape(node) is None:
+            raise ValueError(f"{self.name(node)} is not known to keep channels apart: it returns several tensors")
         if isinstance(what, LAYERS) and not depthwise(what):
             if getattr(what, "groups", 1) > 1:
                 raise ValueError(
@@ -211,7 +251,7 @@ class _Walk:
             if carrier.axis != _channel_axis(what, self.shape(sources[0])):
                 raise ValueError(f"{self.name(node)} does not take the channels as its inputs")
             if self.consumers.setdefault(node.target, carrier) != carrier:
-                raise ValueError(f"{self.name(node)} is called with the channels in two ways: allowed is one")
+                self.conflicts.append(f"{self.name(node)} is called with the channels in two ways: allowed is one")
         elif self.among(node, FLATTEN):
             self.carriers[node] = self.flattened(node, carrier)
         elif self.among(node, {torch.cat}):
@@ -221,6 +261,8 @@ class _Walk:
         elif isinstance(what, NORMS) and carrier.axis != 1:
             raise ValueError(f"{self.name(node)} normalises another axis than that of the channels")
         elif self.passes(node):
+            if self.shape(node)[carrier.axis : carrier.axis + 1] != self.shape(source)[carrier.axis : carrier.axis + 1]:
+                raise ValueError(f"{self.name(node)} works along the channels: allowed is work along other axes")
             self.require(node, carrier)
         elif self.among(node, {"mean", torch.mean}):
             self.carriers[node] = self.averaged(node, carrier)
@@ -244,13 +286,16 @@ class _Walk:
             raise ValueError(
                 f"{self.name(node)} mixes the channels with another axis: allowed is a flatten that begins at them"
             )
+        sizes = node.args[1:] if node.op == "call_method" and node.target in ("view", "reshape") else ()
+        if len(sizes) > axis and isinstance(sizes[axis], int) and sizes[axis] != -1:
+            raise ValueError(f"{self.name(node)} has the size {sizes[axis]} written in: allowed is -1, or flatten")
         run = before[axis + 1 :].numel()
         return Carrier(axis, tuple(positions * run for positions in carrier.segments))
 
     def joined(self, node: fx.Node, carrier: Carrier) -> Carrier:
         """The carrier after a concatenation along the channels."""
         dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(self.shape(node))
-        sources = self.tensors(node)
+        sources = node.args[0]
         if dim != carrier.axis:
             for source in sources:
                 self.require(source, carrier)
@@ -261,7 +306,8 @@ class _Walk:
     def averaged(self, node: fx.Node, carrier: Carrier) -> Carrier:
         """The carrier after a mean over other axes."""
         before, after = self.shape(self.tensors(node)[0]), self.shape(node)
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", range(len(before)))
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = range(len(before)) if dims is None else dims
         dims = {dim % len(before) for dim in ([dims] if isinstance(dims, int) else dims)}
         if carrier.axis in dims:
             raise ValueError(f"{self.name(node)} averages over the channels: allowed are means over other axes")
@@ -291,15 +337,17 @@ class _Walk:
                     obstacles.append(self.name(node))
             elif self.among(node, ADD) and alone:
                 pending[node] = waiting
-                if any(not isinstance(a, fx.Node) for a in node.args[:2]):
-                    obstacles.append(self.name(node))
             else:
                 gains |= waiting
                 if depthwise(what):
                     along[node.target] = self.carriers[node]
                     gains.add(f"{node.target}.bias")
-                if self.among(node, ELEMENTWISE) or (self.among(node, ADD | MULTIPLY) and self.shifts(node, sources)):
-                    obstacles.append(self.name(node))
+            if (
+                self.among(node, ELEMENTWISE)
+                or (self.among(node, ADD) and self.operands(node) < 2)
+                or (self.among(node, MULTIPLY) and self.operands(node) > 1)
+            ):
+                obstacles.append(self.name(node))
         return Path(self.makers, along, self.consumers, gains, obstacles)
 
     def refuse_other_uses(self, changed: set[str]) -> None:
@@ -310,12 +358,6 @@ class _Walk:
                 raise ValueError(f"{self.name(node)} is also called without the channels: allowed is one use")
             if node.op == "get_attr" and node.target.rpartition(".")[0] in changed:
                 raise ValueError(f"{node.target!r} is also used outside its module: allowed is one use")
-
-    def shifts(self, node: fx.Node, sources: list[fx.Node]) -> bool:
-        """Whether a sum adds, or a product multiplies with, what is not scaled like the rest."""
-        if self.among(node, MULTIPLY):
-            return len(sources) > 1
-        return len(sources) < 2
 
     def tensors(self, node: fx.Node) -> list[fx.Node]:
         """The nodes whose tensors a node takes."""
@@ -329,20 +371,19 @@ class _Walk:
         return getattr(what, "__name__", str(what))
 
 
-class evaluating:
-    """A network in evaluation mode, and back in its modes after."""
-
-    def __init__(self, net: nn.Module):
-        self.modes = {module: module.training for module in net.modules()}
-        self.net = net
-
-    def __enter__(self):
-        self.net.eval()
-
-    def __exit__(self, *_):
-        for module, mode in self.modes.items():
+@contextmanager
+def in_mode(net: nn.Module, training: bool):
+    """A network in training or evaluation mode, and back in its modules' own modes after."""
+    modes = {module: module.training for module in net.modules()}
+    net.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
             module.training = mode
 
 
 def inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    """Copies, so that a network which works in place leaves the example inputs alone."""
+    example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return tuple(x.clone() if isinstance(x, Tensor) else x for x in example_inputs)

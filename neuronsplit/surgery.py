@@ -8,14 +8,16 @@ comes last, and scaled:
     what only goes along         copied    running statistics, a layer before its BatchNorm
 """
 
+import operator
 from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from neuronsplit.paths import NORMS, Carrier, Path, depthwise, evaluating, follow, inputs
+from neuronsplit.paths import NORMS, Carrier, Path, depthwise, follow, in_mode, inputs
 from neuronsplit.split import INEXACT, RULES, Coefficients
 
 
@@ -33,32 +35,35 @@ class SplitRecord(NamedTuple):
 def split_neuron(
     net: nn.Module,
     layer: str,
-    neuron: int | list[int],
+    neuron: int | None = None,
     *,
+    neurons: list[int] | None = None,
     example_inputs: Tensor | tuple[Tensor, ...],
     optimizer: torch.optim.Optimizer | None = None,
     rule: str = "scaled",
     rng: np.random.Generator | None = None,
     unscaled: bool = False,
     homogeneous: tuple[type[nn.Module], ...] = (),
+    powers: dict[str, int] | None = None,
 ) -> SplitRecord:
-    """Split one or more neurons (channels) of a layer of any network in place, without a change of its output.
+    """Split one neuron (channel) or several of a layer of any network in place, without a change of its output.
 
-    layer: a Linear or Conv, by its name in named_modules. neuron: one number or several; the same one again splits its
+    layer: a Linear or Conv, by its name in named_modules. neurons: several in one go; the same one again splits its
     first twin once more. unscaled: use α = β = 1 where the rule scales and the network lets no scale through, instead
     of refusing. homogeneous: modules of your own with f(αx) = α f(x) for α > 0. The optimiser's state is split with
-    its parameters, scaled as gradients are; where γ and δ differ by output, by their means. The rule noisy alone is
-    not exact.
+    its parameters, scaled as gradients are; where γ and δ differ by output, by their means. powers: for an optimiser
+    not of torch.optim, the power of the gradient (1 or 2) that its state goes with, by name.
 
-    Raises ValueError, with network and optimiser as they were, where the split cannot be exact.
+    Raises ValueError, with network and optimiser as they were, where the split cannot be exact (the rule noisy is not).
     """
-    neurons = [neuron] if isinstance(neuron, int) else list(neuron)
+    if (neuron is None) == (neurons is None):
+        raise ValueError("neuron or neurons: allowed is exactly one of them")
+    neurons = [operator.index(n) for n in ([neuron] if neurons is None else neurons)]
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: allowed are {', '.join(RULES)}")
     path = follow(net, layer, neurons, example_inputs, homogeneous)
-    outputs = sum(net.get_submodule(name).weight.shape[0] for name in path.consumers)
     rng = np.random.default_rng() if rng is None else rng
-    drawn = [RULES[rule](rng, outputs) for _ in neurons]
+    drawn = [RULES[rule](rng, _outputs_of(net, path)) for _ in neurons]
     scaling = any(alpha != 1 or beta != 1 for alpha, beta, _, _ in drawn)
     if path.obstacles and scaling and not unscaled:
         raise ValueError(
@@ -66,7 +71,7 @@ def split_neuron(
         )
     if path.obstacles and scaling:
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
-    return _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer)
+    return _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, powers or {})
 
 
 def replay(
@@ -83,7 +88,7 @@ def replay(
         record = SplitRecord(*record)
         path = follow(net, record.layer, record.neurons, example_inputs, homogeneous)
         drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
-        _split(net, record.layer, record.neurons, record.rule, drawn, path, example_inputs, None)
+        _split(net, record.layer, record.neurons, record.rule, drawn, path, example_inputs, None, {})
 
 
 class _Channels(NamedTuple):
@@ -92,6 +97,11 @@ class _Channels(NamedTuple):
     source: Tensor  # (C',) old channel
     gain: Tensor  # (C',) product of α, β
     share: Tensor  # (outputs, C') product of γ, δ
+
+
+def _outputs_of(net: nn.Module, path: Path) -> int:
+    """Outputs of all consumers together: γ and δ may differ in each."""
+    return sum(net.get_submodule(name).weight.shape[0] for name in path.consumers)
 
 
 def _channels(width: int, outputs: int, neurons: list[int], drawn: list[Coefficients]) -> _Channels:
@@ -162,6 +172,9 @@ def _edits(net: nn.Module, path: Path, channels: _Channels) -> dict[str, list[_E
 
 def _edited(tensor: Tensor, edits: list[_Edit], power: int | None = None) -> Tensor:
     """A parameter after its edits; with a power, a tensor that goes with that power of the parameter's gradient."""
+    spread_last = (
+        tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    )
     for edit in edits:
         factor = edit.scale if power is None else edit.gradient**power
         shape = [1] * tensor.dim()
@@ -170,27 +183,26 @@ def _edited(tensor: Tensor, edits: list[_Edit], power: int | None = None) -> Ten
             shape[0] = factor.shape[0]
         new = tensor.index_select(edit.axis, edit.source.to(tensor.device))
         tensor = new * factor.reshape(shape).to(new)
-    return tensor
+    return tensor.contiguous(memory_format=torch.channels_last) if spread_last else tensor
 
 
-POWERS = {  # of the gradient, that an optimiser's state goes with; None: it goes as the parameter; others: 1
+POWERS = {  # of the gradient, that an optimiser's state goes with; None: it goes as the parameter
+    "momentum_buffer": 1, "exp_avg": 1, "exp_inf": 1, "grad_avg": 1, "prev": 1,  # SGD, Adam, Adamax, RMSprop, Rprop
     "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,  # Adam, RMSprop, Adadelta, Adagrad
     "acc_delta": 0, "step_size": 0,  # Adadelta, Rprop
     "ax": None,  # ASGD
 }  # fmt: skip
 
 
-def _power(optimizer: torch.optim.Optimizer, key: str) -> int | None:
-    """The power for one entry of an optimiser's state; RMSprop's momentum is of gradients already normalised."""
-    if isinstance(optimizer, torch.optim.RMSprop) and key == "momentum_buffer":
-        return 0
-    return POWERS.get(key, 1)
+def _powers(optimizer: torch.optim.Optimizer, own: dict[str, int]) -> dict[str, int | None]:
+    """The powers of an optimiser's state; RMSprop's momentum is of gradients already normalised."""
+    normalised = {"momentum_buffer": 0} if isinstance(optimizer, torch.optim.RMSprop) else {}
+    return POWERS | normalised | own
 
 
-def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer) -> SplitRecord:
+def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, powers) -> SplitRecord:
     """Make every new tensor, put them in place, and see that the output is the same; else put the old ones back."""
-    outputs = sum(net.get_submodule(name).weight.shape[0] for name in path.consumers)
-    channels = _channels(net.get_submodule(layer).weight.shape[0], outputs, neurons, drawn)
+    channels = _channels(net.get_submodule(layer).weight.shape[0], _outputs_of(net, path), neurons, drawn)
     edits = _edits(net, path, channels)
     old = {name: _get(net, name) for name in edits}
     new = {}
@@ -198,21 +210,22 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer) ->
         for name, tensor in old.items():
             new[name] = _edited(tensor, edits[name])
             if isinstance(tensor, nn.Parameter):
+                if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+                    raise ValueError(f"{name!r} has hooks of its own, which the new parameter would lose: remove them")
                 new[name] = nn.Parameter(new[name], requires_grad=tensor.requires_grad)
                 if tensor.grad is not None:
                     new[name].grad = _edited(tensor.grad, edits[name], power=1)
-        state = _new_state(optimizer, old, new, edits) if optimizer else {}
-        before = _outputs(net, example_inputs)
-        _place(net, new)
+        state = _new_state(optimizer, net, old, edits, powers) if optimizer else {}
+        watched = path.consumers.keys() - path.makers
+        before = _outputs(net, example_inputs, watched)
         try:
-            change = _change(before, _outputs(net, example_inputs))
-        except Exception as error:
+            _place(net, new)
+            change = _change(before, _outputs(net, example_inputs, watched))
+            if rule not in INEXACT and not change <= TOLERANCE[next(iter(old.values())).dtype]:
+                raise ValueError(f"the split of {layer!r} would change the output by {change:.1e}: allowed is rounding")
+        except BaseException:
             _place(net, old)
-            raise ValueError(f"the network does not run with {layer!r} split ({error}): nothing is changed") from error
-    tolerance = 1000 * torch.finfo(next(iter(old.values())).dtype).eps
-    if rule not in INEXACT and not change <= tolerance:
-        _place(net, old)
-        raise ValueError(f"the split of {layer!r} would change the output by {change:.1e}: allowed is rounding")
+            raise
     for group in optimizer.param_groups if optimizer else ():
         replaced = {id(old[name]): new[name] for name in edits}
         group["params"] = [replaced.get(id(parameter), parameter) for parameter in group["params"]]
@@ -223,22 +236,33 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer) ->
     return SplitRecord(layer, neurons, rule, [[np.asarray(c).tolist() for c in each] for each in drawn], shapes, change)
 
 
-def _new_state(optimizer, old, new, edits) -> dict[str, dict]:
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative
+
+
+def _new_state(optimizer, net, old, edits, own_powers) -> dict[str, dict]:
     """The optimiser's state for each new parameter; raises ValueError for state that no rule here covers."""
-    state = {}
+    kind, powers, state = type(optimizer).__name__, _powers(optimizer, own_powers), {}
+    if hasattr(optimizer, "_params"):
+        raise ValueError(
+            f"{kind} keeps a list of parameters of its own: allowed are optimisers that work by param_groups"
+        )
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not held & {id(parameter) for parameter in net.parameters()}:
+        raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
     for name, parameter in old.items():
-        if parameter not in optimizer.state:
-            continue
-        state[name] = {}
-        for key, value in optimizer.state[parameter].items():
+        for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value = _edited(value, edits[name], _power(optimizer, key))
+                if key not in powers:
+                    raise ValueError(
+                        f"{kind} keeps {key!r}, unknown here: say how it goes with powers={{{key!r}: 1}} or 2"
+                    )
+                value = _edited(value, edits[name], powers[key])
             elif isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.numel() > 1):
                 raise ValueError(
-                    f"{type(optimizer).__name__} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers "
-                    "whose state has the shape of its parameter"
+                    f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers whose state has the "
+                    "shape of its parameter"
                 )
-            state[name][key] = value
+            state.setdefault(name, {})[key] = value
     return state
 
 
@@ -265,14 +289,22 @@ def _place(net: nn.Module, tensors: dict[str, Tensor]) -> None:
             module.out_channels, module.in_channels = tensor.shape[0], tensor.shape[1] * module.groups
 
 
-def _outputs(net: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    with evaluating(net):
-        found = net(*inputs(example_inputs))
-    found = found.values() if isinstance(found, dict) else found if isinstance(found, tuple | list) else [found]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
+def _outputs(net: nn.Module, example_inputs, watched: set[str]) -> list[Tensor]:
+    """The network's outputs in evaluation mode, and those of the watched modules: a small head hides nothing."""
+    found = []
+    hooks = [net.get_submodule(name).register_forward_hook(lambda *args: found.append(args[2])) for name in watched]
+    try:
+        with in_mode(net, False):
+            found.append(net(*inputs(example_inputs)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _change(before: list[Tensor], after: list[Tensor]) -> float:
     """The largest change of an output, relative to the largest output."""
-    pairs = list(zip(before, after))
-    return max(((b - a).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)).item() for b, a in pairs)
+    return max(
+        ((new - old).abs().max() / old.abs().max().clamp(min=torch.finfo(old.dtype).tiny)).item()
+        for old, new in zip(before, after, strict=True)
+    )

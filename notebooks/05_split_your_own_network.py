@@ -88,7 +88,7 @@ x = data.test.images[:100].view(-1, 1, height, width)
 whole = copy.deepcopy((net, optimizer))  # goes on unsplit, for comparison
 
 record = ns.split_neuron(
-    net, "0", list(range(8)), example_inputs=x, optimizer=optimizer, rng=np.random.default_rng(seed)
+    net, "0", neurons=list(range(8)), example_inputs=x, optimizer=optimizer, rng=np.random.default_rng(seed)
 )
 pd.DataFrame(record.shapes, index=["before", "after"]).T
 

@@ -66,7 +66,7 @@ def test_any_split_keeps_the_output(data):
     neurons = data.draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=4))
     x = torch.randn(5, 2, 8, 8).double()
     before = outputs(net, x)
-    record = split_neuron(net, layer, neurons, rule=rule, rng=rng(seed), example_inputs=x, unscaled=True)
+    record = split_neuron(net, layer, neurons=neurons, rule=rule, rng=rng(seed), example_inputs=x, unscaled=True)
     assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
     assert net.get_submodule(layer).weight.shape[0] == width + len(neurons)
     scaled = any(alpha != 1 for alpha, *_ in record.coefficients)
@@ -79,7 +79,7 @@ def test_other_precisions_keep_the_output_to_their_rounding(rule, dtype, bound):
     torch.manual_seed(0)
     net, x = mlp(20, 30, 10).to(dtype), torch.randn(50, 20).to(dtype)
     before = outputs(net, x)
-    split_neuron(net, "0", [3, 7, 7], rule=rule, rng=rng(), example_inputs=x)
+    split_neuron(net, "0", neurons=[3, 7, 7], rule=rule, rng=rng(), example_inputs=x)
     assert net[0].weight.dtype == dtype and net[0].weight.shape == (33, 20)
     assert (outputs(net, x) - before).abs().max() <= bound * before.abs().max()
 
@@ -108,7 +108,7 @@ def test_real_models_keep_their_outputs(name, layer, rule):
         nn.init.normal_(net.heads.head.weight)
     x = torch.randn(2, 3, 32, 32).double()
     before = outputs(net, x)
-    split_neuron(net, layer, [1, 4], rule=rule, rng=rng(), example_inputs=x)
+    split_neuron(net, layer, neurons=[1, 4], rule=rule, rng=rng(), example_inputs=x)
     assert before.abs().max() > 0
     assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
 
@@ -148,7 +148,7 @@ def test_a_channel_made_by_several_layers_is_split_in_all(layer, rule):
     torch.manual_seed(1)
     net, x = settle(Residual()), torch.randn(3, 2, 6, 6).double()
     before = outputs(net, x)
-    split_neuron(net, layer, [0, 3], rule=rule, rng=rng(), example_inputs=x)
+    split_neuron(net, layer, neurons=[0, 3], rule=rule, rng=rng(), example_inputs=x)
     assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
     assert net.a.weight.shape == (6, 6, 3, 3) and net.head.weight.shape == (5, 9)
 
@@ -161,7 +161,7 @@ def test_convolutions_of_any_dimension_with_a_depthwise_one_between(conv, norm):
     net = settle(nn.Sequential(conv(2, 4, 1), norm(4), nn.ReLU(), conv(4, 4, 3, groups=4), nn.ReLU(), conv(4, 3, 1)))
     x = torch.randn(2, 2, *[5] * int(conv.__name__[4])).double()
     before = outputs(net, x)
-    split_neuron(net, "0", [1, 1], rng=rng(), example_inputs=x)
+    split_neuron(net, "0", neurons=[1, 1], rng=rng(), example_inputs=x)
     assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
     assert net[3].groups == 6 and net[3].weight.shape[:2] == (6, 1)
 
@@ -177,7 +177,7 @@ def test_the_noisy_rule_changes_the_output_and_says_how_much():
 def test_a_doubled_layer_is_one_split_of_every_neuron():
     net, x = mlp(6, 5, 4, 3), torch.randn(9, 6).double()
     before = outputs(net, x)
-    split_neuron(net, "0", list(range(5)), rng=rng(), example_inputs=x)
+    split_neuron(net, "0", neurons=list(range(5)), rng=rng(), example_inputs=x)
     assert net[0].weight.shape == (10, 6)
     torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
 
@@ -273,7 +273,7 @@ def test_carried_gradients_are_those_that_the_split_network_has(layer, rule):
         return net(x).square().sum()
 
     loss().backward()
-    split_neuron(net, layer, [1, 1], rule=rule, rng=rng(), example_inputs=x)
+    split_neuron(net, layer, neurons=[1, 1], rule=rule, rng=rng(), example_inputs=x)
     carried = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
     net.zero_grad()
     loss().backward()
@@ -303,7 +303,7 @@ def test_groups_order_and_schedulers_go_on():
     optimizer = torch.optim.SGD(groups, lr=0.2, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
     loss = train(net, optimizer, 2)
-    split_neuron(net, "2", [1, 1], example_inputs=torch.randn(4, 6).double(), optimizer=optimizer)
+    split_neuron(net, "2", neurons=[1, 1], example_inputs=torch.randn(4, 6).double(), optimizer=optimizer)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert all(p is q for p, q in zip(held, net.parameters())) and len(held) == 6
     before = [p.detach().clone() for p in net.parameters()]
@@ -341,8 +341,10 @@ def test_a_history_is_replayed_on_a_fresh_copy():
     torch.manual_seed(0)
     net, x = settle(Residual()), torch.randn(3, 2, 6, 6).double()
     fresh = copy.deepcopy(net)
-    splits = [("stem", [0, 0], "scaled-outgoing"), ("side", 2, "outgoing"), ("a", [5, 1], "scaled")]
-    history = [split_neuron(net, layer, n, rule=rule, rng=rng(3), example_inputs=x) for layer, n, rule in splits]
+    splits = [("stem", [0, 0], "scaled-outgoing"), ("side", [2], "outgoing"), ("a", [5, 1], "scaled")]
+    history = [
+        split_neuron(net, layer, neurons=n, rule=rule, rng=rng(3), example_inputs=x) for layer, n, rule in splits
+    ]
     replay(fresh, json.loads(json.dumps(history)), x)
     for (name, expected), found in zip(net.state_dict().items(), fresh.state_dict().values()):
         torch.testing.assert_close(found, expected, rtol=1e-15, atol=0, msg=name)
@@ -401,6 +403,66 @@ class Borrowed(Branching):
         return self.b(torch.relu(self.a(x))) + (x @ self.b.weight.t())
 
 
+class Chunked(Branching):
+    def forward(self, x):
+        left, right = torch.relu(self.a(x)).chunk(2, dim=1)
+        return self.b(torch.cat([left, right], 1))
+
+
+class Strongest(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + h.max(1, keepdim=True)[0]
+
+
+class Squared(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h * h)
+
+
+class Offset(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x) + x.mean(1, keepdim=True)))
+
+
+class Constant(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(torch.add(self.a(x), other=1.0)))
+
+
+class Auxiliary(Branching):
+    """A branch for training alone, which takes no Linear."""
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + (h.mean(1, keepdim=True) if self.training else 0)
+
+
+class Unconsumed(Branching):
+    def forward(self, x):
+        return self.b(x) + self.a(x).size(0)
+
+
+class Averaged(Branching):
+    def forward(self, x):
+        return self.b(self.a(x).mean(1, keepdim=True).expand(-1, 5))
+
+
+class Written(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(5, 4, 1), nn.Linear(28, 2)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)).view(-1, 28))
+
+
+class Mixed(Written):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)).flatten(0, 1).view(-1, 28))
+
+
 class Shifted(Branching):
     def __init__(self):
         super().__init__()
@@ -420,7 +482,7 @@ class Twice(Branching):
 def test_a_layer_called_twice_is_split_in_both_places():
     net, x = Twice().double(), torch.randn(6, 5).double()
     before = outputs(net, x)
-    split_neuron(net, "a", [1, 4], rng=rng(), example_inputs=x)
+    split_neuron(net, "a", neurons=[1, 4], rng=rng(), example_inputs=x)
     torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
 
 
@@ -451,7 +513,7 @@ REFUSALS = [
     (plain, "1", FLAT, {}, "layer '1': allowed are Linear and Conv layers, here 0, 2"),
     (plain, "7", FLAT, {}, "layer '7': allowed are Linear and Conv layers, here 0, 2"),
     (plain, "0", FLAT, {"neuron": 4}, "neuron 4: allowed are 0 to 3 in '0'"),
-    (plain, "0", FLAT, {"neuron": [0, -1]}, "neuron -1: allowed are 0 to 3 in '0'"),
+    (plain, "0", FLAT, {"neurons": [0, -1]}, "neuron -1: allowed are 0 to 3 in '0'"),
     (plain, "0", FLAT, {"rule": "halved"}, "rule 'halved': allowed are scaled, even, outgoing, scaled-outgoing, noisy"),
     (plain, "2", FLAT, {}, "the channels reach the network's output: allowed are layers that another"),
     (lambda: normed(nn.GELU()), "0", FLAT, {}, "rule 'scaled' is not exact through GELU '1': allowed are even"),
@@ -467,7 +529,30 @@ REFUSALS = [
     (Unused, "a", FLAT, {}, "layer 'a' is never called: allowed are layers that the example inputs pass through"),
     (Reused, "a", FLAT, {}, "Linear 'b' is also called without the channels: allowed is one use"),
     (Borrowed, "a", FLAT, {}, "'b.weight' is also used outside its module: allowed is one use"),
-    (Shifted, "a", FLAT, {}, "shift is joined to the channels but cannot be split with them"),
+    (Shifted, "a", FLAT, {}, "shift is joined to the channels but cannot"),
+    (Chunked, "a", FLAT, {"rule": "even"}, "chunk is not known to keep channels apart: it returns several tensors"),
+    (Strongest, "a", FLAT, {"rule": "even"}, "max is not known to keep channels apart: it returns several tensors"),
+    (Squared, "a", FLAT, {}, "rule 'scaled' is not exact through mul"),
+    (Offset, "a", FLAT, {}, "rule 'scaled' is not exact through add"),
+    (Constant, "a", FLAT, {}, "rule 'scaled' is not exact through add"),
+    (Auxiliary, "a", FLAT, {}, "mean averages over the channels: allowed are means over other axes"),
+    (lambda: Auxiliary().eval(), "a", FLAT, {}, "mean averages over the channels"),
+    (Averaged, "a", FLAT, {}, "mean averages over the channels"),
+    (Unconsumed, "a", FLAT, {}, "the channels of 'a' reach no Linear or Conv: allowed are layers that one follows"),
+    (Written, "a", IMAGE, {}, "view has the size 28 written in: allowed is -1, or flatten"),
+    (Mixed, "a", IMAGE, {}, "flatten mixes the channels with another axis: allowed is a flatten that begins at them"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.AvgPool1d(2), nn.Linear(2, 2)), "0", IMAGE[:, :, :5], {},
+     "AvgPool1d '1' works along the channels"),
+    (lambda: nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Linear(7, 2)), "0", IMAGE, {},
+     "Linear '2' does not take the channels as its inputs"),
+    (lambda: nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(5), nn.Linear(4, 2)), "0", IMAGE, {},
+     "BatchNorm1d '1' normalises another axis than that of the channels"),
+    (lambda: nn.Sequential(nn.Conv1d(5, 4, 1, groups=1), nn.ReLU(), nn.Conv1d(4, 6, 1, groups=2)), "0", IMAGE, {},
+     "Conv1d '2' is a grouped convolution"),
+    (lambda: nn.Sequential(nn.Conv1d(5, 10, 1, groups=5), nn.ReLU(), nn.Conv1d(10, 6, 1)), "0", IMAGE, {},
+     "Conv1d '0' makes the channels but is grouped"),
+    (plain, "0", torch.ones(3, 6), {}, r"the network does not run on the example inputs \("),
+    (plain, "0", FLAT, {"neuron": None}, "neuron or neurons: allowed is exactly one of them"),
     (weight_normed, "0", FLAT, {}, "'0' is parametrised"),
     (lambda: torch.compile(plain()), "0", FLAT, {}, "OptimizedModule: allowed is the network that it wraps"),
     (lambda: nn.DataParallel(plain()), "0", FLAT, {}, "DataParallel: allowed is the network that it wraps"),
@@ -484,7 +569,8 @@ def test_what_cannot_be_exact_is_refused_and_nothing_changes(make, layer, x, opt
     before = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
     held = [id(p) for p in net.parameters()]
     with pytest.raises(ValueError, match=f"^{message}"):
-        split_neuron(net, layer, **{"neuron": 1, "example_inputs": x, "optimizer": optimizer} | options)
+        chosen = {} if "neurons" in options else {"neuron": 1}
+        split_neuron(net, layer, **chosen | {"example_inputs": x, "optimizer": optimizer} | options)
     for found, expected in zip((net.state_dict(), optimizer.state_dict()["state"]), (before[0], before[1]["state"])):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert [id(p) for p in net.parameters()] == held
@@ -502,9 +588,110 @@ def test_an_optimiser_whose_state_has_another_shape_is_refused():
         return loss
 
     optimizer.step(closure)
-    with pytest.raises(ValueError, match="^LBFGS keeps .*: allowed are optimisers whose state has the shape"):
+    with pytest.raises(ValueError, match="^LBFGS keeps a list of parameters of its own: allowed are"):
         split_neuron(net, "0", 1, example_inputs=x, optimizer=optimizer)
     assert net[0].weight.shape == (4, 5)
+
+
+def test_an_optimiser_of_another_network_is_refused():
+    with pytest.raises(ValueError, match="^SGD holds none of the network's parameters: allowed is the optimiser"):
+        split_neuron(plain(), "0", 1, example_inputs=FLAT, optimizer=torch.optim.SGD(plain().parameters(), lr=1.0))
+
+
+def test_state_of_an_unknown_name_is_refused_until_its_power_is_given():
+    net = plain()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer.state[net[0].weight]["v"] = torch.ones(4, 5)
+    with pytest.raises(ValueError, match="^SGD keeps 'v', unknown here: say how it goes with powers="):
+        split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer)
+    record = split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer, powers={"v": 2})
+    _, _, gamma, delta = record.coefficients[0]
+    found = optimizer.state[net[0].weight]["v"][:, 0].tolist()
+    assert found == pytest.approx([1, gamma**2, 1, 1, delta**2])
+
+
+def test_parameters_with_hooks_are_refused():
+    net = plain()
+    net[0].weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    with pytest.raises(ValueError, match="^'0.weight' has hooks of its own"):
+        split_neuron(net, "0", 1, example_inputs=FLAT)
+
+
+@pytest.mark.parametrize("rule", ["outgoing", "scaled-outgoing"])
+def test_where_shares_differ_by_output_the_state_takes_their_mean(rule):
+    torch.manual_seed(0)
+    net, x = mlp(6, 5, 3), torch.randn(4, 6).double()
+    optimizer = torch.optim.Adam(net.parameters())
+    train(net, optimizer, 3)
+    before = {key: value.clone() for key, value in optimizer.state[net[0].weight].items()}
+    ((_, _, gamma, delta),) = split_neuron(net, "0", 2, rule=rule, rng=rng(), example_inputs=x, optimizer=optimizer)[3]
+    after = optimizer.state[net[0].weight]
+    for key, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
+        torch.testing.assert_close(after[key][2], before[key][2] * np.mean(gamma) ** power)
+        torch.testing.assert_close(after[key][5], before[key][2] * np.mean(delta) ** power)
+
+
+def test_a_network_that_works_in_place_leaves_the_example_inputs_alone():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    x = torch.randn(6, 5)
+    kept = x.clone()
+    split_neuron(net, "1", 1, example_inputs=x)
+    assert torch.equal(x, kept)
+
+
+def test_channels_last_stays():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3)).to(memory_format=torch.channels_last)
+    split_neuron(net, "0", 1, example_inputs=torch.randn(2, 3, 8, 8))
+    assert all(net[i].weight.is_contiguous(memory_format=torch.channels_last) for i in (0, 2))
+
+
+class Several(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        out = self.b(h)
+        return {"logits": (out,), "answer": out.argmax(1)}
+
+
+def test_nested_outputs_and_indices_of_numpy():
+    net, x = Several().double(), torch.randn(6, 5).double()
+    record = split_neuron(net, "a", np.argmax([1, 3, 2]), example_inputs=x)
+    assert json.loads(json.dumps(record))[1] == [1] and record.change < 1e-12
+
+
+class Doubled(nn.Module):
+    """The same channels joined to themselves, and to others that are found only later."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c, self.b, self.d = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(13, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h, g = torch.relu(self.a(x)), torch.relu(self.c(x))
+        return self.b(torch.cat([h, x, g], 1)) + self.d(h + g) + self.b(torch.cat([h, x, h], 1))
+
+
+def test_channels_joined_twice():
+    net, x = Doubled().double(), torch.randn(6, 5).double()
+    before = outputs(net, x)
+    split_neuron(net, "a", neurons=[1, 3], rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
+    assert net.b.in_features == 17 and net.c.out_features == 6
+
+
+def test_a_branch_for_training_alone_is_split_with_the_rest():
+    class Aux(Branching):
+        def __init__(self):
+            super().__init__()
+            self.aux = nn.Linear(5, 2)
+
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            return self.b(h) + self.aux(h) if self.training else self.b(h)
+
+    net, x = Aux().double().eval(), torch.randn(6, 5).double()
+    before = outputs(net.train(), x)
+    split_neuron(net.eval(), "a", 1, rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net.train(), x), before, rtol=1e-12, atol=1e-14)
 
 
 class Square(nn.Module):
@@ -515,7 +702,8 @@ class Square(nn.Module):
 
 
 def test_a_wrong_declaration_of_homogeneity_is_found_out_and_undone():
-    net, x = nn.Sequential(nn.Linear(5, 4), Square(), nn.Linear(4, 2)).double(), torch.randn(6, 5).double()
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(5, 4), Square(), nn.Linear(4, 2)).double(), torch.randn(100, 5).double()
     weight = net[0].weight
     with pytest.raises(ValueError, match="^the split of '0' would change the output by .*: allowed is rounding$"):
         split_neuron(net, "0", 1, example_inputs=x, homogeneous=(Square,))
