@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "publish":
             print(batch.publish(options.study, options.name))
         else:
-            changes = {name: number_or_text(value) for name, value in options.changes}
+            changes = {name: batch.number_or_text(value) for name, value in options.changes}
             folder = batch.run(options.study, changes, options.workers)
             print(f"report:  {folder / 'report.html'}\nfigures: {folder / 'figures'}\ntable:   {folder / 'table.csv'}")
     except (ValueError, OSError) as error:
@@ -35,16 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"neuronsplit: failed\n{error}", file=sys.stderr)
         return 1
     return 0
-
-
-def number_or_text(value: str) -> int | float | str:
-    """What a value on the command line means, as papermill takes it: 1e-3 is a number, max-loss a text."""
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 if __name__ == "__main__":

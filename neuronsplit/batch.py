@@ -33,7 +33,17 @@ def read_study(name: str) -> dict:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(parameters, dict):
         raise ValueError(f"{file} holds {type(parameters).__name__}: allowed are lines of 'parameter: value'")
-    return parameters
+    return {name: number_or_text(value) for name, value in parameters.items()}
+
+
+def number_or_text(value: object) -> object:
+    """What a written value means, as papermill takes it on its command line: 1e-3 is a number (YAML says a text)."""
+    for kind in (int, float):
+        try:
+            return kind(value) if isinstance(value, str) else value
+        except ValueError:
+            continue
+    return value
 
 
 def experiments(parameters: dict) -> list[Experiment]:
@@ -56,7 +66,7 @@ def run(study: str, changes: dict, workers: int | None = None) -> Path:
         raise ValueError(f"workers {workers}: allowed are whole numbers from 1")
     parameters = read_study(study) | changes
     planned = experiments(parameters)
-    folder = writable(RUNS / "-".join([study, *map(str, changes.values())]))
+    folder = writable(RUNS / "-".join([study, *(f"{name}={value}" for name, value in changes.items())]))
     missing = [experiment for experiment in planned if load(experiment, folder) is None]
     dataset_of(planned[0])  # obtained once, before several kernels want it
     train(missing, folder, workers or os.cpu_count())

@@ -150,10 +150,11 @@ def differences(table: pd.DataFrame, measures: list[str], baseline: str) -> Figu
 def family_trees(table: pd.DataFrame, seed: int) -> Figure:
     """Who descends from whom in one repeat, a panel a policy: a line a neuron, coloured by its founder."""
     repeat = table[table["seed"] == seed]
-    grown = repeat[repeat["split_neuron"].notna()]["policy"].unique()
+    splits = repeat.dropna(subset="split_neuron")
+    grown = (splits if len(splits) else repeat)["policy"].unique()
     figure, axes = _panels(len(grown), sharey=True, height=3.2)
-    palette = sns.color_palette("tab10") if repeat["hidden"].min() <= 11 else sns.color_palette("husl", 60)
-    end = repeat.dropna(subset="split_neuron")["epoch"].max() + 1
+    palette = sns.color_palette("tab10")
+    end = splits["epoch"].max() + 1 if len(splits) else 1
     for axis, policy in zip(axes, grown):
         tree = compare.lineage(repeat[repeat["policy"] == policy])
         place = {neuron: y for y, neuron in enumerate(_branches(tree))}

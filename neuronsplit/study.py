@@ -67,6 +67,7 @@ class Experiment:
                 raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least}")
         if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
         if self.epochs == 0:
             raise ValueError("splits 0 with still 0: allowed are at least one epoch")
 

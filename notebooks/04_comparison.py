@@ -138,8 +138,8 @@ families.round(2)
 # %% [markdown]
 # ## Is it trained to the end?
 #
-# The original's learning rate is small. Runs of larger ones, where their tables lie beside this one, show what such networks reach
-# when training converges; dashed and dotted, what scikit-learn's converged networks reach in the data set's own benchmark.
+# The original's learning rate is small. Runs at ten times the rate, where their tables lie beside this one, show what such networks reach
+# when their accuracy has levelled off; dashed and dotted, what scikit-learn's converged networks reach in the data set's own benchmark.
 
 # %%
 file = study.ROOT / table
@@ -159,7 +159,7 @@ reached = pd.DataFrame(reached)
 reached.round(4)
 
 # %% [markdown]
-# Does the choice of the neuron matter more, or less, where training converges? Final differences at the larger learning rate.
+# Does the choice of the neuron matter more, or less, at the larger learning rate? Final differences there.
 
 # %%
 other = file.with_name(f"{file.stem}-converged.csv")
@@ -180,7 +180,7 @@ pd.concat(gaps, axis=1).drop(columns="n", level=1).round(4)
 #   most of the network.
 # - **The original's learning rate leaves it short.** After 100 epochs the control, of width 60, has 0.851 and is still rising. At ten times the rate it reaches
 #   0.877; width 10 then reaches 0.849 and width 100 0.882, where the benchmark has 0.848 and 0.871.
-# - **Where training converges, the choice matters more.** The same four policies then end 0.6 to 0.9 points below `random`, the
+# - **At ten times the learning rate the choice matters more.** The same four policies then end 0.6 to 0.9 points below `random`, the
 #   others within 0.15 points of it.
 #
 # The cell asserts each of these sentences.

@@ -86,6 +86,13 @@ def test_an_experiment_that_fails_is_named_with_its_notebook(runs, tmp_path, mon
     assert failed_cells(notebook)
 
 
+def test_a_number_written_as_yaml_takes_for_text_is_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "STUDIES", tmp_path)
+    (tmp_path / "mine.yaml").write_text("dataset: digits\nlearning_rate: 1e-3\nwidth: 4\n")
+    (first, *_) = batch.experiments(batch.read_study("mine"))
+    assert first.learning_rate == 0.001 and first.width == 4
+
+
 def test_every_committed_study_is_runnable():
     studies = sorted(batch.STUDIES.glob("*.yaml"))
     assert len(studies) >= 2
@@ -151,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_named(runs, no_start, capsys):
 def test_a_damaged_result_stops_the_batch_before_it_starts(runs, no_start, capsys):
     changes = TINY | {"policy": "random"}
     (experiment,) = batch.experiments(batch.read_study("quick") | changes)
-    folder = runs / "-".join(["quick", *map(str, changes.values())])
+    folder = runs / "-".join(["quick", *(f"{name}={value}" for name, value in changes.items())])
     obtain(experiment, folder)
     file = folder / f"{experiment.name}.csv"
     file.write_text("damaged")

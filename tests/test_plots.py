@@ -81,6 +81,11 @@ def test_family_trees_have_a_line_a_neuron_and_none_crosses_another(table):
             assert all(tree.born[other] > row.born for other in between)
 
 
+def test_a_table_without_any_split_is_drawn(table):
+    still = table[table.policy == "no-split"]
+    assert len(plots.family_trees(still, seed=0).axes) == 1
+
+
 def test_a_diverged_table_is_drawn(table):
     broken = table.assign(test_loss=np.inf, train_loss=np.nan)
     plots.together(broken, ["test_loss", "train_loss"]).canvas.draw()

@@ -122,6 +122,10 @@ def test_a_batch_larger_than_the_training_set_is_refused():
         run_experiment(Experiment(batch_size=1201))
 
 
+def test_a_whole_number_as_learning_rate_is_the_same_experiment():
+    assert Experiment(learning_rate=1).name == Experiment(learning_rate=1.0).name
+
+
 def test_every_field_is_in_the_name():
     changed = {"policy": "max-fire", "dataset": "fashion-mnist", "rule": "even", "schedule": "every-epoch"}
     names = {SMALL.name}

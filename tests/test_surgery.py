@@ -73,6 +73,20 @@ def test_any_split_keeps_the_output(data):
     assert scaled == (rule.startswith("scaled") and activation in HOMOGENEOUS)
 
 
+@given(data=st.data())
+def test_any_split_of_any_dense_network_keeps_the_output(data):
+    sizes = data.draw(st.lists(st.integers(1, 8), min_size=3, max_size=6))
+    rule, activation = data.draw(st.sampled_from(EXACT)), data.draw(st.sampled_from(ACTIVATIONS))
+    depth = data.draw(st.integers(0, len(sizes) - 3))
+    neurons = data.draw(st.lists(st.integers(0, sizes[depth + 1] - 1), min_size=1, max_size=5))
+    seed = data.draw(st.integers(0, 2**31))
+    torch.manual_seed(seed)
+    net, x = mlp(*sizes, activation=activation), torch.randn(7, sizes[0]).double()
+    before = outputs(net, x)
+    split_neuron(net, str(2 * depth), neurons=neurons, rule=rule, rng=rng(seed), example_inputs=x, unscaled=True)
+    assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
+
+
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
 @pytest.mark.parametrize("rule", EXACT)
 def test_other_precisions_keep_the_output_to_their_rounding(rule, dtype, bound):
