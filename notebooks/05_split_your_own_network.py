@@ -169,7 +169,8 @@ for model, layer, rule in [
 # ## What we see
 #
 # The split changes the output by rounding alone. With the state carried along, the first losses after it are those of the network that
-# was not split, and they drift apart only as the twins do. A new optimiser costs several times the loss for dozens of steps.
+# was not split, and they drift apart only as the twins do. A new optimiser sets training back: here the loss is several times larger
+# for dozens of steps (on Fashion-MNIST, whose loss is far from zero, by a tenth).
 # Zeros in place of the twins' moments are milder: they make those twins' first steps about three times too large,
 # (1 − β₁) / √(1 − β₂) = 3.2 for Adam's defaults.
 
@@ -177,7 +178,7 @@ for model, layer, rule in [
 assert record.change < 1e-5
 assert abs(losses["state carried"].iloc[steps] / losses["not split"].iloc[steps] - 1) < 1e-3
 assert abs(after["state carried"] / after["not split"] - 1) < 0.2
-assert after["new optimiser"] / after["not split"] > 2
+assert after["new optimiser"] / after["not split"] > (2 if dataset == "digits" else 1.05)
 print("held")
 
 # %% tags=["nbval-ignore-output"]

@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -65,7 +66,7 @@ def test_the_readme_table_is_read_off_the_committed_one():
     for policy, row in accuracy.iterrows():
         cells = [
             f"`{policy}`",
-            f"{row['mean']:.4f} ± {row.sd:.4f}",
+            f"{np.round(row['mean'], 4):.4f} ± {row.sd:.4f}",
             f"{loss['mean'][policy]:.3f} ± {loss.sd[policy]:.3f}",
         ]
         cells.append("" if policy == study.CONTROL else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*gaps.loc[policy][1:]))
