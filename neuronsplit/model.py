@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronsplit.seeds import stream
-from neuronsplit.split import Coefficients, split
+from neuronsplit.split import Coefficients, twins
 
 
 class MLP(nn.Module):
@@ -54,19 +54,24 @@ class MLP(nn.Module):
         return _dense(self.weights[-1], self.biases[-1], self.hidden(images)[-1])
 
     @torch.no_grad()
-    def split(self, neurons: Tensor | int, coefficients: Coefficients, layer: int = -1) -> None:
+    def split(self, neurons: Tensor | int, coefficients: list[Coefficients], layer: int = -1) -> None:
         """Split neuron neurons[r] of replica r in one hidden layer (the last one unless told otherwise).
 
         Raises IndexError for a neuron that the layer does not have.
         """
         k = range(len(self.weights) - 1)[layer]
         fan_in, bias, fan_out = self.weights[k], self.biases[k], self.weights[k + 1]
-        replicas, width = fan_in.shape[:2]
+        (replicas, width), n_out = fan_in.shape[:2], fan_out.shape[1]
         neurons = torch.as_tensor(neurons).expand(replicas)
         if not ((0 <= neurons) & (neurons < width)).all():
             raise IndexError(f"neuron {neurons.tolist()}: allowed are 0 to {width - 1}")
-        grown = split(fan_in, bias, fan_out, neurons, coefficients)
-        self.weights[k], self.biases[k], self.weights[k + 1] = map(nn.Parameter, grown)
+        each = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons.tolist(), coefficients)]
+        source, gain, share = (torch.stack(parts).to(fan_in.device) for parts in zip(*each))
+        rows, gain = source[:, :, None], gain[:, :, None].to(fan_in)  # (R, H + 1, 1)
+        self.weights[k] = nn.Parameter(fan_in.take_along_dim(rows, 1) * gain)  # (R, H + 1, n_in)
+        self.biases[k] = nn.Parameter(bias.take_along_dim(rows, 1) * gain)  # (R, H + 1, 1)
+        shared = fan_out.take_along_dim(source[:, None], 2) * share.to(fan_out)  # (R, n_out, H + 1)
+        self.weights[k + 1] = nn.Parameter(shared)
 
 
 def _dense(w: Tensor, b: Tensor, a: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 class Coefficients(NamedTuple):
     """What each twin takes of its parent: numbers, or for γ and δ also one number an output."""
 
-    alpha: np.ndarray | Tensor
-    beta: np.ndarray | Tensor
-    gamma: np.ndarray | Tensor
-    delta: np.ndarray | Tensor
+    alpha: np.ndarray | float
+    beta: np.ndarray | float
+    gamma: np.ndarray | float
+    delta: np.ndarray | float
 
 
 def scaled(rng: np.random.Generator, n_out: int) -> Coefficients:
@@ -64,38 +64,27 @@ RULES = {
 INEXACT = ("noisy",)
 
 
-def draw(rule: str, rngs: list[np.random.Generator], n_out: int) -> Coefficients:
-    """One draw of a rule from each replica's stream, in float64: α, β (R, 1) and γ, δ (R, n_out)."""
-    drawn = [RULES[rule](rng, n_out) for rng in rngs]
-    sizes = Coefficients(1, 1, n_out, n_out)
-    return Coefficients(
-        *(
-            torch.from_numpy(np.stack([np.broadcast_to(each, size) for each in column]))
-            for column, size in zip(zip(*drawn), sizes)
-        )
-    )
+def draw(rule: str, rngs: list[np.random.Generator], n_out: int) -> list[Coefficients]:
+    """One draw of a rule from each replica's stream."""
+    return [RULES[rule](rng, n_out) for rng in rngs]
 
 
-def split(
-    fan_in: Tensor, bias: Tensor, fan_out: Tensor, neurons: Tensor, coefficients: Coefficients
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Split one neuron of each of R layers: the first twin keeps the parent's place, the second is appended.
+class Twins(NamedTuple):
+    """The neurons of a layer after a split, in terms of those before it."""
 
-    fan_in (R, H, n_in), bias (R, H, 1), fan_out (R, n_out, H), neurons (R,); α, β (R, 1); γ, δ (R, n_out).
-    Returns new tensors with H + 1 in place of H.
-    """
-    alpha, beta, gamma, delta = (c.to(fan_in) for c in coefficients)
-    return (
-        _twins(fan_in, neurons, alpha, beta),  # (R, H + 1, n_in)
-        _twins(bias, neurons, alpha, beta),  # (R, H + 1, 1)
-        _twins(fan_out.mT, neurons, gamma, delta).mT.contiguous(),  # (R, n_out, H + 1)
-    )
+    source: Tensor  # (H',) the neuron that each was
+    gain: Tensor  # (H',) what scales its incoming weights and bias: products of α, β
+    share: Tensor  # (n_out, H') what scales its outgoing weights: products of γ, δ
 
 
-def _twins(rows: Tensor, neurons: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Replace row neurons[r] of rows (R, H, K) by `first` times it and append `second` times it."""
-    replica = torch.arange(len(rows), device=rows.device)
-    parent = rows[replica, neurons]  # (R, K)
-    grown = torch.cat([rows, (second * parent)[:, None]], dim=1)  # (R, H + 1, K)
-    grown[replica, neurons] = first * parent
-    return grown
+def twins(width: int, n_out: int, neurons: list[int], coefficients: list[Coefficients]) -> Twins:
+    """Split one neuron after the other: the first twin keeps its parent's place, the second comes last."""
+    source, gain = list(range(width)), [1.0] * width
+    share = [np.ones(n_out) for _ in range(width)]
+    for neuron, (alpha, beta, gamma, delta) in zip(neurons, coefficients):
+        source.append(source[neuron])
+        gain.append(gain[neuron] * float(beta))
+        share.append(share[neuron] * delta)
+        gain[neuron] *= float(alpha)
+        share[neuron] = share[neuron] * gamma
+    return Twins(torch.tensor(source), torch.tensor(gain, dtype=torch.float64), torch.from_numpy(np.stack(share, 1)))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from neuronsplit.paths import NORMS, Carrier, Path, depthwise, follow, in_mode, inputs
-from neuronsplit.split import INEXACT, RULES, Coefficients
+from neuronsplit.split import INEXACT, RULES, Coefficients, Twins, twins
 
 
 class SplitRecord(NamedTuple):
@@ -91,35 +91,12 @@ def replay(
         _split(net, record.layer, record.neurons, record.rule, drawn, path, example_inputs, None, {})
 
 
-class _Channels(NamedTuple):
-    """The channels after a split: which old one each is of, and what it takes of it."""
-
-    source: Tensor  # (C',) old channel
-    gain: Tensor  # (C',) product of α, β
-    share: Tensor  # (outputs, C') product of γ, δ
-
-
 def _outputs_of(net: nn.Module, path: Path) -> int:
     """Outputs of all consumers together: γ and δ may differ in each."""
     return sum(net.get_submodule(name).weight.shape[0] for name in path.consumers)
 
 
-def _channels(width: int, outputs: int, neurons: list[int], drawn: list[Coefficients]) -> _Channels:
-    """Split one neuron after the other: the first twin keeps the place, the second comes last."""
-    source, gain = list(range(width)), [1.0] * width
-    share = [np.ones(outputs) for _ in range(width)]
-    for neuron, (alpha, beta, gamma, delta) in zip(neurons, drawn):
-        source.append(source[neuron])
-        gain.append(gain[neuron] * float(beta))
-        share.append(share[neuron] * delta)
-        gain[neuron] *= float(alpha)
-        share[neuron] = share[neuron] * gamma
-    return _Channels(
-        torch.tensor(source), torch.tensor(gain, dtype=torch.float64), torch.from_numpy(np.stack(share, 1))
-    )
-
-
-def _spread(channels: _Channels, segments: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _spread(channels: Twins, segments: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """For an axis that carries the channels in segments: the old position of each new one, and its channel or −1."""
     positions, of, start = [], [], 0
     width = int(channels.source.max()) + 1
@@ -145,7 +122,7 @@ class _Edit(NamedTuple):
     gradient: Tensor
 
 
-def _edits(net: nn.Module, path: Path, channels: _Channels) -> dict[str, list[_Edit]]:
+def _edits(net: nn.Module, path: Path, channels: Twins) -> dict[str, list[_Edit]]:
     """What happens to each parameter and buffer, consumers first."""
     edits: dict[str, list[_Edit]] = defaultdict(list)
     first = 0
@@ -202,7 +179,7 @@ def _powers(optimizer: torch.optim.Optimizer, own: dict[str, int]) -> dict[str, 
 
 def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, powers) -> SplitRecord:
     """Make every new tensor, put them in place, and see that the output is the same; else put the old ones back."""
-    channels = _channels(net.get_submodule(layer).weight.shape[0], _outputs_of(net, path), neurons, drawn)
+    channels = twins(net.get_submodule(layer).weight.shape[0], _outputs_of(net, path), neurons, drawn)
     edits = _edits(net, path, channels)
     old = {name: _get(net, name) for name in edits}
     new = {}

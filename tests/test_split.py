@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronsplit.model import MLP
-from neuronsplit.split import INEXACT, RULES, draw, split
+from neuronsplit.split import INEXACT, RULES, draw, twins
 
 rules = pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in INEXACT])
 
@@ -51,31 +51,35 @@ def test_scaled_is_the_original_rule():
     np.testing.assert_allclose(RULES["scaled"](np.random.default_rng(5), 10), [a / root, b / root, c / root, d / root])
 
 
-def test_split_one_neuron_at_a_time_gives_the_same():
+def test_split_entry_by_entry_gives_the_same():
     """The replica axis against a plain loop over replicas, entries written one by one."""
-    g = torch.Generator().manual_seed(0)
-    fan_in, bias, fan_out = (torch.randn(3, *shape, generator=g) for shape in ((4, 5), (4, 1), (2, 4)))
-    neurons = torch.tensor([2, 0, 3])
+    mlp = random_mlp((5, 4, 2), 3, 0)
+    fan_in, bias, fan_out = (p.detach().clone() for p in (mlp.weights[0], mlp.biases[0], mlp.weights[1]))
     coefficients = draw("scaled-outgoing", [np.random.default_rng(r) for r in range(3)], 2)
-    new_in, new_bias, new_out = split(fan_in, bias, fan_out, neurons, coefficients)
-    for r, i in enumerate(neurons.tolist()):
-        alpha, beta, gamma, delta = (c[r].float() for c in coefficients)
+    mlp.split(torch.tensor([2, 0, 3]), coefficients)
+    for r, i in enumerate([2, 0, 3]):
+        alpha, beta, gamma, delta = (torch.as_tensor(c) for c in coefficients[r])
         expected_in = torch.vstack([fan_in[r], beta * fan_in[r, i]])
         expected_in[i] = alpha * fan_in[r, i]
         expected_bias = torch.vstack([bias[r], beta * bias[r, i]])
         expected_bias[i] = alpha * bias[r, i]
         expected_out = torch.hstack([fan_out[r], (delta * fan_out[r, :, i])[:, None]])
         expected_out[:, i] = gamma * fan_out[r, :, i]
-        torch.testing.assert_close(new_in[r], expected_in)
-        torch.testing.assert_close(new_bias[r], expected_bias)
-        torch.testing.assert_close(new_out[r], expected_out)
+        torch.testing.assert_close(mlp.weights[0][r], expected_in)
+        torch.testing.assert_close(mlp.biases[0][r], expected_bias)
+        torch.testing.assert_close(mlp.weights[1][r], expected_out)
 
 
-def test_a_draw_does_not_depend_on_the_other_replicas():
-    three = draw("outgoing", [np.random.default_rng(r) for r in range(3)], 4)
-    alone = draw("outgoing", [np.random.default_rng(2)], 4)
-    for together, single in zip(three, alone):
-        assert torch.equal(together[2:], single)
+@given(
+    neurons=st.lists(st.integers(0, 3), max_size=6), rule=st.sampled_from([r for r in RULES if r not in INEXACT]),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_however_often_a_neuron_is_split_its_twins_share_its_output(neurons, rule, seed):
+    rng = np.random.default_rng(seed)
+    source, gain, share = twins(4, 3, neurons, draw(rule, [rng] * len(neurons), 3))
+    for neuron in range(4):
+        whole = (gain * share)[:, source == neuron].sum(1)
+        torch.testing.assert_close(whole, torch.ones(3, dtype=torch.float64), rtol=1e-13, atol=0)
 
 
 def test_a_neuron_that_the_layer_lacks_is_refused_and_nothing_changes():

@@ -64,5 +64,6 @@ def test_outgoing_gradients_of_twins_are_those_of_their_parent_times_alpha_and_b
     coefficients = draw(rule, [np.random.default_rng(0)], 4)
     mlp.split(torch.tensor([1]), coefficients)
     twins = outgoing_gradient()
-    torch.testing.assert_close(twins[:, 1], coefficients.alpha[0] * parent, rtol=1e-10, atol=1e-14)
-    torch.testing.assert_close(twins[:, 3], coefficients.beta[0] * parent, rtol=1e-10, atol=1e-14)
+    ((alpha, beta, _, _),) = coefficients
+    torch.testing.assert_close(twins[:, 1], float(alpha) * parent, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(twins[:, 3], float(beta) * parent, rtol=1e-10, atol=1e-14)
