@@ -5,6 +5,7 @@ Torch-Pruning's dependency graph finds such groups too, from autograd's names; i
 through what lies between, which is what an exact split has to know, so the way is followed on torch.fx's graph.
 """
 
+import inspect
 import operator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -86,7 +87,7 @@ def follow(net: nn.Module, layer: str, neurons: list[int], example_inputs, homog
         raise ValueError("the channels go another way in evaluation mode than in training mode: allowed is one way")
     for name in path.makers | path.along.keys() | path.consumers.keys():
         _refuse_unsuited(net, modules[name], name)
-    return path
+    return path._replace(obstacles=path.obstacles + evaluated.obstacles)
 
 
 def _follow(net, modules, layer, example_inputs, homogeneous, training: bool) -> Path:
@@ -114,7 +115,12 @@ def depthwise(module: nn.Module) -> bool:
 
 def _refuse_unsuited(net: nn.Module, module: nn.Module, name: str) -> None:
     """Refuse a layer whose parameters are not plain tensors of its own."""
-    if parametrize.is_parametrized(module) or hasattr(module, "weight_g") or hasattr(module, "weight_orig"):
+    if (
+        parametrize.is_parametrized(module)
+        or hasattr(module, "weight_g")
+        or hasattr(module, "weight_orig")
+        or hasattr(module, "bias_orig")
+    ):
         raise ValueError(
             f"{name!r} is parametrised (weight_norm, pruning, ...): allowed are plain parameters; remove it first"
         )
@@ -137,13 +143,19 @@ class _Tracer(fx.Tracer):
         return isinstance(module, self.homogeneous) or super().is_leaf_module(module, name)
 
 
+def _left_out(net: nn.Module, given: int) -> dict[str, object]:
+    """The defaults of what a network's forward takes beyond the example inputs: they decide which branch runs."""
+    parameters = list(inspect.signature(net.forward).parameters.values())[given:]
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
 class _Walk:
     """Carriers of the graph's tensors, found forward from the makers and back from what is added to them."""
 
     def __init__(self, net, modules, example_inputs, homogeneous):
         self.modules, self.homogeneous = modules, homogeneous
         try:
-            self.graph = _Tracer(homogeneous).trace(net)
+            self.graph = _Tracer(homogeneous).trace(net, _left_out(net, len(inputs(example_inputs))))
         except Exception as error:
             raise ValueError(
                 f"torch.fx cannot trace {type(net).__name__} ({error}): allowed is a part that it can"
@@ -184,8 +196,17 @@ class _Walk:
             or isinstance(what, (*NORMS, *self.homogeneous))
             or (isinstance(what, nn.PReLU) and what.num_parameters == 1)
             or depthwise(what)
-            or (self.among(node, DIVIDE) and not isinstance(node.args[1], fx.Node))
+            or (self.among(node, DIVIDE) and len(self.tensors(node)) == 1 and self.tensors(node)[0] is node.args[0])
         )
+
+    def space(self, node: fx.Node) -> int:
+        """The last axes that a pooling or padding node works along, of which its name tells how many; else 0."""
+        what = self.does(node)
+        name = (type(what) if isinstance(what, nn.Module) else what).__name__ if not isinstance(what, str) else what
+        if isinstance(what, nn.Upsample):
+            return len(self.shape(node)) - 2
+        spatial = name.lower().rstrip("d")
+        return int(spatial[-1]) if ("pool" in spatial or "pad" in spatial) and spatial[-1].isdigit() else 0
 
     def operands(self, node: fx.Node) -> int:
         """How many of a sum's or product's operands carry the channels."""
@@ -260,9 +281,11 @@ class _Walk:
             self.require(node, carrier._replace(axis=carrier.axis + len(self.shape(node)) - len(self.shape(source))))
         elif isinstance(what, NORMS) and carrier.axis != 1:
             raise ValueError(f"{self.name(node)} normalises another axis than that of the channels")
+        elif depthwise(what) and carrier.axis != _channel_axis(what, self.shape(source)):
+            raise ValueError(f"{self.name(node)} does not take the channels as its inputs")
+        elif carrier.axis >= len(self.shape(node)) - self.space(node):
+            raise ValueError(f"{self.name(node)} works along the channels: allowed is work along other axes")
         elif self.passes(node):
-            if self.shape(node)[carrier.axis : carrier.axis + 1] != self.shape(source)[carrier.axis : carrier.axis + 1]:
-                raise ValueError(f"{self.name(node)} works along the channels: allowed is work along other axes")
             self.require(node, carrier)
         elif self.among(node, {"mean", torch.mean}):
             self.carriers[node] = self.averaged(node, carrier)
@@ -280,22 +303,25 @@ class _Walk:
         """The carrier after a flatten or a view: each channel takes a run of positions."""
         before, after = self.shape(self.tensors(node)[0]), self.shape(node)
         axis = carrier.axis
+        sizes = () if isinstance(self.does(node), nn.Module) or "flatten" in self.name(node) else node.args[1:]
+        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+        if len(sizes) > axis and isinstance(sizes[axis], int) and sizes[axis] != -1:
+            raise ValueError(f"{self.name(node)} has the size {sizes[axis]} written in: allowed is -1, or flatten")
         if before == after:
             return carrier
         if before[:axis] != after[:axis] or len(after) != axis + 1:
             raise ValueError(
                 f"{self.name(node)} mixes the channels with another axis: allowed is a flatten that begins at them"
             )
-        sizes = node.args[1:] if node.op == "call_method" and node.target in ("view", "reshape") else ()
-        if len(sizes) > axis and isinstance(sizes[axis], int) and sizes[axis] != -1:
-            raise ValueError(f"{self.name(node)} has the size {sizes[axis]} written in: allowed is -1, or flatten")
         run = before[axis + 1 :].numel()
         return Carrier(axis, tuple(positions * run for positions in carrier.segments))
 
     def joined(self, node: fx.Node, carrier: Carrier) -> Carrier:
         """The carrier after a concatenation along the channels."""
-        dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(self.shape(node))
-        sources = node.args[0]
+        named = node.kwargs
+        sources = node.args[0] if node.args else named["tensors"]
+        dim = node.args[1] if len(node.args) > 1 else named.get("dim", named.get("axis", 0))
+        dim %= len(self.shape(node))
         if dim != carrier.axis:
             for source in sources:
                 self.require(source, carrier)
@@ -353,7 +379,8 @@ class _Walk:
     def refuse_other_uses(self, changed: set[str]) -> None:
         """Refuse where a module that changes, or a parameter of it, is also used for something else."""
         for node in self.graph.nodes:
-            carries = node in self.carriers or any(source in self.carriers for source in self.tensors(node))
+            taken = any(source in self.carriers for source in self.tensors(node))
+            carries = taken if node.target in self.consumers else taken or node in self.carriers
             if node.op == "call_module" and node.target in changed and not carries:
                 raise ValueError(f"{self.name(node)} is also called without the channels: allowed is one use")
             if node.op == "get_attr" and node.target.rpartition(".")[0] in changed:

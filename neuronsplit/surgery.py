@@ -58,9 +58,17 @@ def split_neuron(
     """
     if (neuron is None) == (neurons is None):
         raise ValueError("neuron or neurons: allowed is exactly one of them")
-    neurons = [operator.index(n) for n in ([neuron] if neurons is None else neurons)]
+    try:
+        neurons = [operator.index(n) for n in ([neuron] if neurons is None else neurons)]
+    except TypeError as error:
+        raise ValueError(f"neuron {neuron or neurons!r}: allowed are a whole number, or neurons=[...]") from error
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: allowed are {', '.join(RULES)}")
+    if not (rng is None or isinstance(rng, np.random.Generator)):
+        raise ValueError(f"rng {rng!r}: allowed are numpy.random.default_rng(seed) and its like")
+    if not (optimizer is None or isinstance(optimizer, torch.optim.Optimizer)):
+        raise ValueError(f"optimizer {optimizer!r}: allowed is one torch.optim.Optimizer")
+    homogeneous = tuple(homogeneous) if isinstance(homogeneous, tuple | list | set) else (homogeneous,)
     path = follow(net, layer, neurons, example_inputs, homogeneous)
     rng = np.random.default_rng() if rng is None else rng
     drawn = [RULES[rule](rng, _outputs_of(net, path)) for _ in neurons]
@@ -141,6 +149,8 @@ def _edits(net: nn.Module, path: Path, channels: Twins) -> dict[str, list[_Edit]
         gain, share = torch.cat([channels.gain, one])[of], torch.cat([mean_share, one])[of]
         module = net.get_submodule(name)
         for entry, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.dim() > 0 and len(tensor) != int(source.max()) + 1:
+                raise ValueError(f"{name}.{entry!r} has {len(tensor)} entries: allowed is one a channel")
             if tensor.dim() > 0:  # a BatchNorm's count of batches stays
                 scale = gain if f"{name}.{entry}" in path.gains else torch.ones_like(gain)
                 edits[f"{name}.{entry}"].append(_Edit(0, source, scale, gain * share / scale))
@@ -183,7 +193,7 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, po
     edits = _edits(net, path, channels)
     old = {name: _get(net, name) for name in edits}
     new = {}
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         for name, tensor in old.items():
             new[name] = _edited(tensor, edits[name])
             if isinstance(tensor, nn.Parameter):
@@ -200,9 +210,11 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, po
             change = _change(before, _outputs(net, example_inputs, watched))
             if rule not in INEXACT and not change <= TOLERANCE[next(iter(old.values())).dtype]:
                 raise ValueError(f"the split of {layer!r} would change the output by {change:.1e}: allowed is rounding")
-        except BaseException:
+        except BaseException as error:
             _place(net, old)
-            raise
+            if not isinstance(error, Exception) or isinstance(error, ValueError):
+                raise
+            raise ValueError(f"the network does not run with {layer!r} split ({error})") from error
     for group in optimizer.param_groups if optimizer else ():
         replaced = {id(old[name]): new[name] for name in edits}
         group["params"] = [replaced.get(id(parameter), parameter) for parameter in group["params"]]
@@ -226,7 +238,12 @@ def _new_state(optimizer, net, old, edits, own_powers) -> dict[str, dict]:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not held & {id(parameter) for parameter in net.parameters()}:
         raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
+    strangers = held - {id(parameter) for parameter in net.parameters()}
     for name, parameter in old.items():
+        if strangers and parameter.requires_grad and id(parameter) not in held:
+            raise ValueError(
+                f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?"
+            )
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 if key not in powers:
@@ -234,7 +251,7 @@ def _new_state(optimizer, net, old, edits, own_powers) -> dict[str, dict]:
                         f"{kind} keeps {key!r}, unknown here: say how it goes with powers={{{key!r}: 1}} or 2"
                     )
                 value = _edited(value, edits[name], powers[key])
-            elif isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.numel() > 1):
+            elif isinstance(value, list | tuple | dict) or (isinstance(value, Tensor) and value.numel() > 1):
                 raise ValueError(
                     f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers whose state has the "
                     "shape of its parameter"
@@ -276,11 +293,15 @@ def _outputs(net: nn.Module, example_inputs, watched: set[str]) -> list[Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [
+        leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
+    ]
 
 
 def _change(before: list[Tensor], after: list[Tensor]) -> float:
     """The largest change of an output, relative to the largest output."""
+    if not before:
+        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
     return max(
         ((new - old).abs().max() / old.abs().max().clamp(min=torch.finfo(old.dtype).tiny)).item()
         for old, new in zip(before, after, strict=True)

@@ -417,6 +417,37 @@ class Borrowed(Branching):
         return self.b(torch.relu(self.a(x))) + (x @ self.b.weight.t())
 
 
+class Optional(Branching):
+    """What runs when an argument is left out is what counts."""
+
+    def forward(self, x, clip=None):
+        h = torch.relu(self.a(x))
+        if clip is None:
+            h = h.clamp(max=6)
+        return self.b(h)
+
+
+class TwoFaced(Branching):
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(torch.relu(h) if self.training else nn.functional.relu6(h))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.i, self.h, self.o = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.o(torch.relu(self.h(torch.relu(self.h(torch.relu(self.i(x)))))))
+
+
+def buffered():
+    net = plain()
+    net[0].register_buffer("importance", torch.zeros(3))
+    return net
+
+
 class Chunked(Branching):
     def forward(self, x):
         left, right = torch.relu(self.a(x)).chunk(2, dim=1)
@@ -565,6 +596,18 @@ REFUSALS = [
      "Conv1d '2' is a grouped convolution"),
     (lambda: nn.Sequential(nn.Conv1d(5, 10, 1, groups=5), nn.ReLU(), nn.Conv1d(10, 6, 1)), "0", IMAGE, {},
      "Conv1d '0' makes the channels but is grouped"),
+    (Optional, "a", FLAT, {}, "rule 'scaled' is not exact through clamp"),
+    (TwoFaced, "a", FLAT, {}, "rule 'scaled' is not exact through relu6"),
+    (Recurrent, "h", FLAT, {}, "Linear 'h' is also called without the channels: allowed is one use"),
+    (buffered, "0", FLAT, {}, "0.'importance' has 3 entries: allowed is one a channel"),
+    (lambda: nn.Sequential(nn.Linear(5, 4, bias=False), nn.AvgPool1d(3, 1, 1), nn.Linear(4, 2)), "0",
+     0 * IMAGE[:, :, :5], {}, "AvgPool1d '1' works along the channels"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.Conv1d(5, 5, 3, padding=1, groups=5), nn.Linear(4, 2)), "0",
+     torch.ones(3, 5, 5), {}, "Conv1d '1' does not take the channels as its inputs"),
+    (plain, "0", FLAT[:0], {}, "the network gives no numbers for the example inputs"),
+    (plain, "0", FLAT, {"rng": 0}, "rng 0: allowed are numpy.random.default_rng"),
+    (plain, "0", FLAT, {"optimizer": [1]}, r"optimizer \[1\]: allowed is one torch.optim.Optimizer"),
+    (plain, "0", FLAT, {"neuron": 1.5}, "neuron 1.5: allowed are a whole number, or neurons="),
     (plain, "0", torch.ones(3, 6), {}, r"the network does not run on the example inputs \("),
     (plain, "0", FLAT, {"neuron": None}, "neuron or neurons: allowed is exactly one of them"),
     (weight_normed, "0", FLAT, {}, "'0' is parametrised"),
@@ -610,6 +653,22 @@ def test_an_optimiser_whose_state_has_another_shape_is_refused():
 def test_an_optimiser_of_another_network_is_refused():
     with pytest.raises(ValueError, match="^SGD holds none of the network's parameters: allowed is the optimiser"):
         split_neuron(plain(), "0", 1, example_inputs=FLAT, optimizer=torch.optim.SGD(plain().parameters(), lr=1.0))
+
+
+def test_an_optimiser_that_missed_an_earlier_split_is_refused():
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    split_neuron(net, "0", 1, example_inputs=FLAT)
+    with pytest.raises(ValueError, match="^SGD does not hold '.*', but others: was an earlier split made without"):
+        split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer)
+
+
+def test_a_split_in_inference_mode_leaves_a_network_that_trains():
+    net = plain()
+    with torch.inference_mode():
+        split_neuron(net, "0", 1, example_inputs=FLAT)
+    net(FLAT).sum().backward()
+    assert net[0].weight.grad.shape == (5, 5)
 
 
 def test_state_of_an_unknown_name_is_refused_until_its_power_is_given():
