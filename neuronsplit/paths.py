@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
 # Modules, functions and tensor methods by what they do to a channel that is scaled by a positive number.
 HOMOGENEOUS = {  # the scale comes through
     nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
@@ -109,7 +111,14 @@ def _channel_axis(module: nn.Module, shape: torch.Size) -> int:
     return len(shape) + 1 - module.weight.dim()
 
 
+def normalises(module: nn.Module) -> bool:
+    """Whether a module normalises each channel by itself."""
+    whole = isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels
+    return isinstance(module, NORMS) or whole
+
+
 def depthwise(module: nn.Module) -> bool:
+    """Whether a module is a convolution of each channel by itself."""
     return isinstance(module, LAYERS[1:]) and 1 < module.groups == module.in_channels == module.out_channels
 
 
@@ -193,7 +202,8 @@ class _Walk:
         what = self.does(node)
         return (
             self.among(node, HOMOGENEOUS | ELEMENTWISE)
-            or isinstance(what, (*NORMS, *self.homogeneous))
+            or isinstance(what, self.homogeneous)
+            or normalises(what)
             or (isinstance(what, nn.PReLU) and what.num_parameters == 1)
             or depthwise(what)
             or (self.among(node, DIVIDE) and len(self.tensors(node)) == 1 and self.tensors(node)[0] is node.args[0])
@@ -279,7 +289,7 @@ class _Walk:
             self.carriers[node] = self.joined(node, carrier)
         elif self.among(node, ADD | MULTIPLY):
             self.require(node, carrier._replace(axis=carrier.axis + len(self.shape(node)) - len(self.shape(source))))
-        elif isinstance(what, NORMS) and carrier.axis != 1:
+        elif normalises(what) and carrier.axis != 1:
             raise ValueError(f"{self.name(node)} normalises another axis than that of the channels")
         elif depthwise(what) and carrier.axis != _channel_axis(what, self.shape(source)):
             raise ValueError(f"{self.name(node)} does not take the channels as its inputs")
@@ -356,7 +366,7 @@ class _Walk:
                 continue
             waiting = set().union(*(pending.get(source, set()) for source in sources))
             alone = all(source in pending and len(source.users) == 1 for source in sources)
-            if isinstance(what, NORMS):
+            if normalises(what):
                 along[node.target] = self.carriers[node]
                 pending[node] = {f"{node.target}.weight", f"{node.target}.bias"}
                 if not alone or not what.affine:

@@ -275,6 +275,8 @@ def _place(net: nn.Module, tensors: dict[str, Tensor]) -> None:
             continue
         if isinstance(module, nn.Linear):
             module.out_features, module.in_features = tensor.shape
+        elif isinstance(module, nn.GroupNorm):
+            module.num_groups = module.num_channels = len(tensor)
         elif isinstance(module, NORMS):
             module.num_features = len(tensor)
         else:
