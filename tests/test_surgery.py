@@ -188,6 +188,49 @@ def test_the_noisy_rule_changes_the_output_and_says_how_much():
     assert record.change == pytest.approx(change) and change > 1e-5
 
 
+class Joined(nn.Module):
+    """BatchNorms over joined channels, and over flattened ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(2, 4, 3), nn.Conv1d(2, 3, 3)
+        self.joined, self.flat, self.head = nn.BatchNorm1d(7), nn.BatchNorm1d(42), nn.Linear(42, 3)
+
+    def forward(self, x):
+        h = self.joined(torch.cat([self.b(x), self.a(x)], 1))
+        return self.head(torch.relu(self.flat(torch.flatten(h, 1))))
+
+
+@pytest.mark.parametrize("rule", EXACT)
+def test_batchnorm_over_flattened_or_joined_channels(rule):
+    torch.manual_seed(0)
+    net, x = settle(Joined()), torch.randn(3, 2, 8).double()
+    before = outputs(net, x)
+    split_neuron(net, "a", neurons=[0, 3], rule=rule, rng=rng(), example_inputs=x, unscaled=True)
+    assert (outputs(net, x) - before).abs().max() <= 1e-12 * before.abs().max()
+    assert net.joined.num_features == 9 and net.flat.weight.shape == (54,)
+
+
+@pytest.mark.parametrize("norm", [lambda n: nn.GroupNorm(n, n), lambda n: nn.InstanceNorm2d(n, affine=True)])
+@pytest.mark.parametrize("rule", EXACT)
+def test_norms_of_one_channel_each(norm, rule):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), norm(4), nn.ReLU(), nn.Conv2d(4, 3, 3)).double()
+    with torch.no_grad():
+        net[1].weight.uniform_(0.5, 2), net[1].bias.normal_()
+    x = torch.randn(3, 2, 8, 8).double()
+    before = outputs(net, x)
+    split_neuron(net, "0", neurons=[1, 1], rule=rule, rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net, x), before, rtol=1e-11, atol=1e-12)
+
+
+def test_an_image_without_a_batch_axis():
+    net, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)).double(), torch.randn(2, 8, 8).double()
+    before = outputs(net, x)
+    split_neuron(net, "0", 1, rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
+
+
 def test_a_doubled_layer_is_one_split_of_every_neuron():
     net, x = mlp(6, 5, 4, 3), torch.randn(9, 6).double()
     before = outputs(net, x)
