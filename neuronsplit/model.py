@@ -1,6 +1,8 @@
 """R independent dense ReLU networks of one shape, as one tensor program."""
 
 import math
+from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -44,16 +46,49 @@ class MLP(nn.Module):
         """Weights and biases of one replica."""
         return sum(p[0].numel() for p in self.parameters())
 
+    def __getitem__(self, replicas: slice | list[int]) -> "MLP":
+        """Some of the replicas, or one several times, copied."""
+        part = deepcopy(self)
+        for layers in (part.weights, part.biases):
+            for k, p in enumerate(layers):
+                layers[k] = nn.Parameter(p.detach()[replicas].contiguous())
+        return part
+
     def hidden(self, images: Tensor) -> list[Tensor]:
-        """Activations (R, N, H) of each hidden layer; images (N, n_in) are shared by all replicas, or (R, N, n_in)."""
+        """Activations (R, N, H) of each hidden layer.
+
+        images (N, n_in) are shared by all replicas, (R, N, n_in) are each replica's own; of (S, N, n_in), the first are
+        shared by the first R / S replicas, and so on.
+        """
         activations = [images]
         for w, b in zip(self.weights[:-1], self.biases[:-1]):
-            activations.append(_dense(w, b, activations[-1]).relu())
+            activations.append(_dense(w, b, activations[-1]).relu_())
         return activations[1:]
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (R, N, n_out) from the last hidden layer's activations (R, N, H)."""
+        return _dense(self.weights[-1], self.biases[-1], hidden)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (R, N, n_out)."""
-        return _dense(self.weights[-1], self.biases[-1], self.hidden(images)[-1])
+        """Logits (R, N, n_out) from images, as `hidden` takes them."""
+        return self.logits(self.hidden(images)[-1])
+
+    def gradients(self, images: Tensor, hidden: list[Tensor], logits: Tensor, labels: Tensor) -> Iterator[tuple]:
+        """The gradient of each replica's mean cross-entropy, layer by layer from the last, by back-propagation.
+
+        Yields k, d, a: the gradient by weights[k] is the product d a, that by biases[k] is Σ d over the images.
+        d (R, n_out, N) is what is sent back to the layer, a what it received: images, or activations (R, N, n_in).
+        With z the logits and y the one-hot labels, the last d is (softmax(z) − y) / N; each layer sends back Wᵀd, where
+        the neuron before it fired. labels are (N,) or (R, N). A layer's weights may change once its turn has come.
+        """
+        d = logits.mT.softmax(1)  # (R, n_out, N)
+        d.scatter_add_(1, labels.expand(len(d), -1)[:, None], -torch.ones_like(d))
+        d /= d.shape[2]
+        for k, a in reversed(list(enumerate([images, *hidden]))):
+            fired = a.mT.sign() if k else None  # of what ReLU let through: 1 or 0
+            before = torch.bmm(self.weights[k].mT, d).mul_(fired) if k else None  # (R, n_in, N)
+            yield k, d, a
+            d = before
 
     @torch.no_grad()
     def split(self, neurons: Tensor | int, coefficients: list[Coefficients], layer: int = -1) -> None:
@@ -96,11 +131,17 @@ class MLP(nn.Module):
         return self
 
 
+def wide(rows: Tensor, a: Tensor) -> Tensor:
+    """Rows (R, M, ·) as one matrix for all replicas that share their inputs: (S, R / S · M, ·) for a (S, N, n_in).
+
+    So they are multiplied with them at once: a large product is several times faster than many small ones.
+    """
+    return rows.view(len(a) if a.dim() == 3 else 1, -1, rows.shape[2])
+
+
 def _dense(w: Tensor, b: Tensor, a: Tensor) -> Tensor:
     """a Wᵀ + b as (R, N, n_out), a view of (R, n_out, N): the faster way round for few neurons and many inputs."""
-    if a.dim() == 2:  # shared: the rows of all replicas make one wide product
-        return (w.flatten(0, 1) @ a.mT).unflatten(0, w.shape[:2]).add(b).mT
-    return torch.baddbmm(b, w, a.mT).mT
+    return torch.matmul(wide(w, a), a.mT).view(*w.shape[:2], -1).add_(b).mT
 
 
 def _xavier(sizes: tuple[int, ...], rng: np.random.Generator) -> list[Tensor]:

@@ -16,6 +16,7 @@ from neuronsplit.data import Dataset, Split
 from neuronsplit.growth import GROWTHS, SAMPLE
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import Optimizer, start
+from neuronsplit.policies import look
 from neuronsplit.seeds import stream
 from neuronsplit.split import Coefficients, draw
 from neuronsplit.training import evaluate, measures, train_epoch, train_step
@@ -155,7 +156,7 @@ def follow_twins(
 def _rows(mlp: MLP, dataset: Dataset, seeds: list[int], pairs: tuple[list[int], list[int]]) -> dict[str, np.ndarray]:
     images, count = dataset.validation.images, len(pairs[0])
     of_network = {"seed": torch.tensor(seeds), "rank": effective_rank(mlp, images)}
-    of_network["test_loss"] = measures("test", *evaluate(mlp, dataset.test))["test_loss"]
+    of_network["test_loss"] = measures("test", *evaluate(look(mlp, dataset.test)))["test_loss"]
     of_pair = {"angle": angles(mlp, *pairs), "differ": differing(mlp, images, *pairs)}
     rows = {name: values.repeat_interleave(count) for name, values in of_network.items()}
     rows |= {"pair": torch.arange(count).repeat(len(seeds))} | {name: v.flatten() for name, v in of_pair.items()}

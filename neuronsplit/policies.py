@@ -1,93 +1,133 @@
 """Which neuron to split: a score of every neuron and a way to pick one.
 
-Scores are (R, H), from R replicas of H hidden neurons on the validation images (N, n_in) and labels (N,), for all
-neurons of all replicas together.
+Scores are (R, H), from R replicas of H hidden neurons and what they make of the validation images, for all neurons of
+all replicas together.
 Picks take them, and each replica's own stream, to neurons (R,). Ties go to the neuron of lowest index;
 a neuron that never fires is scored like any other.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import one_hot
 
 from neuronsplit.curvature import steepest_split
-from neuronsplit.model import MLP
+from neuronsplit.data import Split
+from neuronsplit.model import MLP, wide
 
-BLOCK = 250  # images scored at a time: bounds the (R, n_out, H, BLOCK) numbers of the loss after removal
-GRADIENT_BLOCK = 1000  # images whose loss is differentiated at a time
+BLOCK = 1000  # images looked at together, or as few as keep (R, H, n) numbers below LARGEST
+LARGEST = 2**24
 TIE = 1e-6  # scores this near are a tie: float32 losses of neurons that never fire differ by less
 Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]
 
 
-def loss_after_removal(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss (R, H) with each hidden neuron removed in turn, as dropout would, from one forward pass.
+class Seen(NamedTuple):
+    """Some images (n, n_in) and their labels (n,), with the activations (R, n, H) and logits (R, n, C) they cause."""
 
-    Removing neuron j takes a_j v_j from the logits; the H - 1 others are scaled by H / (H - 1). A network's only
-    neuron leaves nothing to scale: its removal leaves the output bias alone.
+    images: Tensor
+    labels: Tensor
+    hidden: list[Tensor]  # of each hidden layer
+    logits: Tensor
+
+
+@torch.no_grad()
+def look(mlp: MLP, split: Split) -> Iterator[Seen]:
+    """What the networks make of a split, block by block."""
+    block = max(1, min(BLOCK, LARGEST // (len(mlp.weights[0]) * max(mlp.sizes[1:]))))
+    for images, labels in zip(split.images.split(block), split.labels.split(block)):
+        hidden = mlp.hidden(images)
+        yield Seen(images, labels, hidden, mlp.logits(hidden[-1]))
+
+
+def _mean(seen: list[Seen], of_block: Callable[[Seen], Tensor]) -> Tensor:
+    """A mean over all images, in float64, from the means over blocks."""
+    images = sum(len(block.labels) for block in seen)
+    return sum(of_block(block).double() * (len(block.labels) / images) for block in seen)
+
+
+@torch.no_grad()
+def loss_after_removal(mlp: MLP, seen: list[Seen]) -> Tensor:
+    """Mean loss (R, H) with each hidden neuron removed in turn, as dropout would.
+
+    Removing neuron j takes a_j v_j from the logits, and the H - 1 others are scaled by s = H / (H - 1). With b the
+    output bias, class c is left with z_c - s v_cj a_j, where z = s V a + b; the loss is log Σ_c exp of that less the
+    label's own. So one forward pass serves for all neurons, and nothing overflows unless the loss of an image is above
+    88, as which it then counts. In base 2, whose powers are several times faster. A network's only neuron leaves
+    nothing to scale: its removal leaves the output bias alone.
     """
-    fan_out, bias = mlp.weights[-1], mlp.biases[-1]  # (R, C, H), (R, C, 1)
-    replicas, width = len(fan_out), mlp.width
-    total = torch.zeros(replicas, width, dtype=torch.float64, device=fan_out.device)
-    for x, y in zip(images.split(BLOCK), labels.split(BLOCK)):
-        activation = mlp.hidden(x)[-1].mT  # (R, H, n)
-        received = torch.bmm(fan_out, activation)  # (R, C, n)
-        logits = received[:, :, None] - fan_out[..., None] * activation[:, None]  # (R, C, H, n)
-        logits = logits * (width / max(width - 1, 1)) + bias[..., None]
-        losses = cross_entropy(logits, y.expand(replicas, width, -1), reduction="none")  # (R, H, n)
-        total += losses.sum(2, dtype=torch.float64)
-    return total / len(images)
+    s = mlp.width / max(mlp.width - 1, 1)
+    fan_out, bias = (p / math.log(2) for p in (mlp.weights[-1] * s, mlp.biases[-1]))  # (R, C, H), (R, C, 1)
+    return _mean(seen, lambda block: _loss_after_removal(fan_out, bias, block) * math.log(2))
 
 
-def fire_rate(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def _loss_after_removal(fan_out: Tensor, bias: Tensor, block: Seen) -> Tensor:
+    activation = block.hidden[-1].mT.contiguous()  # (R, H, n)
+    z = torch.baddbmm(bias, fan_out, activation)  # (R, C, n)
+    label = one_hot(block.labels, z.shape[1]).mT.to(z)  # (C, n)
+    own = torch.matmul(fan_out.mT, label).mul_(activation)  # (R, H, n)
+    own -= (z * label).sum(1, keepdim=True)
+    total, term = torch.zeros_like(own), torch.empty_like(own)
+    for c in range(z.shape[1]):
+        torch.addcmul(z[:, c, None], fan_out[:, c, :, None], activation, value=-1, out=term)
+        total += term.add_(own).exp2_()
+    return total.clamp_(max=torch.finfo(total.dtype).max).log2_().mean(2)
+
+
+def fire_rate(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Share of the images (R, H) on which each neuron's activation is above 0."""
-    return (mlp.hidden(images)[-1] > 0).double().mean(1)
+    return _mean(seen, lambda block: (block.hidden[-1] > 0).double().mean(1))
 
 
-def no_score(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def no_score(mlp: MLP, seen: list[Seen]) -> Tensor:
     """The same score (R, H) for every neuron."""
-    return torch.zeros(len(mlp.weights[-1]), mlp.width, device=images.device)
+    return torch.zeros_like(mlp.biases[-2].squeeze(2))
 
 
-def importance(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def importance(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Σ |w ∂L/∂w| (R, H) over a neuron's incoming weights, bias and outgoing weights.
 
     To first order, how much the loss would change without each of them (Lee, Ajanthan & Torr 2019, SNIP, arXiv
     1810.02340).
     """
-    parts = mlp.weights[-2], mlp.biases[-2], mlp.weights[-1].mT  # (R, H, ·) each
-    fan_in, bias, fan_out = gradients([mlp.weights[-2], mlp.biases[-2], mlp.weights[-1]], mlp, images, labels)
-    return sum((part * g).abs().sum(2) for part, g in zip(parts, (fan_in, bias, fan_out.mT)))
+    parts = torch.cat([mlp.weights[-2], mlp.biases[-2], mlp.weights[-1].mT], dim=2)  # (R, H, ·)
+
+    def gradient(block: Seen) -> Tensor:
+        (_, d_out, hidden), (_, d_in, inputs) = islice(_gradients(mlp, block), 2)
+        by_fan_in = torch.matmul(wide(d_in, inputs), inputs).view_as(mlp.weights[-2])
+        return torch.cat([by_fan_in, d_in.sum(2, keepdim=True), torch.bmm(d_out, hidden).mT], dim=2)
+
+    return (parts * _mean(seen, gradient)).abs().sum(2)
 
 
-def outgoing_gradient(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def outgoing_gradient(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Length (R, H) of the gradient of the loss by each neuron's outgoing weights."""
-    (of_fan_out,) = gradients([mlp.weights[-1]], mlp, images, labels)  # (R, C, H)
-    return of_fan_out.norm(dim=1)
+
+    def gradient(block: Seen) -> Tensor:
+        _, d, hidden = next(_gradients(mlp, block))
+        return torch.bmm(d, hidden)  # (R, C, H)
+
+    return _mean(seen, gradient).norm(dim=1)
 
 
-def activation_variance(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def _gradients(mlp: MLP, block: Seen) -> Iterator[tuple[int, Tensor, Tensor]]:
+    return mlp.gradients(block.images, block.hidden, block.logits, block.labels)
+
+
+def activation_variance(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Variance (R, H) of each neuron's activation over the images."""
-    return mlp.hidden(images)[-1].var(dim=1, correction=0)
+    mean = _mean(seen, lambda block: block.hidden[-1].mean(1))
+    return _mean(seen, lambda block: (block.hidden[-1] - mean[:, None]).square().mean(1))
 
 
-def splitting_eigenvalue(mlp: MLP, images: Tensor, labels: Tensor) -> Tensor:
+def splitting_eigenvalue(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Smallest eigenvalue (R, H) of each neuron's splitting matrix: the lower, the more a split can lower the loss."""
+    images, labels = (torch.cat(parts) for parts in zip(*((block.images, block.labels) for block in seen)))
     return steepest_split(mlp, images, labels)[0]
-
-
-@torch.enable_grad()
-def gradients(parameters: Sequence[Tensor], mlp: MLP, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """Gradients of each replica's mean loss by its parameters, each in the parameter's shape."""
-    total = [torch.zeros_like(p) for p in parameters]
-    for x, y in zip(images.split(GRADIENT_BLOCK), labels.split(GRADIENT_BLOCK)):
-        loss = cross_entropy(mlp(x).flatten(0, 1), y.repeat(len(mlp.weights[0])), reduction="sum") / len(images)
-        for sum_, part in zip(total, torch.autograd.grad(loss, list(parameters))):
-            sum_ += part
-    return total
 
 
 def highest(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
@@ -120,7 +160,7 @@ def lottery(sharpness: float) -> Pick:
 class Policy(NamedTuple):
     """A score and a pick."""
 
-    score: Callable[[MLP, Tensor, Tensor], Tensor]
+    score: Callable[[MLP, list[Seen]], Tensor]
     pick: Pick
 
 
@@ -141,7 +181,15 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
 
 
 @torch.no_grad()
-def choose(policy: str, mlp: MLP, images: Tensor, labels: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-    """The neuron (R,) that a policy splits in each replica; NaN scores, of a network that diverged, count as 0."""
-    score, pick = POLICIES[policy]
-    return pick(score(mlp, images, labels).double().nan_to_num(), rngs)
+def choose(policies: list[str], mlp: MLP, seen: list[Seen], rngs: list[np.random.Generator]) -> Tensor:
+    """The neuron (R,) that is split in each replica: replicas follow the policies in turn.
+
+    NaN scores, of a network that diverged, count as 0.
+    """
+    neurons = torch.empty(len(rngs), dtype=torch.long)
+    for turn, policy in enumerate(policies):
+        mine = slice(turn, None, len(policies))
+        score, pick = POLICIES[policy]
+        its_seen = [Seen(x, y, [a[mine] for a in hidden], logits[mine]) for x, y, hidden, logits in seen]
+        neurons[mine] = pick(score(mlp[mine], its_seen).double().nan_to_num(), rngs[mine])
+    return neurons

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,14 +24,14 @@ from neuronsplit.policies import POLICIES
 from neuronsplit.training import BY_LOSS, SCHEDULES, grow
 
 ROOT = Path(__file__).parents[1]
-RESULTS = 2  # raised when a change to the package changes what an experiment computes
+RESULTS = 3  # raised when a change to the package changes what an experiment computes
 CONTROL, NARROW = CONTROLS = "no-split", "stay-narrow"  # the final width from the start, the starting width for ever
 COLUMNS = (  # of every table, first; then what else was measured
     "policy rule schedule dataset seed epoch hidden parameters split_neuron "
     "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
 ).split()
 LABELS = "policy rule schedule dataset optimizer learning_rate".split()  # columns that say which experiment it was
-SETTINGS = "policy rule schedule optimizer learning_rate batch_size".split()  # handed on to training as they are
+SETTINGS = "rule schedule optimizer learning_rate batch_size".split()  # handed on to training as they are
 
 
 def policy_names() -> tuple[str, ...]:
@@ -118,10 +118,22 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
 
     split_neuron is the neuron split at the end of the epoch, or several in their order, as in "3 5"; its second twin
     is the new last neuron. Where a neuron was added without a parent it is "new". Accuracy and loss on the training
-    images are means over the epoch as it went, those named last_batch are of its last mini-batch alone; validation and
-    test come after the split.
+    images are means over the epoch as it went, those named last_batch are of its last mini-batch alone; validation is
+    what the policy saw, before the split, and test comes after it.
     """
-    return pd.concat(run_epochs(experiment), ignore_index=True)
+    return pd.concat((table for (table,) in run_epochs([experiment])), ignore_index=True)
+
+
+def together(experiments: list[Experiment]) -> list[list[Experiment]]:
+    """Experiments in groups that train as one: those that differ in their policies alone, else one by one.
+
+    A control has another width, and a schedule by loss splits each repeat at a time of its own.
+    """
+    groups: dict[Experiment, list[Experiment]] = {}
+    for e in experiments:
+        alone = e.policy in CONTROLS or e.schedule in BY_LOSS
+        groups.setdefault(e if alone else replace(e, policy=Experiment.policy), []).append(e)
+    return list(groups.values())
 
 
 def dataset_of(experiment: Experiment) -> Dataset:
@@ -133,38 +145,50 @@ def dataset_of(experiment: Experiment) -> Dataset:
     return dataset
 
 
-def run_epochs(experiment: Experiment) -> Iterator[pd.DataFrame]:
-    """The tidy table of an experiment as it trains, epoch by epoch."""
-    dataset = dataset_of(experiment)
-    together = [[seed] for seed in experiment.seeds] if experiment.schedule in BY_LOSS else [experiment.seeds]
-    width = experiment.width + experiment.splits if experiment.policy == CONTROL else experiment.width
-    settings = {name: getattr(experiment, name) for name in SETTINGS}
-    labels = {name: getattr(experiment, name) for name in LABELS}
-    for seeds in together:
+def run_epochs(group: list[Experiment]) -> Iterator[list[pd.DataFrame]]:
+    """The tidy tables of a group of `together` as it trains, one an experiment, epoch by epoch."""
+    first, policies = group[0], [e.policy for e in group]
+    dataset = dataset_of(first)
+    width = first.width + first.splits if first.policy == CONTROL else first.width
+    splits = 0 if first.policy in CONTROLS else first.splits
+    settings = {name: getattr(first, name) for name in SETTINGS}
+    for seeds in [[seed] for seed in first.seeds] if first.schedule in BY_LOSS else [first.seeds]:
         mlp = MLP((dataset.train.images.shape[1], width, len(dataset.classes)), len(seeds), seeds[0])
-        splits = 0 if experiment.policy in CONTROLS else experiment.splits
-        for record in grow(mlp, dataset, seeds, splits=splits, epochs=experiment.epochs, **settings):
-            table = pd.DataFrame(labels | {"seed": seeds} | record).astype({"split_neuron": "string"})
-            yield table[[*COLUMNS, *(name for name in table if name not in COLUMNS)]]
+        mlp = mlp[[r for r in range(len(seeds)) for _ in group]]
+        for record in grow(mlp, dataset, seeds, policies, splits=splits, epochs=first.epochs, **settings):
+            record |= {"seed": np.repeat(seeds, len(group))}
+            rows = pd.DataFrame(record).astype({"split_neuron": "string"})
+            yield [_tidy(e, rows.iloc[turn :: len(group)]) for turn, e in enumerate(group)]
+
+
+def _tidy(experiment: Experiment, rows: pd.DataFrame) -> pd.DataFrame:
+    rows = pd.DataFrame({name: getattr(experiment, name) for name in LABELS}, rows.index).join(rows)
+    return rows[[*COLUMNS, *(name for name in rows if name not in COLUMNS)]]
 
 
 def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
-    """An experiment's table: read where folder holds it, else trained and saved there.
-
-    It is written under another name as it trains and renamed when whole, so that what has the right name is whole.
-    """
-    folder = Path(folder)
+    """An experiment's table: read where folder holds it, else trained and saved there."""
     table = load(experiment, folder)
     if table is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        part = folder / f"{experiment.name}.{os.getpid()}.part"
-        for epoch, rows in enumerate(run_epochs(experiment)):
-            rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
-        about = {"experiment": asdict(experiment), "seconds": round(time.perf_counter() - start, 1)}
-        save(part, folder / f"{experiment.name}.csv", about)
+        train([experiment], folder)
         table = load(experiment, folder)
     return table
+
+
+def train(group: list[Experiment], folder: Path) -> None:
+    """Train a group of `together` and save its tables in folder.
+
+    They are written under another name as they train and renamed when whole, so that what has the right name is whole.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    parts = [Path(folder) / f"{e.name}.{os.getpid()}.part" for e in group]
+    for epoch, tables in enumerate(run_epochs(group)):
+        for part, rows in zip(parts, tables):
+            rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
+    seconds = round((time.perf_counter() - start) / len(group), 1)  # of the time that they took together
+    for experiment, part in zip(group, parts):
+        save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
 
 
 def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:

@@ -1,6 +1,6 @@
 """The loop: train an epoch, choose neurons, grow by them, evaluate, record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,12 +9,11 @@ from torch.nn.functional import cross_entropy
 
 from neuronsplit.data import Dataset, Split
 from neuronsplit.growth import GROWTHS, SAMPLE, WITHOUT_PARENT
-from neuronsplit.model import MLP
+from neuronsplit.model import MLP, wide
 from neuronsplit.optimizers import Optimizer, start
-from neuronsplit.policies import choose
+from neuronsplit.policies import Seen, choose, look
 from neuronsplit.seeds import stream
 
-BLOCK = 1000  # images evaluated at a time
 NEW = "new"  # stands for the neuron split where one was added without a parent
 Schedule = Callable[[int, list[float], int], int]  # epoch from 1, validation losses so far, all splits → splits now
 
@@ -54,7 +53,7 @@ def grow(
     mlp: MLP,
     dataset: Dataset,
     seeds: list[int],
-    policy: str,
+    policies: list[str],
     rule: str,
     schedule: str,
     splits: int,
@@ -65,95 +64,105 @@ def grow(
 ) -> Iterator[dict[str, int | list | None | Tensor]]:
     """Train mlp and split `splits` neurons in place; yields, after each epoch, one value or one a replica (R,).
 
+    mlp holds a replica for every policy of the first seed, then of the next; those of a seed see the same mini-batches.
     Replicas grow together: raises ValueError where `schedule` tells them apart, as one of BY_LOSS may.
     """
-    order, coefficients, draws = ([stream(s, name) for s in seeds] for name in ("order", "coefficients", "draws"))
+    order = [stream(seed, "order") for seed in seeds]
+    coefficients, draws = (
+        [stream(seed, name) for seed in seeds for _ in policies] for name in ("coefficients", "draws")
+    )
     sample = Split(dataset.train.images[:SAMPLE], dataset.train.labels[:SAMPLE])
     at_work = start(optimizer, mlp, learning_rate)
-    losses: list[list[float]] = [[] for _ in seeds]
+    past: list[list[float]] = [[] for _ in draws]  # validation losses
     for epoch in range(1, epochs + 1):
-        logits, labels = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R, N, C), (R, N)
+        losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R, N) each
+        record = {"epoch": epoch} | measures("train", losses, hits)
+        record |= measures("last_batch", losses[:, -batch_size:], hits[:, -batch_size:])
+        seen = list(look(mlp, dataset.validation))
+        record |= measures("val", *evaluate(seen))
         chosen = []
-        for _ in range(min(_agreed(schedule, epoch, losses, splits), splits)):
-            neurons = None if rule in WITHOUT_PARENT else choose(policy, mlp, *dataset.validation, draws)  # (R,)
+        for turn in range(min(_agreed(schedule, epoch, past, splits), splits)):
+            seen = list(look(mlp, dataset.validation)) if turn else seen
+            neurons = None if rule in WITHOUT_PARENT else choose(policies, mlp, seen, draws)  # (R,)
             with torch.no_grad():
                 GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
             splits -= 1
-            chosen.append([NEW] * len(seeds) if neurons is None else map(str, neurons.tolist()))
-        record = {
-            "epoch": epoch,
-            "split_neuron": [" ".join(names) for names in zip(*chosen)] or None,
-            "hidden": mlp.width,
-        }
-        record |= {"parameters": mlp.n_parameters()} | measures("train", logits, labels)
-        for name, split in {"val": dataset.validation, "test": dataset.test, **dataset.also}.items():
-            record |= measures(name, *evaluate(mlp, split))
-        record |= measures("last_batch", logits[:, -batch_size:], labels[:, -batch_size:])
-        for so_far, loss in zip(losses, record["val_loss"].tolist()):
+            chosen.append([NEW] * len(draws) if neurons is None else map(str, neurons.tolist()))
+        record |= {"split_neuron": [" ".join(names) for names in zip(*chosen)] or None}
+        record |= {"hidden": mlp.width, "parameters": mlp.n_parameters()}
+        for name, split in {"test": dataset.test, **dataset.also}.items():
+            record |= measures(name, *evaluate(look(mlp, split)))
+        for so_far, loss in zip(past, record["val_loss"].tolist()):
             so_far.append(loss)
         yield record
 
 
-def _agreed(schedule: str, epoch: int, losses: list[list[float]], splits: int) -> int:
-    wanted = {SCHEDULES[schedule](epoch, so_far, splits) for so_far in losses} if splits else {0}
+def _agreed(schedule: str, epoch: int, past: list[list[float]], splits: int) -> int:
+    wanted = {SCHEDULES[schedule](epoch, so_far, splits) for so_far in past} if splits else {0}
     if len(wanted) > 1:
         raise ValueError(f"schedule {schedule!r} tells repeats apart: allowed is one replica at a time")
     return wanted.pop()
 
 
-def measures(name: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Mean loss and accuracy (R,) of logits (R, N, C) against labels (R, N) or (N,)."""
-    labels = labels.expand(logits.shape[:2])
-    losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # (R, N)
-    hits = logits.argmax(2) == labels  # (R, N)
+def measures(name: str, losses: Tensor, hits: Tensor) -> dict[str, Tensor]:
+    """Mean loss and accuracy (R,) from the loss and hit of every image (R, N)."""
     return {f"{name}_loss": losses.mean(1), f"{name}_accuracy": hits.double().mean(1)}
 
 
-@torch.no_grad()
-def evaluate(mlp: MLP, split: Split) -> tuple[Tensor, Tensor]:
-    """Logits (R, N, C) and labels (N,) of a split."""
-    return torch.cat([mlp(images) for images in split.images.split(BLOCK)], dim=1), split.labels
+def judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of every image (R, N) and whether the label's logit is the highest, from logits (R, N, C).
+
+    labels are (N,) or (R, N); of equal logits the first counts.
+    """
+    labels = labels.expand(logits.shape[:2])
+    losses = cross_entropy(logits.mT, labels, reduction="none")
+    return losses, logits.mT.max(1).indices == labels
+
+
+def joined(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Losses and hits (R, N) of several blocks of images as one."""
+    losses, hits = zip(*blocks)
+    return torch.cat(losses, dim=1), torch.cat(hits, dim=1)
+
+
+def evaluate(seen: Iterable[Seen]) -> tuple[Tensor, Tensor]:
+    """Losses and hits (R, N) of the images that networks have looked at."""
+    return joined(judged(block.logits, block.labels) for block in seen)
 
 
 @torch.no_grad()
 def train_epoch(
     mlp: MLP, train: Split, order: list[np.random.Generator], optimizer: Optimizer, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """One pass, every replica through the images in an order of its own; the last partial batch is dropped.
+    """One pass through the images in S orders, each for R / S replicas; the last partial batch is dropped.
 
-    Returns logits (R, N, C), computed as each image was met, before the step that learns from it, and labels (R, N).
+    Returns losses and hits (R, N), of each image as it was met, before the step that learns from it.
     """
-    steps = len(train.labels) // batch_size
-    orders = np.stack([rng.permutation(len(train.labels))[: steps * batch_size] for rng in order])  # (R, N)
+    steps, replicas = len(train.labels) // batch_size, len(mlp.weights[0])
+    orders = np.stack([rng.permutation(len(train.labels))[: steps * batch_size] for rng in order])  # (S, N)
     orders = torch.from_numpy(orders).to(train.labels.device)
-    logits = []
-    for batch in orders.split(batch_size, dim=1):
-        images = train.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)  # (R, B, n_in)
-        logits.append(train_step(mlp, images, train.labels[batch], optimizer))
-    return torch.cat(logits, dim=1), train.labels[orders]
+    all_labels = train.labels[orders].repeat_interleave(replicas // len(order), dim=0)  # (R, N)
+    met = []
+    for batch, labels in zip(orders.split(batch_size, dim=1), all_labels.split(batch_size, dim=1)):
+        images = train.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)  # (S, B, n_in)
+        met.append(judged(train_step(mlp, images, labels, optimizer), labels))
+    return joined(met)
 
 
 @torch.no_grad()
 def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer) -> Tensor:
-    """One step on the mean cross-entropy of each replica's own images (R, B, n_in), labels (R, B).
+    """One step of each replica on images (S, B, n_in), as `MLP.hidden` takes them, with labels (R, B).
 
-    Back-propagation by hand, the update fused into the product that forms the gradient. With z the logits and
-    y the one-hot labels, ∂loss/∂z = (softmax(z) − y) / B; a layer that maps a to a Wᵀ + b and is sent back d
-    has gradients dᵀa and Σ d, and sends back d W, where the neuron before it fired. Returns the logits (R, B, C).
+    The update is fused into the product that forms the gradient, which is nowhere kept. Returns the logits (R, B, C).
     """
     optimizer.steps += 1
-    update, means = optimizer.update, optimizer.means.values()
-    rate, step = optimizer.learning_rate, optimizer.steps
-    activations = [images, *mlp.hidden(images)]
-    logits = torch.baddbmm(mlp.biases[-1], mlp.weights[-1], activations[-1].mT).mT  # (R, B, C)
-    back = logits.softmax(2)
-    back.scatter_add_(2, labels[:, :, None], -torch.ones_like(back))
-    back /= images.shape[1]
-    ones = torch.ones_like(back[:, :, :1])  # (R, B, 1)
-    for k in reversed(range(len(activations))):
-        w, b, a = mlp.weights[k], mlp.biases[k], activations[k]
-        before = torch.bmm(w.mT, back.mT).mT * (a > 0) if k > 0 else None  # (R, B, n_in of layer k)
-        update(w, back.mT, a, [mean.weights[k] for mean in means], rate, step)
-        update(b, back.mT, ones, [mean.biases[k] for mean in means], rate, step)
-        back = before
+    update, rate, step = optimizer.update, optimizer.learning_rate, optimizer.steps
+    hidden = mlp.hidden(images)
+    logits = mlp.logits(hidden[-1])
+    one = logits.new_ones(len(logits), 1, 1)
+    for k, d, a in mlp.gradients(images, hidden, logits, labels):
+        means = [wide(mean.weights[k], a) for mean in optimizer.means.values()]
+        update(wide(mlp.weights[k], a), wide(d, a), a, means, rate, step)
+        means = [mean.biases[k] for mean in optimizer.means.values()]
+        update(mlp.biases[k], d.sum(2, keepdim=True), one, means, rate, step)
     return logits

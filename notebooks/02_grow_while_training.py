@@ -38,7 +38,7 @@ from IPython.display import Image, display
 import neuronsplit as ns
 from neuronsplit import compare, plots, study
 from neuronsplit.optimizers import start
-from neuronsplit.policies import choose
+from neuronsplit.policies import choose, look
 from neuronsplit.seeds import stream
 from neuronsplit.split import draw
 from neuronsplit.training import evaluate, measures, train_epoch
@@ -78,12 +78,12 @@ optimizer = start("sgd", mlp, learning_rate)
 history, fan_in = [], [mlp.weights[0][0].detach().clone()]  # (H, pixels) after each epoch
 for epoch in range(1, epochs + 1):
     train = measures("train", *train_epoch(mlp, data.train, order, optimizer, batch_size))
-    unsplit = measures("unsplit", *evaluate(mlp, data.test))
+    unsplit = measures("unsplit", *evaluate(look(mlp, data.test)))
 
-    neuron = choose("random", mlp, *data.validation, draws)
+    neuron = choose(["random"], mlp, list(look(mlp, data.validation)), draws)
     mlp.split(neuron, draw("scaled", coefficients, len(data.classes)))
 
-    test = measures("test", *evaluate(mlp, data.test))
+    test = measures("test", *evaluate(look(mlp, data.test)))
     history.append({name: value.item() for name, value in (train | unsplit | test).items()})
     history[-1] |= {
         "policy": "random",

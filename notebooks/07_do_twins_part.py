@@ -38,6 +38,7 @@ import torch
 
 import neuronsplit as ns
 from neuronsplit import compare, parting, plots, study
+from neuronsplit.policies import fire_rate, look
 from neuronsplit.training import grow
 
 torch.set_num_threads(1)
@@ -165,7 +166,7 @@ ends.unstack("optimizer").swaplevel(axis=1).sort_index(axis=1, level=0, sort_rem
 trees = {}
 for rule in ("even", "scaled", "outgoing", "opposed"):
     mlp = ns.MLP((data.train.images.shape[1], width, len(data.classes)))
-    training = grow(mlp, data, [0], "random", rule, "every-epoch", after - 10, after, "sgd", rates["sgd"], 32)
+    training = grow(mlp, data, [0], ["random"], rule, "every-epoch", after - 10, after, "sgd", rates["sgd"], 32)
     history = pd.DataFrame([record | {"split_neuron": (record["split_neuron"] or [None])[0]} for record in training])
     tree = compare.lineage(history)
     angle = parting.angles(mlp, list(tree.index), list(tree.parent))[0].numpy()
@@ -183,9 +184,9 @@ _ = plots.parted_trees(trees, after)
 mlp = ns.MLP((data.train.images.shape[1], width, len(data.classes)))
 with torch.no_grad():
     mlp.biases[0][0, 3] = -100
-    rate = ns.POLICIES["min-fire"].score(mlp, *data.validation)[0]
+    rate = fire_rate(mlp, list(look(mlp, data.validation)))[0]
     mlp.split(3, [ns.RULES["scaled"](rng, len(data.classes))])
-    rates_after = ns.POLICIES["min-fire"].score(mlp, *data.validation)[0]
+    rates_after = fire_rate(mlp, list(look(mlp, data.validation)))[0]
 print("fire rate before:", rate[3].item(), " of its twins:", rates_after[[3, width]].tolist())
 assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
 

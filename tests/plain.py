@@ -158,7 +158,7 @@ def run(experiment, dataset, seed: int) -> list[dict]:
             optimizer.step()
             losses.append(loss.item())
             hits.append((logits.argmax(1) == labels).float().mean().item())
-        chosen = []
+        row, chosen = {"epoch": epoch} | evaluate("val", net, *dataset.validation), []
         wanted = splits_after(experiment.schedule, epoch, [row["val_loss"] for row in rows], experiment.splits)
         for _ in range(0 if control else min(wanted, experiment.splits - done)):
             chosen.append(choose(experiment.policy, net, *dataset.validation, draws))
@@ -171,13 +171,15 @@ def run(experiment, dataset, seed: int) -> list[dict]:
                     rng=coefficients,
                 )  # fmt: skip
         done += len(chosen)
-        row = {"epoch": epoch, "split_neuron": " ".join(map(str, chosen)) or None, "hidden": net[0].out_features}
+        row |= {"split_neuron": " ".join(map(str, chosen)) or None, "hidden": net[0].out_features}
         row |= {"parameters": sum(p.numel() for p in net.parameters())}
         row |= {"train_loss": np.mean(losses), "train_accuracy": np.mean(hits)}
-        with torch.no_grad():
-            for name, (images, labels) in {"val": dataset.validation, "test": dataset.test}.items():
-                logits = net(images)
-                row[f"{name}_loss"] = cross_entropy(logits, labels).item()
-                row[f"{name}_accuracy"] = (logits.argmax(1) == labels).float().mean().item()
-        rows.append(row)
+        rows.append(row | evaluate("test", net, *dataset.test))
     return rows
+
+
+@torch.no_grad()
+def evaluate(name: str, net: nn.Sequential, images, labels) -> dict[str, float]:
+    logits = net(images)
+    hits = (logits.argmax(1) == labels).float()
+    return {f"{name}_loss": cross_entropy(logits, labels).item(), f"{name}_accuracy": hits.mean().item()}

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +32,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def no_start(monkeypatch):
     """Nothing may be started."""
-    monkeypatch.setattr(batch, "papermill", lambda *_: pytest.fail("a notebook was started"))
+    monkeypatch.setattr(batch, "work_through", lambda *_: pytest.fail("an experiment was started"))
 
 
 @pytest.fixture
@@ -223,6 +225,25 @@ def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatc
     assert main(["publish", "tiny", "digits"]) == 0
     table, about = read_table(target / "digits.csv")
     assert len(table) == 6 and about["study"] == "tiny"
+
+
+def test_experiments_are_shared_out_among_workers_the_largest_jobs_first():
+    eight = batch.experiments(batch.read_study("full"))
+    jobs = batch.shared_out(eight, 2)
+    assert [[e.policy for e in job] for job in jobs] == [EIGHT[1:5], EIGHT[5:], EIGHT[:1]]
+    assert [len(job) for job in batch.shared_out(eight, 1)] == [7, 1]
+    assert [len(job) for job in batch.shared_out(eight, 16)] == [1] * 8
+    assert batch.shared_out([], 2) == []
+
+
+def test_a_worker_that_is_killed_is_an_error_and_the_rest_can_be_run_again(runs, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "train", kill)
+    assert main(arguments(**TINY)) == 1
+    assert "terminated abruptly" in capsys.readouterr().err
+
+
+def kill(group, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_progress_is_read_off_the_table_as_it_grows(tmp_path):

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.curvature import steepest_split
-from neuronsplit.data import load_dataset
+from neuronsplit.data import Split, load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
 from neuronsplit.policies import (
@@ -18,6 +19,7 @@ from neuronsplit.policies import (
     fire_rate,
     highest,
     importance,
+    look,
     loss_after_removal,
     lottery,
     lowest,
@@ -43,22 +45,76 @@ def test_scores_equal_the_plain_way_one_neuron_at_a_time(replicas, width, n, see
     labels = torch.randint(classes, (n,), generator=g)
     beyond = [importance, outgoing_gradient, activation_variance, splitting_eigenvalue]
     with torch.no_grad():
-        losses, rates = loss_after_removal(mlp, images, labels), fire_rate(mlp, images, labels)
-        others = [score(mlp, images, labels) for score in beyond]
+        seen = list(look(mlp, Split(images, labels)))
+        losses, rates, *others = (score(mlp, seen) for score in (loss_after_removal, fire_rate, *beyond))
     for r in range(replicas):
         net = plain.network(mlp, r)
         for name, found in zip(plain.SCORES, others):
             expected = plain.SCORES[name](net, images, labels)
             np.testing.assert_allclose(found[r], expected, rtol=1e-5, atol=1e-6, err_msg=name)
-        np.testing.assert_allclose(losses[r], plain.losses_after_removal(net, images, labels), rtol=1e-10)
+        np.testing.assert_allclose(losses[r], plain.losses_after_removal(net, images, labels), rtol=1e-10, atol=1e-13)
         np.testing.assert_allclose(rates[r], plain.fire_rates(net, images), rtol=1e-6)
+
+
+def chosen(policy, mlp, split):
+    rngs = [np.random.default_rng(r) for r in range(len(mlp.weights[0]))]
+    return choose([policy], mlp, list(look(mlp, split)), rngs)
+
+
+def test_every_replica_follows_its_own_policy():
+    data, mlp, seeds = load_dataset("digits"), MLP((64, 8, 10), replicas=3 * len(POLICIES)), range(3)
+    rngs = [stream(s, "draws") for s in seeds for _ in POLICIES]
+    together = choose(list(POLICIES), mlp, list(look(mlp, data.validation)), rngs).view(3, -1)
+    for s in seeds:
+        for turn, policy in enumerate(POLICIES):
+            alone = mlp[[s * len(POLICIES) + turn]]
+            expected = plain.choose(policy, plain.network(alone, 0), *data.validation, stream(s, "draws"))
+            assert together[s, turn] == expected, policy
+
+
+def test_removal_of_a_neuron_that_decides_everything_neither_overflows_nor_is_lost():
+    """Logits of several hundred, in float32; the loss of one image counts as at most 88."""
+    mlp = MLP((2, 3, 2))
+    with torch.no_grad():
+        mlp.weights[0].copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]))
+        mlp.weights[1].copy_(torch.tensor([[[300.0, -40.0, 1.0], [-300.0, 40.0, 2.0]]]))
+    images, labels = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2
+    found = loss_after_removal(mlp, list(look(mlp, Split(images, labels))))[0]
+    net = plain.network(mlp, 0)
+    for j in range(3):
+        rest = net[1](net[0](images)) * 1.5
+        rest[:, j] = 0
+        losses = torch.nn.functional.cross_entropy(net[2](rest), labels, reduction="none")
+        assert found[j].item() == pytest.approx(losses.clamp(max=128 * np.log(2)).mean().item(), rel=1e-4)
+
+
+class LargestArray(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that is made while it is on."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("replicas, width", [(10, 1000), (70, 60), (1, 20_000)])
+def test_removal_makes_no_array_above_256_megabytes(replicas, width):
+    mlp, n = MLP((2, width, 10), replicas), 3000
+    split = Split(torch.zeros(n, 2), torch.zeros(n).long())
+    with LargestArray() as largest:
+        loss_after_removal(mlp, list(look(mlp, split)))
+    assert 2**20 < largest.bytes < 256e6
 
 
 def test_removing_the_only_neuron_leaves_the_output_bias():
     mlp = MLP((4, 1, 3))
     with torch.no_grad():
         mlp.biases[1].copy_(torch.tensor([[[0.0], [1.0], [2.0]]]))
-        loss = loss_after_removal(mlp, torch.rand(50, 4), torch.full((50,), 2))
+        loss = loss_after_removal(mlp, list(look(mlp, Split(torch.rand(50, 4), torch.full((50,), 2)))))
     assert loss.item() == pytest.approx(np.log(1 + np.exp(-1) + np.exp(-2)), rel=1e-6)
 
 
@@ -66,7 +122,7 @@ def test_removing_the_only_neuron_leaves_the_output_bias():
 def test_a_single_neuron_is_chosen_by_every_policy(policy):
     data = load_dataset("digits")
     mlp = MLP((64, 1, 10), replicas=3)
-    assert choose(policy, mlp, *data.validation, [np.random.default_rng(r) for r in range(3)]).tolist() == [0, 0, 0]
+    assert chosen(policy, mlp, data.validation).tolist() == [0, 0, 0]
 
 
 def dead_network():
@@ -79,11 +135,11 @@ def dead_network():
 
 def test_dead_neurons_tie_and_the_lowest_index_is_chosen():
     data, mlp = load_dataset("digits"), dead_network()
-    with torch.no_grad():
-        assert (fire_rate(mlp, *data.validation)[:, [1, 3, 4]] == 0).all()
-        losses = loss_after_removal(mlp, *data.validation)
+    seen = list(look(mlp, data.validation))
+    assert (fire_rate(mlp, seen)[:, [1, 3, 4]] == 0).all()
+    losses = loss_after_removal(mlp, seen)
     torch.testing.assert_close(losses[:, 1], losses[:, 4], rtol=0, atol=TIE)
-    assert choose("min-fire", mlp, *data.validation, []).tolist() == [1, 1]
+    assert chosen("min-fire", mlp, data.validation).tolist() == [1, 1]
 
 
 def test_ties_go_to_the_lowest_index():
@@ -99,8 +155,8 @@ def test_a_diverged_network_still_gets_a_choice(policy):
     with torch.no_grad():
         mlp.weights[0][0] = float("nan")
         mlp.weights[1][1] = float("inf")
-    chosen = choose(policy, mlp, *data.validation, [np.random.default_rng(r) for r in range(2)])
-    assert ((0 <= chosen) & (chosen < 6)).all()
+    neurons = chosen(policy, mlp, data.validation)
+    assert ((0 <= neurons) & (neurons < 6)).all()
 
 
 def test_lottery_draws_with_the_softmax_of_ten_times_the_score():
@@ -113,7 +169,7 @@ def test_lottery_draws_with_the_softmax_of_ten_times_the_score():
 
 def test_random_is_uniform():
     mlp, n = MLP((4, 5, 2), replicas=3000), 3000
-    drawn = choose("random", mlp, torch.rand(1, 4), torch.zeros(1).long(), [stream(s, "draws") for s in range(n)])
+    drawn = choose(["random"], mlp, [], [stream(s, "draws") for s in range(n)])
     assert chisquare(np.bincount(drawn, minlength=5)).pvalue > 0.001
 
 

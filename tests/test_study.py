@@ -13,9 +13,10 @@ from neuronsplit.data import load_dataset
 from neuronsplit.growth import GROWTHS, WITHOUT_PARENT
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
+from neuronsplit.policies import POLICIES
 from neuronsplit.seeds import stream
 from neuronsplit.split import RULES
-from neuronsplit.study import COLUMNS, Experiment, load, obtain, policy_names, run_experiment
+from neuronsplit.study import COLUMNS, Experiment, load, obtain, policy_names, run_epochs, run_experiment, together
 from neuronsplit.training import SCHEDULES, train_epoch
 
 SMALL = Experiment(width=4, splits=4, still=2, repeats=3)
@@ -111,6 +112,25 @@ def test_every_way_to_grow_ends_at_the_final_width(rule):
     assert (table.split_neuron.dropna() == "new").all() == (rule in WITHOUT_PARENT)
 
 
+def test_experiments_train_together_as_alone():
+    """All policies at once give the choices and, to rounding, the numbers of each by itself."""
+    group = [replace(SMALL, policy=policy, width=5) for policy in POLICIES]
+    assert together(group) == [group]
+    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*run_epochs(group))]
+    for experiment, table in zip(group, tables):
+        alone = run_experiment(experiment)
+        assert table.split_neuron.equals(alone.split_neuron)
+        pd.testing.assert_frame_equal(table, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_what_trains_together_differs_in_its_policy_alone():
+    control, random, loss = (Experiment(policy) for policy in ("no-split", "random", "max-loss"))
+    even, plateau = replace(random, rule="even"), replace(loss, schedule="plateau")
+    late = replace(random, schedule="plateau")
+    groups = together([control, random, even, plateau, loss, late])
+    assert groups == [[control], [random, loss], [even], [plateau], [late]]
+
+
 def test_what_has_no_effect_is_no_other_experiment():
     assert Experiment("no-split", rule="even", schedule="plateau") == Experiment("no-split")
     assert Experiment("max-loss", rule="fresh") == Experiment("random", rule="fresh")
@@ -120,9 +140,9 @@ def test_the_last_mini_batch_is_recorded():
     data, table = load_dataset("digits"), run_experiment(replace(SMALL, repeats=1, splits=0, still=1))
     mlp = MLP((64, 4, 10))
     optimizer = start("sgd", mlp, SMALL.learning_rate)
-    logits, labels = train_epoch(mlp, data.train, [stream(0, "order")], optimizer, 32)
-    expected = torch.nn.functional.cross_entropy(logits[0, -32:], labels[0, -32:]).item()
-    assert table.last_batch_loss.item() == pytest.approx(expected)
+    losses, hits = train_epoch(mlp, data.train, [stream(0, "order")], optimizer, 32)
+    assert table.last_batch_loss.item() == pytest.approx(losses[0, -32:].mean().item())
+    assert table.last_batch_accuracy.item() == pytest.approx(hits[0, -32:].double().mean().item())
 
 
 @pytest.mark.parametrize("rule", GROWTHS)

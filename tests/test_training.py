@@ -7,9 +7,10 @@ from torch.nn.functional import cross_entropy
 from neuronsplit.data import load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import OPTIMIZERS, start
+from neuronsplit.policies import look
 from neuronsplit.seeds import stream
 from neuronsplit.split import draw
-from neuronsplit.training import SCHEDULES, evaluate, grow, measures, train_epoch, train_step
+from neuronsplit.training import SCHEDULES, evaluate, grow, judged, measures, train_epoch, train_step
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -38,24 +39,39 @@ def test_the_last_partial_batch_is_dropped():
     data = load_dataset("digits")
     mlp = MLP((64, 4, 10), 2)
     order = [stream(s, "order") for s in (0, 1)]
-    logits, labels = train_epoch(mlp, data.train, order, start("sgd", mlp, 0.1), 500)
-    assert logits.shape == (2, 1000, 10) and labels.shape == (2, 1000)
+    losses, hits = train_epoch(mlp, data.train, order, start("sgd", mlp, 0.1), 500)
+    assert losses.shape == hits.shape == (2, 1000)
 
 
 def test_measures_are_those_of_torch_and_a_count():
     logits, labels = torch.randn(2, 7, 3), torch.randint(3, (2, 7))
-    found = measures("x", logits, labels)
+    found = measures("x", *judged(logits, labels))
     for r in range(2):
         assert found["x_loss"][r].item() == pytest.approx(cross_entropy(logits[r], labels[r]).item())
         hits = sum(int(logits[r, i].argmax() == labels[r, i]) for i in range(7))
         assert found["x_accuracy"][r].item() == pytest.approx(hits / 7)
 
 
+def test_of_equal_logits_the_first_counts():
+    assert judged(torch.zeros(1, 3, 4), torch.tensor([0, 1, 0]))[1].tolist() == [[True, False, True]]
+
+
 def test_evaluation_in_blocks_equals_one_pass():
     data, mlp = load_dataset("digits"), MLP((64, 4, 10), 2)
-    logits, labels = evaluate(mlp, data.train)
-    torch.testing.assert_close(logits, mlp(data.train.images))
-    assert torch.equal(labels, data.train.labels)
+    assert len(list(look(mlp, data.train))) > 1
+    losses, hits = evaluate(look(mlp, data.train))
+    whole_losses, whole_hits = judged(mlp(data.train.images), data.train.labels)
+    torch.testing.assert_close(losses, whole_losses)
+    assert torch.equal(hits, whole_hits)
+
+
+def test_policies_of_one_seed_see_the_same_mini_batches_and_learn_as_if_alone():
+    data, optimizer = load_dataset("digits"), "adam"
+    alone, shared = MLP((64, 12, 10), 2, seed=3), MLP((64, 12, 10), 2, seed=3)[[0, 0, 0, 1, 1, 1]]
+    for mlp in (alone, shared):
+        train_epoch(mlp, data.train, [stream(s, "order") for s in (3, 4)], start(optimizer, mlp, 0.01), 32)
+    for p, q in zip(alone.parameters(), shared.parameters()):
+        torch.testing.assert_close(q, p.repeat_interleave(3, dim=0))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -73,7 +89,7 @@ def test_a_schedule_that_tells_replicas_apart_is_refused(monkeypatch):
     monkeypatch.setitem(SCHEDULES, "by-loss", lambda epoch, losses, splits: int(epoch > 1 and losses[-1] > limit))
     data, mlp = load_dataset("digits"), MLP((64, 4, 10), 2)
     limit = None
-    training = grow(mlp, data, [0, 1], "random", "scaled", "by-loss", 1, 2, "sgd", 0.05, 32)
+    training = grow(mlp, data, [0, 1], ["random"], "scaled", "by-loss", 1, 2, "sgd", 0.05, 32)
     limit = next(training)["val_loss"].mean().item()
     with pytest.raises(ValueError, match="^schedule 'by-loss' tells repeats apart: allowed is one replica at a time$"):
         next(training)

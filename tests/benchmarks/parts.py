@@ -1,0 +1,85 @@
+"""Parts of the study timed by pytest-benchmark, on one thread as a study runs them; table.py puts them side by side."""
+
+import numpy as np
+import pytest
+import torch
+
+from neuronsplit import policies, training
+from neuronsplit.data import load_dataset
+from neuronsplit.model import MLP
+from neuronsplit.optimizers import start
+from neuronsplit.seeds import stream
+
+REPEATS, SEVEN = 10, 7
+RATE, BATCH = 1e-3, 32
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("fashion-mnist")
+
+
+def networks(width: int, n_policies: int) -> MLP:
+    """Those of so many policies: a replica for every policy of the first seed, then of the next."""
+    return MLP((784, width, 10), REPEATS)[[seed for seed in range(REPEATS) for _ in range(n_policies)]]
+
+
+@pytest.mark.parametrize("width", [10, 35, 60])
+def test_step(benchmark, data, width):
+    mlp, g = networks(width, SEVEN), torch.Generator().manual_seed(0)
+    optimizer = start("sgd", mlp, RATE)
+    batch = torch.randint(len(data.train.labels), (REPEATS, BATCH), generator=g)
+    images, labels = data.train.images[batch], data.train.labels[batch].repeat_interleave(SEVEN, dim=0)
+    benchmark(training.train_step, mlp, images, labels, optimizer)
+
+
+@pytest.mark.parametrize("width", [10, 35, 60])
+def test_products(benchmark, data, width):
+    """The two products of the first layer in that step, written over what is there: forward, and the update."""
+    images = data.train.images[: REPEATS * BATCH].view(REPEATS, BATCH, 784)
+    w = MLP((784, width * SEVEN, 10), REPEATS).weights[0].detach()
+    out, d = torch.empty(REPEATS, SEVEN * width, BATCH), torch.full((REPEATS, SEVEN * width, BATCH), 1e-6)
+
+    def products():
+        torch.bmm(w, images.mT, out=out)
+        w.baddbmm_(d, images, alpha=-RATE)
+
+    benchmark(products)
+
+
+@pytest.mark.parametrize("width", [10, 60])
+def test_evaluation(benchmark, data, width):
+    mlp = networks(width, 1)
+    benchmark(lambda: training.evaluate(policies.look(mlp, data.validation)))
+
+
+@pytest.mark.parametrize("width", [10, 60])
+def test_removal(benchmark, data, width):
+    """With its own forward pass."""
+    mlp = networks(width, 1)
+    benchmark(lambda: policies.loss_after_removal(mlp, list(policies.look(mlp, data.validation))))
+
+
+@pytest.mark.parametrize("width", [10, 60])
+def test_epoch(benchmark, data, width):
+    """Training and evaluation of one policy's repeats, without a choice."""
+    mlp = networks(width, 1)
+    optimizer, order = start("sgd", mlp, RATE), [stream(seed, "order") for seed in range(REPEATS)]
+
+    def epoch():
+        training.train_epoch(mlp, data.train, order, optimizer, BATCH)
+        for split in (data.validation, data.test):
+            training.evaluate(policies.look(mlp, split))
+
+    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("width", [10, 60])
+@pytest.mark.parametrize("policy", policies.POLICIES)
+def test_choice(benchmark, data, policy, width):
+    """From the activations that the validation pass has left."""
+    mlp = networks(width, 1)
+    seen = list(policies.look(mlp, data.validation))
+    rngs = [np.random.default_rng(seed) for seed in range(REPEATS)]
+    benchmark.pedantic(policies.choose, ([policy], mlp, seen, rngs), rounds=5, warmup_rounds=1)
