@@ -85,10 +85,9 @@ class MLP(nn.Module):
         d.scatter_add_(1, labels.expand(len(d), -1)[:, None], -torch.ones_like(d))
         d /= d.shape[2]
         for k, a in reversed(list(enumerate([images, *hidden]))):
-            fired = a.mT.sign() if k else None  # of what ReLU let through: 1 or 0
-            before = torch.bmm(self.weights[k].mT, d).mul_(fired) if k else None  # (R, n_in, N)
+            sent = torch.bmm(self.weights[k].mT, d).mul_(a.mT.sign()) if k else d  # (R, n_in, N); the sign is 1 or 0
             yield k, d, a
-            d = before
+            d = sent
 
     @torch.no_grad()
     def split(self, neurons: Tensor | int, coefficients: list[Coefficients], layer: int = -1) -> None:
