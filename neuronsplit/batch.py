@@ -5,13 +5,17 @@ import os
 import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, fields
+from functools import cache
 from itertools import product
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pandas as pd
 import torch
 import yaml
+from jupyter_client import KernelManager
 from nbconvert import HTMLExporter
 from papermill import PapermillExecutionError, execute_notebook
 from tqdm import tqdm
@@ -169,17 +173,37 @@ def epochs_done(experiment: Experiment, folder: Path) -> int:
 def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
     """Execute a notebook into another with papermill; returns what went wrong, or None.
 
-    A kernel that does not start is tried once more: two that start together may pick the same port.
+    Where the kernel itself fails, another one tries once more.
     """
     for last in (False, True):
         try:
-            execute_notebook(notebook, out, parameters, progress_bar=False)
+            execute_notebook(notebook, out, parameters, progress_bar=False, km=empty_kernel())
             return None
         except PapermillExecutionError as error:
             return f"{out}: {error.ename}: {error.evalue}".splitlines()[0]
         except Exception as error:
+            kernel.cache_clear()
             if last:
                 return f"{out}: {error}"
+
+
+@cache
+def kernel() -> KernelManager:
+    """This process's kernel, which executes its notebooks one after the other: a start takes longer than most do."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(stderr=DEVNULL)  # what cells print there is kept in the notebook all the same
+    Finalize(manager, manager.shutdown_kernel, kwargs={"now": True}, exitpriority=1)
+    return manager
+
+
+def empty_kernel() -> KernelManager:
+    """The kernel of this process, without the names that the notebook before has left in it."""
+    client = kernel().blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    client.execute("%reset -f", silent=True, reply=True, timeout=60)
+    client.stop_channels()
+    return kernel()
 
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:

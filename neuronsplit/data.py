@@ -98,7 +98,7 @@ def _shuffled(n: int) -> Tensor:
 
 def _pixels(images: Tensor, labels: Tensor, white: int) -> Split:
     """Pixel values 0 to white as rows of numbers in [−0.5, 0.5]: the same for every split."""
-    return Split(images.flatten(1).float() / white - 0.5, labels.long())
+    return Split(images.flatten(1).float().div_(white).sub_(0.5), labels.long())
 
 
 def obtain_fashion_mnist(folder: Path) -> None:

@@ -15,7 +15,8 @@
 #
 # One policy, several repeats: dense ReLU networks start narrow, train, and at the end of an epoch split the
 # neuron that the policy names. This notebook trains all repeats as one tensor program and saves their table, a row
-# a repeat and epoch. A study is this notebook run once for each experiment; its defaults are small enough to run while you watch.
+# a repeat and epoch; its defaults are small enough to run while you watch. A study is this notebook once for each experiment:
+# it trains those that differ in their policies alone together, on the same mini-batches, and each one's notebook finds its table.
 # The number that will decide between policies, the final test accuracy, means nothing from one
 # experiment alone: [04_comparison](04_comparison.ipynb) compares.
 

@@ -192,19 +192,16 @@ def compared(part: dict[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def publish(table: pd.DataFrame, name: str, parameters: dict) -> None:
-    """Save a table in figures/data, with what produced it."""
-    part = batch.PUBLISHED / f"{name}.part"
-    table.to_csv(part, index=False, float_format="%.4g")
-    save(part, batch.PUBLISHED / f"{name}.csv", {"parameters": parameters})
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     plots.use_style()
-    costs = growth()
-    publish(costs, "speed-growth", {"batch_size": BATCH, "threads": 1})
-    plots.keep(picture(costs), "figures/", "speed-growth")
-    table = compared(parts())
-    publish(table, "speed", {"study": batch.read_study("full")})
-    print(table.to_string(index=False, float_format="{:.3g}".format))
+    tables = {"speed-growth": growth(), "speed": compared(parts())}
+    for name, table in tables.items():
+        (batch.RUNS / name).mkdir(parents=True, exist_ok=True)
+        part = batch.RUNS / name / "table.part"
+        table.to_csv(part, index=False, float_format="%.4g")
+        save(part, batch.RUNS / name / "table.csv", {"parameters": batch.read_study("full")})
+    for name in tables:
+        batch.publish(name, name)
+    plots.keep(picture(tables["speed-growth"]), "figures/", "speed-growth")
+    print(tables["speed"].to_string(index=False, float_format="{:.3g}".format))
