@@ -87,3 +87,14 @@ def test_the_readme_says_what_to_use_as_the_committed_table_does():
         expected = ["{:.3f} [{:.3f}, {:.3f}]".format(*mean[name]) for name in ("test accuracy", "test loss")]
         expected.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*gaps.loc[policy][1:]) if policy in gaps.index else "")
         assert cost == f"{mean['cost', 'mean']:.0%}" and [c.replace("−", "-") for c in cells] == expected
+
+
+def test_the_readme_says_what_it_costs_as_the_benchmark_measured():
+    table, _ = study.read_table(ROOT / "figures" / "data" / "speed.csv")
+    measured = {}
+    for row in table.fillna({"beside": "", "goal": ""}).itertuples():
+        other, ratio = ("" if np.isnan(value) else f"{value:.3g}" for value in (row.other, row.ratio))
+        measured[f"| {row.figure} | {row.measured:.3g} | {row.beside} | {other} | {ratio} | {row.goal} |"] = row
+    section = README.split("## What it costs")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    assert len(rows) > 10 and [row for row in rows if row not in measured] == []
