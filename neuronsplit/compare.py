@@ -152,10 +152,11 @@ def intervals(values: pd.DataFrame, statistic: Callable = np.mean, seed: int = 0
 
     With 10 repeats such an interval holds the true mean about 9 times in 10.
     """
-    return pd.DataFrame({name: _interval(column.dropna(), statistic, seed) for name, column in values.items()}).T
+    rows = {name: _interval(column.dropna(), statistic, seed) for name, column in values.items()}
+    return pd.DataFrame.from_dict(rows, "index", columns=["n", "mean", "low", "high"], dtype=float)
 
 
-def _interval(values: pd.Series, statistic: Callable, seed: int) -> pd.Series:
+def _interval(values: pd.Series, statistic: Callable, seed: int) -> tuple[float, float, float, float]:
     found = low = high = statistic(values.to_numpy(), axis=0) if len(values) else np.nan
     if len(values) < 2:
         low = high = np.nan
@@ -163,7 +164,7 @@ def _interval(values: pd.Series, statistic: Callable, seed: int) -> pd.Series:
         low, high = bootstrap(
             (values.to_numpy(),), statistic, n_resamples=10_000, rng=np.random.default_rng(seed)
         ).confidence_interval
-    return pd.Series({"n": len(values), "mean": found, "low": low, "high": high})
+    return len(values), found, low, high
 
 
 def sign_flip_test(values: pd.Series, seed: int = 0) -> float:

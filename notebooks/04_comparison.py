@@ -156,7 +156,7 @@ controls, reached = {}, []
 for near in [file, *sorted(file.parent.glob(f"{file.stem}-converged*.csv"))]:
     run, made = study.read_table(near)
     run = run[run.policy == run.policy.iloc[0]]
-    hidden, rate = run.hidden.iloc[-1], made["parameters"]["learning_rate"]
+    hidden, rate = run.hidden.iloc[-1], made["parameters"].get("learning_rate", ns.Experiment.learning_rate)
     controls[f"width {hidden}, learning rate {rate}"] = run
     end = compare.summary(run, "test_accuracy").iloc[0]
     reached.append({"width": hidden, "learning rate": rate, "test accuracy": end["mean"], "sd": end.sd, "n": end.n})

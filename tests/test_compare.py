@@ -231,3 +231,9 @@ def test_every_neuron_has_a_lineage(policy):
         assert (tree.founder == tree.index).sum() == (8 if policy == "no-split" else 3)
         for neuron, row in tree[tree.born > 0].iterrows():
             assert row.parent < neuron and tree.founder[row.parent] == row.founder
+
+
+def test_nothing_to_compare_is_an_empty_table():
+    found = compare.verdicts(pd.DataFrame(index=range(3)), "test_loss")
+    assert found.empty and {"mean", "p", "holm", "verdict"} <= set(found)
+    assert len(compare.readable(found).data) == 0
