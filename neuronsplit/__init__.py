@@ -19,3 +19,7 @@ def __getattr__(name: str):
     from neuronsplit import study
 
     return getattr(study, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,40 +1,89 @@
 """The command line."""
 
 import argparse
+import os
 import sys
+import warnings
+from pathlib import Path
 
 from neuronsplit import batch
+from neuronsplit.studies import number_or_text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 where an experiment failed, 2 where the command was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m neuronsplit", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a study: every experiment as a notebook, then a report")
-    run.add_argument("study", help="a file of notebooks/studies, without .yaml")
-    run.add_argument(
-        "-p", nargs=2, action="append", default=[], dest="changes", metavar=("NAME", "VALUE"),
-        help="change one of the study's parameters, as with papermill",
-    )  # fmt: skip
-    run.add_argument("--workers", type=int, help="experiments at a time (one a core unless told otherwise)")
-    publish = commands.add_parser("publish", help="copy a finished study's table to figures/data")
-    publish.add_argument("study", help="a study that has run")
-    publish.add_argument("name", help="what to call it there")
-    options = parser.parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f"neuronsplit: {message}", file=sys.stderr)
+    options = parser().parse_args(arguments)
     try:
-        if options.command == "publish":
-            print(batch.publish(options.study, options.name))
-        else:
-            changes = {name: batch.number_or_text(value) for name, value in options.changes}
-            folder = batch.run(options.study, changes, options.workers)
-            print(f"report:  {folder / 'report.html'}\nfigures: {folder / 'figures'}\ntable:   {folder / 'table.csv'}")
+        return options.command(options)
     except (ValueError, OSError) as error:
         print(f"neuronsplit: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         print(f"neuronsplit: failed\n{error}", file=sys.stderr)
         return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    top = argparse.ArgumentParser(prog="python -m neuronsplit", description=__doc__)
+    commands = top.add_subparsers(required=True)
+    for name, command, about in (
+        ("run", run, "run a study: every experiment as a notebook, then a report"),
+        ("status", status, "say what of a study is done, running, failed or missing"),
+    ):
+        one = commands.add_parser(name, help=about)
+        one.set_defaults(command=command)
+        one.add_argument("study", help="a file of notebooks/studies, without .yaml, or another .yaml file")
+        one.add_argument(
+            "-p", nargs=2, action="append", default=[], dest="changes", metavar=("NAME", "VALUE"),
+            help="change one of the study's parameters, as with papermill",
+        )  # fmt: skip
+        one.add_argument("--folder", type=Path, help="where results go (runs/STUDY unless told otherwise)")
+        if name == "run":
+            one.add_argument("--dry-run", action="store_true", help="only say what is finished and what would run")
+            one.add_argument("--force", action="store_true", help="run also what is finished")
+            one.add_argument("--workers", type=int, help="processes (one a core unless told otherwise)")
+            one.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this address instead")
+    publish = commands.add_parser("publish", help="copy a finished study's table to figures/data")
+    publish.set_defaults(command=lambda options: print(batch.publish(options.study, options.name)) or 0)
+    publish.add_argument("study", help="a study that has run")
+    publish.add_argument("name", help="what to call it there")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a study."""
+    if options.dry_run:
+        return status(options)
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"workers {options.workers}: allowed are whole numbers from 1")
+    changes, folder = changes_and_folder(options)
+    batch.plan(options.study, changes)  # refused before anything is started
+    workers = options.workers or os.cpu_count()
+    with batch.cluster(options.scheduler) if options.scheduler else batch.local(workers) as (executor, at_once):
+        batch.run(options.study, changes, folder, executor, at_once, options.force)
+    for name in ("index.html", "report.html", "figures", "table.csv"):
+        print(f"{name.split('.')[0] + ':':8} {folder / name}")
     return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print a line an experiment, then how many there are of each state."""
+    changes, folder = changes_and_folder(options)
+    _, planned, _ = batch.plan(options.study, changes)
+    states = {experiment.name: batch.state(experiment, folder) for experiment in planned}
+    for name, state in states.items():
+        print(f"{name}: {state}")
+    kinds = [state.split(":")[0].split(",")[0] for state in states.values()]
+    print(", ".join(f"{kinds.count(kind)} {kind}" for kind in ("done", "running", "failed", "missing")))
+    return 0
+
+
+def changes_and_folder(options: argparse.Namespace) -> tuple[dict, Path]:
+    """What is changed of a study, and where its results are."""
+    changes = {name: number_or_text(value) for name, value in options.changes}
+    return changes, (options.folder or batch.results(options.study, changes)).absolute()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ FASHION_MNIST = {  # file, as torchvision unpacks it: sha256
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+DIGITS = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"  # sha256 of all images, then labels
 
 
 class Split(NamedTuple):
@@ -83,13 +84,21 @@ def digits() -> Dataset:
     """1,200 + 297 + 300 handwritten digits, 8 × 8, that come with scikit-learn."""
     from sklearn.datasets import load_digits
 
-    images, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    images, labels = load_digits(return_X_y=True)
+    if hashlib.sha256(b"".join(array.astype(np.uint8).tobytes() for array in (images, labels))).hexdigest() != DIGITS:
+        raise ValueError("scikit-learn's digits are damaged (wrong checksum): install scikit-learn again")
+    images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     parts = _shuffled(len(images)).split([1200, 297, 300])
     splits = (_pixels(images[part], labels[part], white=16) for part in parts)
     return Dataset(*splits, shape=(8, 8), classes=tuple("0123456789"))
 
 
 DATASETS = {"fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_2021, "digits": digits}
+
+
+def checksum(name: str) -> str:
+    """What the files of a dataset are held to when they are loaded."""
+    return DIGITS if name == "digits" else " ".join(FASHION_MNIST.values())
 
 
 def _shuffled(n: int) -> Tensor:

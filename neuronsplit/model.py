@@ -48,6 +48,8 @@ class MLP(nn.Module):
 
     def __getitem__(self, replicas: slice | list[int]) -> "MLP":
         """Some of the replicas, or one several times, copied."""
+        if isinstance(replicas, int):
+            raise TypeError(f"replicas {replicas}: allowed are slices and lists")
         part = deepcopy(self)
         for layers in (part.weights, part.biases):
             for k, p in enumerate(layers):
@@ -135,7 +137,10 @@ def wide(rows: Tensor, a: Tensor) -> Tensor:
 
     So they are multiplied with them at once: a large product is several times faster than many small ones.
     """
-    return rows.view(len(a) if a.dim() == 3 else 1, -1, rows.shape[2])
+    sets = len(a) if a.dim() == 3 else 1
+    if len(rows) % sets:
+        raise ValueError(f"{sets} sets of images: allowed are divisors of the {len(rows)} replicas")
+    return rows.view(sets, -1, rows.shape[2])
 
 
 def _dense(w: Tensor, b: Tensor, a: Tensor) -> Tensor:

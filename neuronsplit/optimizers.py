@@ -20,7 +20,7 @@ from neuronsplit.split import Coefficients
 
 
 def sgd(p: Tensor, d: Tensor, a: Tensor, means: list[Tensor], rate: float, step: int) -> None:
-    """Plain stochastic gradient descent."""
+    """Plain stochastic gradient descent, fused into the product that forms the gradient, which is nowhere kept."""
     p.baddbmm_(d, a, alpha=-rate)
 
 

@@ -186,7 +186,7 @@ def choose(policies: list[str], mlp: MLP, seen: list[Seen], rngs: list[np.random
 
     NaN scores, of a network that diverged, count as 0.
     """
-    neurons = torch.empty(len(rngs), dtype=torch.long)
+    neurons = torch.empty(len(rngs), dtype=torch.long, device=mlp.weights[0].device)
     for turn, policy in enumerate(policies):
         mine = slice(turn, None, len(policies))
         score, pick = POLICIES[policy]

@@ -7,24 +7,28 @@ import platform
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from neuronsplit.data import DATASETS, Dataset, load_dataset
+import neuronsplit
+from neuronsplit.data import DATASETS, Dataset, checksum, load_dataset
 from neuronsplit.growth import GROWTHS, WITHOUT_PARENT
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import OPTIMIZERS
 from neuronsplit.policies import POLICIES
 from neuronsplit.training import BY_LOSS, SCHEDULES, grow
 
+LARGEST = 100_000  # of every count that an experiment has
 ROOT = Path(__file__).parents[1]
-RESULTS = 3  # raised when a change to the package changes what an experiment computes
+RESULTS = 4  # raised when a change to the package changes what an experiment computes
 CONTROL, NARROW = CONTROLS = "no-split", "stay-narrow"  # the final width from the start, the starting width for ever
 COLUMNS = (  # of every table, first; then what else was measured
     "policy rule schedule dataset seed epoch hidden parameters split_neuron "
@@ -69,9 +73,9 @@ class Experiment:
             if getattr(self, name) not in tuple(names):
                 raise ValueError(f"{name} {getattr(self, name)!r}: allowed are {', '.join(names)}")
         for name, least in {"width": 1, "splits": 0, "still": 0, "repeats": 1, "seed": 0, "batch_size": 1}.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least}")
+            value, most = getattr(self, name), LARGEST if name != "seed" else 2**32
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least} to {most}")
         if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
         object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
@@ -108,8 +112,8 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """A file name that no other experiment has: the policy and a hash of all fields."""
-        text = json.dumps([RESULTS, asdict(self)], sort_keys=True)
+        """A file name: the policy, and a hash of all that decides the result, which are the fields, data and maths."""
+        text = json.dumps([RESULTS, asdict(self), checksum(self.dataset)], sort_keys=True)
         return f"{self.policy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -127,7 +131,7 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
 def together(experiments: list[Experiment]) -> list[list[Experiment]]:
     """Experiments in groups that train as one: those that differ in their policies alone, else one by one.
 
-    A control has another width, and a schedule by loss splits each repeat at a time of its own.
+    A control does not split, and a schedule by loss splits each repeat at a time of its own.
     """
     groups: dict[Experiment, list[Experiment]] = {}
     for e in experiments:
@@ -175,31 +179,53 @@ def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
     return table
 
 
-def train(group: list[Experiment], folder: Path) -> None:
-    """Train a group of `together` and save its tables in folder.
+def train(group: list[Experiment], folder: Path, wanted: list[Experiment] | None = None) -> None:
+    """Train a group of `together` and save its tables in folder, or those that are wanted.
 
     They are written under another name as they train and renamed when whole, so that what has the right name is whole.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    parts = [Path(folder) / f"{e.name}.{os.getpid()}.part" for e in group]
+    parts = [part_file(e, folder, os.getpid()) for e in group]
     for epoch, tables in enumerate(run_epochs(group)):
         for part, rows in zip(parts, tables):
             rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
     seconds = round((time.perf_counter() - start) / len(group), 1)  # of the time that they took together
     for experiment, part in zip(group, parts):
-        save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
+        if wanted is None or experiment in wanted:
+            save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
+        else:
+            part.unlink()
+
+
+def part_file(experiment: Experiment, folder: Path, process: int | str) -> Path:
+    """Where a process of this machine writes an experiment's table as it trains."""
+    return Path(folder) / f"{experiment.name}.{platform.node()}.{process}.part"
 
 
 def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
-    """An experiment's table from folder, or None; raises ValueError where it is damaged or of another experiment."""
+    """An experiment's table from folder, or None; what is damaged or of another experiment is set aside."""
     file = Path(folder) / f"{experiment.name}.csv"
     if not about_file(file).exists():
         return None
-    table, about = read_table(file)
-    if about.get("experiment") != asdict(experiment):
-        raise ValueError(f"{about_file(file)} is of another experiment: move it away and run again")
+    try:
+        table, about = read_table(file)
+        if about.get("experiment") != asdict(experiment):
+            raise ValueError(f"{about_file(file)} is of another experiment")
+    except (ValueError, FileNotFoundError) as error:
+        set_aside(file, error)
+        return None
     return table
+
+
+def set_aside(file: Path, why: Exception) -> None:
+    """Rename a table and its JSON file, so that they are neither read nor lost."""
+    places = (file.with_name(f"{file.stem}.aside{n}") for n in count(1))
+    place = next(place for place in places if not list(file.parent.glob(f"{place.name}.*")))
+    for one in (file, about_file(file)):
+        if one.exists():
+            os.replace(one, place.with_name(place.name + one.suffix))
+    warnings.warn(f"{why}; set aside as {place}.*", stacklevel=2)
 
 
 def save(part: Path, file: Path, about: dict) -> None:
@@ -225,10 +251,15 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
         about = json.loads(about_file(file).read_text())
         whole = about["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{about_file(file)} is damaged ({error}): move it away and run again") from error
+        raise ValueError(f"{about_file(file)} is damaged ({error})") from error
     if not whole:
-        raise ValueError(f"{file} is damaged (wrong checksum): move it and its .json away and run again")
+        raise ValueError(f"{file} is damaged (wrong checksum)")
     return pd.read_csv(file, dtype={"split_neuron": "string"}), about
+
+
+def version() -> str:
+    """What has to be the same for results to be the same: the package's version, and that of its maths."""
+    return f"{neuronsplit.__version__} (results {RESULTS})"
 
 
 def circumstances() -> dict:
@@ -236,6 +267,7 @@ def circumstances() -> dict:
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
+        "results": RESULTS,
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | {m.__name__: m.__version__ for m in (torch, np, pd)},
     }

@@ -78,16 +78,19 @@ def grow(
         losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R, N) each
         record = {"epoch": epoch} | measures("train", losses, hits)
         record |= measures("last_batch", losses[:, -batch_size:], hits[:, -batch_size:])
-        seen = list(look(mlp, dataset.validation))
+        now = min(_agreed(schedule, epoch, past, splits), splits)
+        seen = look(mlp, dataset.validation)
+        seen = list(seen) if now else seen  # kept where a policy wants it
         record |= measures("val", *evaluate(seen))
         chosen = []
-        for turn in range(min(_agreed(schedule, epoch, past, splits), splits)):
+        for turn in range(now):
             seen = list(look(mlp, dataset.validation)) if turn else seen
             neurons = None if rule in WITHOUT_PARENT else choose(policies, mlp, seen, draws)  # (R,)
             with torch.no_grad():
                 GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
-            splits -= 1
             chosen.append([NEW] * len(draws) if neurons is None else map(str, neurons.tolist()))
+        del seen
+        splits -= now
         record |= {"split_neuron": [" ".join(names) for names in zip(*chosen)] or None}
         record |= {"hidden": mlp.width, "parameters": mlp.n_parameters()}
         for name, split in {"test": dataset.test, **dataset.also}.items():
@@ -153,7 +156,7 @@ def train_epoch(
 def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer) -> Tensor:
     """One step of each replica on images (S, B, n_in), as `MLP.hidden` takes them, with labels (R, B).
 
-    The update is fused into the product that forms the gradient, which is nowhere kept. Returns the logits (R, B, C).
+    Returns the logits (R, B, C).
     """
     optimizer.steps += 1
     update, rate, step = optimizer.update, optimizer.learning_rate, optimizer.steps

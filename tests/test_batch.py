@@ -1,18 +1,22 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
+from dataclasses import asdict
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
-from neuronsplit import batch
+from neuronsplit import batch, studies
 from neuronsplit.__main__ import main
-from neuronsplit.study import Experiment, obtain, read_table, run_experiment
+from neuronsplit.study import Experiment, about_file, obtain, part_file, read_table, run_experiment
 
-STUDIES = sorted(file.stem for file in batch.STUDIES.glob("*.yaml"))
+STUDIES = sorted(file.stem for file in studies.STUDIES.glob("*.yaml"))
 EIGHT = ["no-split", "random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire"]
 TINY = {"dataset": "digits", "splits": 2, "still": 1, "repeats": 2, "width": 3, "learning_rate": 0.05}
 
@@ -40,7 +44,7 @@ def refusal(runs, no_start, tmp_path, monkeypatch, capsys):
     """What a study of such a text is refused with, before anything is started."""
 
     def refused(text):
-        monkeypatch.setattr(batch, "STUDIES", tmp_path)
+        monkeypatch.setattr(studies, "STUDIES", tmp_path)
         (tmp_path / "mine.yaml").write_text(text)
         assert main(arguments("mine")) == 2
         return capsys.readouterr().err
@@ -52,8 +56,10 @@ def test_a_study_from_start_to_report(runs, capsys):
     """Eight experiments and the comparison as real papermill processes; then again, with nothing left to do."""
     assert main(arguments(**TINY)) == 0
     printed = capsys.readouterr().out
+    assert "could not" not in printed
     (folder,) = runs.iterdir()
-    assert f"report:  {folder}/report.html" in printed and f"figures: {folder}/figures" in printed
+    for name in ("index.html", "report.html", "figures", "table.csv"):
+        assert f" {folder}/{name}\n" in printed and (folder / name).exists()
     table, about = read_table(folder / "table.csv")
     assert table.policy.unique().tolist() == EIGHT
     assert about["study"] == "quick" and about["parameters"]["width"] == 3
@@ -104,39 +110,121 @@ def test_an_experiment_that_fails_is_named_with_its_notebook(runs, tmp_path, mon
 
 
 def test_a_number_written_as_yaml_takes_for_text_is_a_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "STUDIES", tmp_path)
+    monkeypatch.setattr(studies, "STUDIES", tmp_path)
     (tmp_path / "mine.yaml").write_text("dataset: digits\nlearning_rate: 1e-3\nwidth: 4\n")
-    (first, *_) = batch.experiments(batch.read_study("mine"))
+    (first, *_) = studies.experiments(studies.read_study("mine"))
     assert first.learning_rate == 0.001 and first.width == 4
 
 
 def test_every_committed_study_is_runnable():
-    studies = sorted(batch.STUDIES.glob("*.yaml"))
-    assert len(studies) >= 2
-    for file in studies:
-        parameters = batch.read_study(file.stem)
+    files = sorted(studies.STUDIES.glob("*.yaml"))
+    assert len(files) >= 2
+    for file in files:
+        parameters = studies.read_study(file.stem)
         parameters.pop("report", None)
-        assert batch.experiments(parameters)
-    assert [e.policy for e in batch.experiments(batch.read_study("quick"))] == EIGHT
+        assert studies.experiments(parameters)
+    assert [e.policy for e in studies.experiments(studies.read_study("quick"))] == EIGHT
 
 
 def test_lists_are_every_combination_once():
     parameters = {"policy": ["no-split", "random", "max-loss"], "rule": ["scaled", "even"], "width": 4}
-    found = [(e.policy, e.rule) for e in batch.experiments(parameters)]
+    found = [(e.policy, e.rule) for e in studies.experiments(parameters)]
     pairs = [("random", "scaled"), ("random", "even"), ("max-loss", "scaled"), ("max-loss", "even")]
     assert found == [("no-split", "scaled"), *pairs]  # a control has no rule
 
 
 def test_each_is_several_studies_in_one_and_no_experiment_twice():
     blocks = [{"policy": ["no-split", "random"]}, {"rule": ["scaled", "even"]}, {"seed": 5, "width": 3}]
-    found = batch.experiments({"policy": "random", "width": 4, "each": blocks})
+    found = studies.experiments({"policy": "random", "width": 4, "each": blocks})
     assert [(e.policy, e.rule, e.seed, e.width) for e in found] == [
         ("no-split", "scaled", 0, 4), ("random", "scaled", 0, 4), ("random", "even", 0, 4), ("random", "scaled", 5, 3),
     ]  # fmt: skip
 
 
+def test_zip_goes_side_by_side():
+    found = studies.experiments({"rule": ["scaled", "even"], "zip": {"width": [3, 4], "seed": [0, 7]}})
+    assert [(e.rule, e.width, e.seed) for e in found] == [
+        ("scaled", 3, 0), ("even", 3, 0), ("scaled", 4, 7), ("even", 4, 7),
+    ]  # fmt: skip
+
+
+def test_what_trains_at_once_is_decided_by_the_plan_alone(tmp_path):
+    """Not by what is finished: else a result would depend, in its rounding, on what was there before."""
+    planned = studies.experiments(studies.read_study("quick") | TINY)
+    obtain(planned[2], tmp_path)
+    trained = []
+
+    class Now(Executor):
+        def submit(self, function, part, wanted, *arguments):
+            trained.append((part, wanted))
+            (future := Future()).set_result(("", {e.name: None for e in wanted}))
+            return future
+
+    assert batch.work_through(planned, tmp_path, Now(), 2, force=False) == []
+    assert [[e.policy for e in part] for part, _ in trained] == [EIGHT[1:5], EIGHT[5:], EIGHT[:1]]
+    assert planned[2] not in trained[0][1] and len(trained[0][1]) == 3
+
+
+def test_that_experiments_could_not_train_together_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "train", lambda *_: 1 / 0)
+    monkeypatch.setattr(batch, "papermill", lambda *_: None)
+
+    class Here(Executor):
+        def submit(self, function, *arguments):
+            (future := Future()).set_result(function(*arguments))
+            return future
+
+    batch.work_through([Experiment(**TINY)], tmp_path, Here(), 1, force=False)
+    assert "each trained by itself, for together they could not: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_a_kernel_serves_many_notebooks_and_leaves_nothing_open_or_named(tmp_path):
+    source, process = tmp_path / "in.ipynb", psutil.Process()
+    cells = [nbformat.v4.new_code_cell("assert 'left' not in globals(); left = 1; import os; print(os.getpid())")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), source)
+    opened, kernels = [], set()
+    for n in range(5):
+        assert batch.papermill(source, tmp_path / f"out{n}.ipynb", {}) is None
+        kernels.add(nbformat.read(tmp_path / f"out{n}.ipynb", as_version=4).cells[0].outputs[0].text)
+        opened.append(process.num_fds())
+    assert len(kernels) == 1 and opened[-1] <= opened[1]
+
+
+def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
+    planned = studies.experiments(studies.read_study("quick") | TINY)
+    folder = batch.results("quick", TINY)
+    obtain(planned[0], folder)
+    part_file(planned[1], folder, os.getpid()).write_text("header\n" + "row\n" * 2)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    part_file(planned[2], folder, gone.pid).write_text("header\n")
+    broken = nbformat.v4.new_notebook()
+    broken.cells = [nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("error", ename="E", evalue="broken")])]
+    nbformat.write(broken, folder / f"{planned[3].name}.ipynb")
+    before = sorted(folder.iterdir())
+    for command in (["status", *arguments(**TINY)[1:]], [*arguments(**TINY), "--dry-run"]):
+        assert main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"{planned[0].name}: done"
+        assert lines[1] == f"{planned[1].name}: running, epoch 1 of 3"
+        assert lines[2] == f"{planned[2].name}: missing"
+        assert lines[3] == f"{planned[3].name}: failed: E: broken"
+        assert lines[-1] == "1 done, 1 running, 1 failed, 5 missing"
+    assert sorted(folder.iterdir()) == before
+
+
+def test_force_trains_also_what_is_finished(runs):
+    changes = TINY | {"policy": "random"}
+    assert main(arguments(**changes)) == 0
+    (file,) = batch.results("quick", changes).glob("random-*.csv")
+    text, written = file.read_text(), file.stat().st_mtime_ns
+    assert main([*arguments(**changes), "--force"]) == 0
+    assert file.read_text() == text and file.stat().st_mtime_ns > written
+
+
 def test_the_full_study_has_the_size_of_the_original():
-    (control, *_), parameters = batch.experiments(batch.read_study("full")), batch.read_study("full")
+    (control, *_), parameters = studies.experiments(studies.read_study("full")), studies.read_study("full")
     assert parameters["learning_rate"] == 0.001 and parameters["batch_size"] == 32 and parameters["repeats"] == 10
     assert (parameters["width"], parameters["splits"], parameters["still"]) == (10, 50, 50)
     assert control.policy == "no-split" and control.dataset == "fashion-mnist"
@@ -150,7 +238,10 @@ def test_the_full_study_has_the_size_of_the_original():
         (arguments(policy="max_loss"), "policy 'max_loss': allowed are no-split, stay-narrow, random, max-loss"),
         (arguments(dataset="mnist"), "dataset 'mnist': allowed are fashion-mnist, fashion-mnist-2021, digits"),
         (arguments(learning_rat=0.1), "parameter 'learning_rat': allowed are policy, dataset, rule"),
-        (arguments("replay", seed=100), "parameter 'seed' is set in the study's own `each`: change it in the file"),
+        (
+            arguments("replay", seed=100),
+            "parameter 'seed' is set in the study's own `each` or `zip`: change it in the file",
+        ),
         (arguments(width=0), "width 0: allowed are whole numbers from 1"),
         (arguments(repeats=-1), "repeats -1: allowed are whole numbers from 1"),
         (arguments(splits=1.5), "splits 1.5: allowed are whole numbers from 0"),
@@ -191,6 +282,24 @@ def test_a_bad_study_file_is_named(text, message, refusal):
         ("each: [random, even]", "each ['random', 'even']: allowed are lists of parameters"),
         ("each: [{widht: 3}]", "parameter 'widht': allowed are policy"),
         ("learning_rate: [1e-3, fast]", "learning_rate 'fast': allowed are numbers above 0"),
+        ("policy: [random, random]", "policy ['random', 'random']: allowed are different values"),
+        ("policy: {which: random}", "policy {'which': 'random'}: allowed are no-split"),
+        ("width: [[3, 4]]", "width [3, 4]: allowed are whole numbers from 1"),
+        ("width: true", "width True: allowed are whole numbers from 1"),
+        ("width: 1000000000", "width 1000000000: allowed are whole numbers from 1 to 100000"),
+        ("repeats: 1e9", "repeats 1000000000.0: allowed are whole numbers from 1 to 100000"),
+        ("splits: -1", "splits -1: allowed are whole numbers from 0"),
+        ("seed: none", "seed 'none': allowed are whole numbers from 0"),
+        ("learning_rate: .inf", "learning_rate inf: allowed are numbers above 0"),
+        ("learning_rate: 0", "learning_rate 0: allowed are numbers above 0"),
+        ("learning_rate: '__import__(\"os\")'", "learning_rate '__import__(\"os\")': allowed are numbers above 0"),
+        ("splits: 0\nstill: 0", "splits 0 with still 0: allowed are at least one epoch"),
+        ("schedule: 5-every-5\nsplits: 12\nstill: 0", "schedule '5-every-5' makes 10 of 12 splits in 12 epochs"),
+        (f"seed: {[*range(200)]}\nwidth: {[*range(1, 200)]}", "39800 experiments: allowed are 10000 in a study"),
+        ("zip: [1]", "zip [1]: allowed are parameters with lists"),
+        ("zip: {width: 3}", "zip {'width': 3}: allowed are parameters with lists"),
+        ("zip: {width: [3, 4], seed: [1]}", "zip {'width': [3, 4], 'seed': [1]}: allowed are lists of one length"),
+        ("folder: /tmp", "parameter 'folder': allowed are policy"),
     ],
 )
 def test_a_bad_list_is_named(text, message, refusal):
@@ -204,15 +313,26 @@ def test_a_folder_that_cannot_be_written_is_named(runs, no_start, capsys):
     assert "cannot be written (" in capsys.readouterr().err
 
 
-def test_a_damaged_result_stops_the_batch_before_it_starts(runs, no_start, capsys):
+@pytest.mark.parametrize("damage", ["cut", "foreign", "no table"])
+def test_what_is_damaged_or_foreign_is_set_aside_and_trained_anew(damage, runs, capsys):
     changes = TINY | {"policy": "random"}
-    (experiment,) = batch.experiments(batch.read_study("quick") | changes)
-    folder = runs / "-".join(["quick", *(f"{name}={value}" for name, value in changes.items())])
-    obtain(experiment, folder)
+    (experiment,) = studies.experiments(studies.read_study("quick") | changes)
+    folder = batch.results("quick", changes)
+    whole = obtain(experiment, folder)
     file = folder / f"{experiment.name}.csv"
-    file.write_text("damaged")
-    assert main(arguments(**changes)) == 2
-    assert f"{file} is damaged" in capsys.readouterr().err and file.read_text() == "damaged"
+    kept = {"cut": file.read_text()[:100], "foreign": file.read_text()}.get(damage)
+    if damage == "cut":
+        file.write_text(kept)
+    elif damage == "foreign":
+        other = json.loads(about_file(file).read_text())
+        about_file(file).write_text(json.dumps(other | {"experiment": asdict(Experiment())}))
+    else:
+        file.unlink()
+    assert main(arguments(**changes)) == 0
+    assert f"set aside as {folder}/{experiment.name}.aside1.*" in capsys.readouterr().err
+    assert kept is None or (folder / f"{experiment.name}.aside1.csv").read_text() == kept
+    assert (folder / f"{experiment.name}.aside1.json").exists()
+    pd.testing.assert_frame_equal(obtain(experiment, folder), whole)
 
 
 def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatch):
@@ -227,29 +347,23 @@ def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatc
     assert len(table) == 6 and about["study"] == "tiny"
 
 
-def test_experiments_are_shared_out_among_workers_the_largest_jobs_first():
-    eight = batch.experiments(batch.read_study("full"))
-    jobs = batch.shared_out(eight, 2)
-    assert [[e.policy for e in job] for job in jobs] == [EIGHT[1:5], EIGHT[5:], EIGHT[:1]]
-    assert [len(job) for job in batch.shared_out(eight, 1)] == [7, 1]
-    assert [len(job) for job in batch.shared_out(eight, 16)] == [1] * 8
-    assert batch.shared_out([], 2) == []
-
-
 def test_a_worker_that_is_killed_is_an_error_and_the_rest_can_be_run_again(runs, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "train", kill)
+    monkeypatch.setattr(batch, "job", kill)
     assert main(arguments(**TINY)) == 1
-    assert "terminated abruptly" in capsys.readouterr().err
+    assert "a process was killed while these ran: random-" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr(batch, "RUNS", runs)
+    assert main(arguments(**TINY)) == 0
 
 
-def kill(group, folder):
+def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
     experiment = Experiment(**TINY)
     assert batch.epochs_done(experiment, tmp_path) == 0
-    part = tmp_path / f"{experiment.name}.123.part"
+    part = part_file(experiment, tmp_path, 123)
     part.write_text("header\n" + "row\n" * 2 * experiment.repeats)
     assert batch.epochs_done(experiment, tmp_path) == 2
     obtain(experiment, tmp_path)

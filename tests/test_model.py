@@ -24,6 +24,23 @@ def test_replicas_compute_what_torch_nn_does(sizes):
         torch.testing.assert_close(mlp.hidden(shared)[-1][r], net[:-1](shared))
 
 
+def test_replicas_share_images_in_equal_runs():
+    mlp, images = MLP((6, 4, 3), replicas=6), torch.rand(2, 8, 6)
+    found = mlp(images)
+    for r in range(6):
+        torch.testing.assert_close(found[r], plain.network(mlp, r)(images[r // 3]))
+    with pytest.raises(ValueError, match="^4 sets of images: allowed are divisors of the 6 replicas$"):
+        mlp(torch.rand(4, 8, 6))
+
+
+def test_some_replicas_are_networks_of_their_own():
+    mlp, images = MLP((6, 4, 3), replicas=4), torch.rand(8, 6)
+    torch.testing.assert_close(mlp[1::2](images), mlp(images)[1::2])
+    torch.testing.assert_close(mlp[[2, 2, 0]](images), mlp(images)[[2, 2, 0]])
+    with pytest.raises(TypeError, match="^replicas 0: allowed are slices and lists$"):
+        mlp[0]
+
+
 def test_weights_are_xavier_uniform():
     mlp = MLP((300, 200, 100), seed=1)
     for w, b in zip(mlp.weights, mlp.biases):

@@ -248,30 +248,22 @@ def test_an_interrupted_experiment_is_not_taken_for_a_finished_one(tmp_path, mon
     assert len(obtain(SMALL, tmp_path)) == 18
 
 
-def test_a_damaged_result_is_named_and_kept(tmp_path):
-    obtain(SMALL, tmp_path)
-    file = tmp_path / f"{SMALL.name}.csv"
-    file.write_text(file.read_text()[:-50])
-    with pytest.raises(ValueError, match=rf"{SMALL.name}.csv is damaged \(wrong checksum\): move it"):
-        obtain(SMALL, tmp_path)
-    assert file.exists()
-
-
-def test_a_damaged_record_is_named(tmp_path):
-    obtain(SMALL, tmp_path)
-    (tmp_path / f"{SMALL.name}.json").write_text("{")
-    with pytest.raises(ValueError, match=rf"{SMALL.name}.json is damaged \(.*\): move it"):
-        obtain(SMALL, tmp_path)
-
-
-def test_a_result_of_another_experiment_is_named(tmp_path):
-    obtain(SMALL, tmp_path)
-    record = tmp_path / f"{SMALL.name}.json"
-    about = json.loads(record.read_text())
-    about["experiment"]["width"] = 5
-    record.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=f"{SMALL.name}.json is of another experiment: move it away"):
-        obtain(SMALL, tmp_path)
+@pytest.mark.parametrize(
+    "suffix, spoil, message",
+    [
+        (".csv", lambda text: text[:-50], r"\.csv is damaged \(wrong checksum\)"),
+        (".json", lambda text: "{", r"\.json is damaged \(.*\)"),
+        (".json", lambda text: text.replace('"width": 4', '"width": 5'), r"\.json is of another experiment"),
+    ],
+)
+def test_what_is_damaged_or_foreign_is_set_aside_with_a_warning(suffix, spoil, message, tmp_path):
+    whole, file = obtain(SMALL, tmp_path), tmp_path / f"{SMALL.name}{suffix}"
+    for turn in (1, 2):
+        spoiled = spoil(file.read_text())
+        file.write_text(spoiled)
+        with pytest.warns(UserWarning, match=f"{SMALL.name}{message}; set aside as .*/{SMALL.name}.aside{turn}"):
+            pd.testing.assert_frame_equal(obtain(SMALL, tmp_path), whole)
+        assert (tmp_path / f"{SMALL.name}.aside{turn}{suffix}").read_text() == spoiled
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):

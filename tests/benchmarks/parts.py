@@ -1,4 +1,4 @@
-"""Parts of the study timed by pytest-benchmark, on one thread as a study runs them; table.py puts them side by side."""
+"""Parts of the study timed by pytest-benchmark, on one thread as a study runs them; speed.py puts them side by side."""
 
 import numpy as np
 import pytest

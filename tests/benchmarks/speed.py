@@ -5,7 +5,7 @@ minutes; nothing else should run meanwhile.
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,13 +28,12 @@ from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
 from neuronsplit.policies import POLICIES
 from neuronsplit.seeds import stream
+from neuronsplit.studies import experiments, read_study
 from neuronsplit.study import CONTROL, ROOT, save
 from neuronsplit.training import train_epoch
 
 AXES = {"width": "hidden neurons", "repeats": "repeats", "policies": "policies", "images": "training images"}
 HERE, WIDTHS, RATE, BATCH = Path(__file__).parent, (10, 35, 60), 1e-3, 32
-FULL = "import sys, pathlib, neuronsplit.batch as b, neuronsplit.__main__ as m; b.RUNS = pathlib.Path(sys.argv[1]); "
-FULL += "sys.exit(m.main(['run', 'full']))"
 
 
 def seconds(action: Callable, rounds: int = 3) -> float:
@@ -65,9 +64,12 @@ def parts() -> dict[str, float]:
 def full_study() -> tuple[float, float]:
     """Seconds of the command from start to report, and the peak memory in GB of its largest process."""
     with tempfile.TemporaryDirectory() as folder:
-        taken = time.perf_counter()
-        command("-c", FULL, folder)()
-        return time.perf_counter() - taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        begun = time.perf_counter()
+        started = subprocess.Popen([sys.executable, "-m", "neuronsplit", "run", "full", "--folder", folder], cwd=ROOT)
+        _, status, usage = os.wait4(started.pid, 0)  # of it and all that it has started
+        if status:
+            raise RuntimeError("the full study failed")
+        return time.perf_counter() - begun, usage.ru_maxrss * 1024 / 1e9
 
 
 def eager_study(feed: Callable, threads: int) -> float:
@@ -91,7 +93,7 @@ def eager_study(feed: Callable, threads: int) -> float:
                 choice[policy, width] = seconds(lambda p=policy, n=net, g=rng: plain.choose(p, n, *data.validation, g))
     torch.set_num_threads(1)
     total = 0.0
-    for e in batch.experiments(batch.read_study("full")):
+    for e in experiments(read_study("full")):
         at_end = e.width + e.splits
         widths = [at_end] * e.epochs if e.policy == CONTROL else [min(e.width + n, at_end) for n in range(e.epochs)]
         of_one = np.interp(widths, WIDTHS, [epoch[w] for w in WIDTHS]).sum()
@@ -183,7 +185,7 @@ def compared(part: dict[str, float]) -> pd.DataFrame:
     for loop, feed, threads, side_by_side in (
         ("one network at a time, eager, DataLoader", eager.loader, torch.multiprocessing.cpu_count(), 1),
         ("one network at a time, eager, indexed", eager.indexed, torch.multiprocessing.cpu_count(), 1),
-        ("one a core at a time, eager, indexed", eager.indexed, 1, torch.multiprocessing.cpu_count()),
+        ("the same, one thread, divided by the cores", eager.indexed, 1, torch.multiprocessing.cpu_count()),
     ):
         other = eager_study(feed, threads) / side_by_side
         goal = "at least 8" if feed is eager.loader else ""
@@ -200,7 +202,7 @@ if __name__ == "__main__":
         (batch.RUNS / name).mkdir(parents=True, exist_ok=True)
         part = batch.RUNS / name / "table.part"
         table.to_csv(part, index=False, float_format="%.4g")
-        save(part, batch.RUNS / name / "table.csv", {"parameters": batch.read_study("full")})
+        save(part, batch.RUNS / name / "table.csv", {"parameters": read_study("full")})
     for name in tables:
         batch.publish(name, name)
     plots.keep(picture(tables["speed-growth"]), "figures/", "speed-growth")
