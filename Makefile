@@ -28,7 +28,7 @@ bench: .venv/ready  # what a study costs, next to what it could and would otherw
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --editable '.[notebooks,test]'
+	.venv/bin/pip install --quiet --editable '.[notebooks,cluster,test]'
 	touch .venv/ready
 
 .PHONY: run test lab notebooks publish pictures bench

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True)
     for name, command, about in (
         ("run", run, "run a study: every experiment as a notebook, then a report"),
-        ("status", status, "say what of a study is done, running, failed or missing"),
+        ("status", status, "say what of a study is done, running, failed, damaged or missing"),
     ):
         one = commands.add_parser(name, help=about)
         one.set_defaults(command=command)
@@ -76,7 +76,7 @@ def status(options: argparse.Namespace) -> int:
     for name, state in states.items():
         print(f"{name}: {state}")
     kinds = [state.split(":")[0].split(",")[0] for state in states.values()]
-    print(", ".join(f"{kinds.count(kind)} {kind}" for kind in ("done", "running", "failed", "missing")))
+    print(", ".join(f"{kinds.count(kind)} {kind}" for kind in ("done", "running", "failed", "damaged", "missing")))
     return 0
 
 

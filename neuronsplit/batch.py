@@ -34,6 +34,7 @@ from neuronsplit.study import (
     dataset_of,
     load,
     part_file,
+    read,
     read_table,
     save,
     together,
@@ -53,11 +54,11 @@ def plan(study: str, changes: dict) -> tuple[dict, list[Experiment], str]:
     Raises ValueError or OSError where it cannot run.
     """
     parameters = read_study(study) | changes
+    report = parameters.pop("report", "04_comparison")
+    planned = experiments(parameters)
     for name in changes:
         if any(name in block for block in [*parameters.get("each", []), parameters.get("zip", {})]):
             raise ValueError(f"parameter {name!r} is set in the study's own `each` or `zip`: change it in the file")
-    report = parameters.pop("report", "04_comparison")
-    planned = experiments(parameters)
     reports = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
     if len(planned) > 1 and report not in reports:
         raise ValueError(f"report {report!r}: allowed are {', '.join(reports)}")
@@ -70,9 +71,12 @@ def results(study: str, changes: dict) -> Path:
 
 
 def state(experiment: Experiment, folder: Path) -> str:
-    """How far an experiment is: done, failed and why, missing, or running and how many epochs of it are done."""
-    if load(experiment, folder) is not None:
-        return "done"
+    """How far an experiment is: done, damaged or failed and why, missing, or running and how far; changes nothing."""
+    try:
+        if read(experiment, folder) is not None:
+            return "done"
+    except (ValueError, FileNotFoundError) as error:
+        return f"damaged: {error}"
     parts = [part for part in folder.glob(part_file(experiment, folder, "*").name) if alive(part)]
     if parts:
         epochs = parts[0].read_text().count("\n") // experiment.repeats
@@ -82,7 +86,7 @@ def state(experiment: Experiment, folder: Path) -> str:
 
 
 def alive(part: Path) -> bool:
-    """Whether the process of this machine that writes this file still runs."""
+    """Whether the process of this machine that writes this file, NAME.MACHINE.PROCESS.part or .ipynb, still runs."""
     return psutil.pid_exists(int(part.name.split(".")[-2]))
 
 
@@ -100,9 +104,9 @@ def run(study: str, changes: dict, folder: Path, executor: Executor, at_once: in
     """
     parameters, planned, report = plan(study, changes)
     writable(folder)
-    for part in folder.glob(f"*.{platform.node()}.*.part"):
-        if not alive(part):
-            part.unlink()  # of a process that was killed
+    for left in folder.glob(f"*.{platform.node()}.[0-9]*.*"):
+        if not alive(left):
+            left.unlink(missing_ok=True)  # by a process that was killed
     for experiment in planned:
         dataset_of(experiment)  # obtained once, before several processes want it
     failures = work_through(planned, folder, executor, at_once, force)
@@ -232,7 +236,7 @@ def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
 
     Where the kernel itself fails, another one tries once more.
     """
-    part = out.with_suffix(f".{os.getpid()}.ipynb")  # renamed when whole
+    part = out.with_suffix(f".{platform.node()}.{os.getpid()}.ipynb")  # renamed when whole
     for last in (False, True):
         try:
             with empty_kernel() as kernel:
@@ -283,7 +287,7 @@ def empty_kernel() -> Iterator[Kernel]:
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
     """One table of all experiments, table.csv, with what produced it in table.json."""
-    part = folder / f"table.{os.getpid()}.part"
+    part = folder / f"table.{platform.node()}.{os.getpid()}.part"
     pd.concat(load(e, folder) for e in finished).to_csv(part, index=False, float_format="%.6g")
     seconds = {e.name: read_table(folder / f"{e.name}.csv")[1]["seconds"] for e in finished}
     save(part, folder / "table.csv", about | {"seconds": seconds})

@@ -205,16 +205,24 @@ def part_file(experiment: Experiment, folder: Path, process: int | str) -> Path:
 
 def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
     """An experiment's table from folder, or None; what is damaged or of another experiment is set aside."""
+    try:
+        return read(experiment, folder)
+    except (ValueError, FileNotFoundError) as error:
+        set_aside(Path(folder) / f"{experiment.name}.csv", error)
+        return None
+
+
+def read(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
+    """An experiment's table from folder, or None where it is not finished.
+
+    Raises ValueError or FileNotFoundError where it is damaged or of another experiment.
+    """
     file = Path(folder) / f"{experiment.name}.csv"
     if not about_file(file).exists():
         return None
-    try:
-        table, about = read_table(file)
-        if about.get("experiment") != asdict(experiment):
-            raise ValueError(f"{about_file(file)} is of another experiment")
-    except (ValueError, FileNotFoundError) as error:
-        set_aside(file, error)
-        return None
+    table, about = read_table(file)
+    if about.get("experiment") != asdict(experiment):
+        raise ValueError(f"{about_file(file)} is of another experiment")
     return table
 
 

@@ -202,6 +202,8 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
     broken = nbformat.v4.new_notebook()
     broken.cells = [nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("error", ename="E", evalue="broken")])]
     nbformat.write(broken, folder / f"{planned[3].name}.ipynb")
+    obtain(planned[4], folder)
+    (folder / f"{planned[4].name}.csv").write_text("damaged")
     before = sorted(folder.iterdir())
     for command in (["status", *arguments(**TINY)[1:]], [*arguments(**TINY), "--dry-run"]):
         assert main(command) == 0
@@ -210,7 +212,8 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
         assert lines[1] == f"{planned[1].name}: running, epoch 1 of 3"
         assert lines[2] == f"{planned[2].name}: missing"
         assert lines[3] == f"{planned[3].name}: failed: E: broken"
-        assert lines[-1] == "1 done, 1 running, 1 failed, 5 missing"
+        assert lines[4].startswith(f"{planned[4].name}: damaged: ") and "(wrong checksum)" in lines[4]
+        assert lines[-1] == "1 done, 1 running, 1 failed, 1 damaged, 4 missing"
     assert sorted(folder.iterdir()) == before
 
 

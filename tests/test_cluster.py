@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from test_survival import SWEEP, start, tables
+from test_survival import start, tables
 
 from neuronsplit.study import ROOT
 
@@ -42,13 +42,6 @@ def dask(processes, *words, **environment):
     command = [sys.executable, "-m", "dask", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes.append(subprocess.Popen(command, cwd="/", env=os.environ | environment, **quiet))  # not this checkout
-
-
-@pytest.fixture
-def sweep(tmp_path):
-    file = tmp_path / "sweep.yaml"
-    file.write_text(SWEEP)
-    return file
 
 
 @pytest.mark.long
