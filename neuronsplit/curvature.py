@@ -1,6 +1,6 @@
 """The splitting matrix of a neuron: how the loss curves along a split into two that part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -8,20 +8,18 @@ from torch import Tensor
 from neuronsplit.model import MLP
 
 
-def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Smallest eigenvalue (R, K) of neurons' splitting matrices, and its eigenvector (R, K, n_in + 1).
+def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest eigenvalue (R, K) of the splitting matrices of neurons (R, K), and its eigenvector (R, K, n_in + 1).
 
     The splitting matrix of a neuron (w, b) of one hidden layer is S = E[∂L/∂a · σ''(z) x xᵀ], x the image and a 1:
     twins at (w, b) ± εu with half the outgoing weights each change the loss by ½ ε² uᵀS u (Wu, Wang & Liu 2019, arXiv
     1910.02366, theorem 2.3). As there, σ'' of ReLU is that of softplus with β = 3. Found by Lanczos' method,
-    without forming S. neurons (R, K): all H unless told otherwise.
+    without forming S.
     """
     if len(mlp.weights) > 2:
         raise ValueError(f"sizes {mlp.sizes}: allowed is one hidden layer")
-    w, b, fan_out = mlp.weights[-2], mlp.biases[-2], mlp.weights[-1]
-    if neurons is not None:
-        w, b = w.take_along_dim(neurons[..., None], 1), b.take_along_dim(neurons[..., None], 1)  # (R, K, ·)
-        fan_out = fan_out.take_along_dim(neurons[:, None], 2)  # (R, C, K)
+    w, b = (p.take_along_dim(neurons[..., None], 1) for p in (mlp.weights[-2], mlp.biases[-2]))  # (R, K, ·)
+    fan_out = mlp.weights[-1].take_along_dim(neurons[:, None], 2)  # (R, C, K)
     back = mlp(images).softmax(2)  # (R, N, C)
     back[:, torch.arange(len(labels)), labels] -= 1
     x = torch.cat([images, images.new_ones(len(images), 1)], dim=1)  # (N, n_in + 1)
@@ -32,6 +30,44 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor | N
     start = torch.linspace(1, 2, x.shape[1]).to(x)[:, None].expand(-1, weight.shape[1])  # along no axis of symmetry
     values, vectors = _smallest_eigenpair(lambda q: x.mT @ (weight * (x @ q)), start)
     return values.unflatten(0, w.shape[:2]), vectors.mT.unflatten(0, w.shape[:2])
+
+
+def smallest_eigenvalue(mlp: MLP, seen: Iterable, directions: int = 12, inputs: int = 32) -> Tensor:
+    """Smallest eigenvalue (R, H) of every neuron's splitting matrix on the images of `policies.look`, nearly.
+
+    Found in the space of the bias and the images' leading principal directions (Rayleigh-Ritz; Golub & Van Loan 2013,
+    section 8.1): there all matrices are one product, of the weight of every image for every neuron with the products
+    of every image's coordinates. z, for σ'' alone, is taken from so many directions too, `inputs`. So it is not below
+    the least of the matrix itself but for that, and costs a hundredth of it.
+    """
+    if len(mlp.weights) > 2:
+        raise ValueError(f"sizes {mlp.sizes}: allowed is one hidden layer")
+    seen, (fan_in, fan_out), bias = list(seen), mlp.weights, mlp.biases[0]
+    axes = _principal(seen[0].images, inputs)  # (n_in, ≤ inputs)
+    along = (fan_in @ axes).flatten(0, 1)  # (R H, ·)
+    first, second = torch.triu_indices(*[min(directions, axes.shape[1]) + 1] * 2, device=axes.device)
+    total = 0
+    for images, labels, _, logits in seen:
+        places = images @ axes  # (n, ·)
+        firing = torch.addmm(bias.flatten()[:, None], along, places.mT).mul_(3).sigmoid_()  # (R H, n)
+        back = logits.mT.softmax(1)  # (R, C, n)
+        back.scatter_add_(1, labels.expand(len(back), -1)[:, None], -torch.ones_like(back))
+        weight = torch.bmm(fan_out.mT, back).flatten(0, 1).mul_(firing.addcmul_(firing, firing, value=-1))  # (R H, n)
+        places = torch.cat([torch.ones_like(places[:, :1]), places], dim=1)
+        total = total + weight @ (places[:, first] * places[:, second])  # (R H, pairs)
+    matrices = total.new_zeros(len(total), *[first.max() + 1] * 2)
+    matrices[:, second, first] = total * (3 / sum(len(block.labels) for block in seen))  # eigvalsh reads the lower half
+    values = torch.linalg.eigvalsh(matrices.double().nan_to_num(0, 0, 0))  # NaN: of a network that diverged
+    return values[:, 0].unflatten(0, bias.shape[:2])
+
+
+def _principal(images: Tensor, n: int, rounds: int = 3) -> Tensor:
+    """The n leading principal directions (n_in, n) of images about 0, the first one first, by subspace iteration."""
+    axes = images[:: max(1, len(images) // n)][:n].mT
+    for _ in range(rounds):
+        axes, _ = torch.linalg.qr(images.mT @ (images @ axes))
+    _, turn = torch.linalg.eigh((images @ axes).mT @ (images @ axes))
+    return axes @ turn.flip(1)
 
 
 def _smallest_eigenpair(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 24) -> tuple[Tensor, Tensor]:

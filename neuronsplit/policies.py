@@ -8,7 +8,7 @@ a neuron that never fires is scored like any other.
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from neuronsplit.curvature import steepest_split
+from neuronsplit.curvature import smallest_eigenvalue
 from neuronsplit.data import Split
 from neuronsplit.model import MLP, wide
 
+FEW = 4000  # images of which a gradient by every weight is taken: a product as large as a pass through the network
 BLOCK = 1000  # images looked at together, or as few as keep (R, H, n) numbers below LARGEST
 LARGEST = 2**24
 TIE = 1e-6  # scores this near are a tie: float32 losses of neurons that never fire differ by less
@@ -91,8 +92,8 @@ def no_score(mlp: MLP, seen: list[Seen]) -> Tensor:
 def importance(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Σ |w ∂L/∂w| (R, H) over a neuron's incoming weights, bias and outgoing weights.
 
-    To first order, how much the loss would change without each of them (Lee, Ajanthan & Torr 2019, SNIP, arXiv
-    1810.02340).
+    To first order, how much the loss on some FEW images would change without each of them (Lee, Ajanthan & Torr 2019,
+    SNIP, arXiv 1810.02340).
     """
     parts = torch.cat([mlp.weights[-2], mlp.biases[-2], mlp.weights[-1].mT], dim=2)  # (R, H, ·)
 
@@ -101,7 +102,13 @@ def importance(mlp: MLP, seen: list[Seen]) -> Tensor:
         by_fan_in = torch.matmul(wide(d_in, inputs), inputs).view_as(mlp.weights[-2])
         return torch.cat([by_fan_in, d_in.sum(2, keepdim=True), torch.bmm(d_out, hidden).mT], dim=2)
 
-    return (parts * _mean(seen, gradient)).abs().sum(2)
+    return (parts * _mean(_few(seen), gradient)).abs().sum(2)
+
+
+def _few(seen: list[Seen]) -> list[Seen]:
+    """Blocks that have the first FEW images between them."""
+    before = accumulate((len(block.labels) for block in seen), initial=0)
+    return [block for block, first in zip(seen, before) if first < FEW]
 
 
 def outgoing_gradient(mlp: MLP, seen: list[Seen]) -> Tensor:
@@ -122,12 +129,6 @@ def activation_variance(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Variance (R, H) of each neuron's activation over the images."""
     mean = _mean(seen, lambda block: block.hidden[-1].mean(1))
     return _mean(seen, lambda block: (block.hidden[-1] - mean[:, None]).square().mean(1))
-
-
-def splitting_eigenvalue(mlp: MLP, seen: list[Seen]) -> Tensor:
-    """Smallest eigenvalue (R, H) of each neuron's splitting matrix: the lower, the more a split can lower the loss."""
-    images, labels = (torch.cat(parts) for parts in zip(*((block.images, block.labels) for block in seen)))
-    return steepest_split(mlp, images, labels)[0]
 
 
 def highest(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
@@ -176,7 +177,7 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
     "importance-probs": Policy(importance, lottery(10)),
     "max-gradient": Policy(outgoing_gradient, highest),
     "max-variance": Policy(activation_variance, highest),
-    "min-eigenvalue": Policy(splitting_eigenvalue, lowest),
+    "min-eigenvalue": Policy(smallest_eigenvalue, lowest),
 }
 
 

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuronsplit.curvature import steepest_split
+from neuronsplit.curvature import _principal, smallest_eigenvalue, steepest_split
 from neuronsplit.data import Split, load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
 from neuronsplit.policies import (
+    FEW,
     POLICIES,
     TIE,
     activation_variance,
@@ -25,10 +26,9 @@ from neuronsplit.policies import (
     lowest,
     nearest_half,
     outgoing_gradient,
-    splitting_eigenvalue,
 )
 from neuronsplit.seeds import stream
-from neuronsplit.training import train_step
+from neuronsplit.training import train_epoch, train_step
 
 
 @given(
@@ -43,7 +43,7 @@ def test_scores_equal_the_plain_way_one_neuron_at_a_time(replicas, width, n, see
             p.add_(torch.randn(p.shape, generator=g))
     images = torch.randn(n, 5, generator=g, dtype=torch.float64)
     labels = torch.randint(classes, (n,), generator=g)
-    beyond = [importance, outgoing_gradient, activation_variance, splitting_eigenvalue]
+    beyond = [importance, outgoing_gradient, activation_variance, smallest_eigenvalue]
     with torch.no_grad():
         seen = list(look(mlp, Split(images, labels)))
         losses, rates, *others = (score(mlp, seen) for score in (loss_after_removal, fire_rate, *beyond))
@@ -201,11 +201,36 @@ def test_the_smallest_eigenvalue_is_found_at_the_size_of_fashion_mnist():
     for batch in torch.arange(1500).split(50):
         train_step(mlp, images[batch][None], labels[batch][None], optimizer)
     with torch.no_grad():
-        values, _ = steepest_split(mlp, images, labels)
+        values, _ = steepest_split(mlp, images, labels, torch.arange(5)[None])
     net = plain.network(mlp, 0)
     for j in range(5):
         spectrum = torch.linalg.eigvalsh(plain.splitting_matrix(net, j, images, labels).double())
         assert values[0, j].item() == pytest.approx(spectrum[0].item(), abs=0.01 * spectrum.abs().max().item())
+
+
+def test_the_eigenvalue_within_few_directions_chooses_nearly_as_well_as_the_whole_matrix():
+    """On the 64 pixels of the digits, after some training; the directions are those of the singular vectors."""
+    digits = load_dataset("digits")
+    mlp, orders = MLP((64, 20, 10), 5), [stream(seed, "order") for seed in range(5)]
+    optimizer = start("sgd", mlp, 0.05)
+    for _ in range(5):
+        train_epoch(mlp, digits.train, orders, optimizer, 32)
+        with torch.no_grad():
+            every = torch.arange(20).expand(5, 20)
+            exact, _ = steepest_split(mlp, *digits.validation, every)
+            near = smallest_eigenvalue(mlp, look(mlp, digits.validation))
+        chosen = exact.gather(1, near.argmin(1, keepdim=True))
+        assert (chosen / exact.amin(1, keepdim=True)).mean() > 0.9  # both are below 0
+    _, _, directions = torch.linalg.svd(digits.validation.images)
+    assert (directions[:5] @ _principal(digits.validation.images, 32)[:, :5]).diagonal().abs().min() > 0.99
+
+
+def test_importance_looks_at_the_first_images_only():
+    mlp, g = MLP((4, 5, 2)), torch.Generator().manual_seed(0)
+    images, labels = torch.randn(FEW + 900, 4, generator=g), torch.randint(2, (FEW + 900,), generator=g)
+    with torch.no_grad():
+        few, all_of_them = (importance(mlp, list(look(mlp, Split(images[:n], labels[:n])))) for n in (FEW, FEW + 900))
+    torch.testing.assert_close(few, all_of_them)
 
 
 def test_the_policies_are_the_seven_of_2021_and_those_beyond():
