@@ -72,9 +72,9 @@ def status(options: argparse.Namespace) -> int:
     """Print a line an experiment, then how many there are of each state."""
     changes, folder = changes_and_folder(options)
     _, planned, _ = batch.plan(options.study, changes)
-    states = {experiment.name: batch.state(experiment, folder) for experiment in planned}
-    for name, state in states.items():
-        print(f"{name}: {state}")
+    states = batch.states(planned, folder)
+    for experiment, state in states.items():
+        print(f"{experiment.name}: {state}")
     kinds = [state.split(":")[0].split(",")[0] for state in states.values()]
     print(", ".join(f"{kinds.count(kind)} {kind}" for kind in ("done", "running", "failed", "damaged", "missing")))
     return 0

@@ -4,10 +4,10 @@ import os
 import platform
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from multiprocessing import get_context, parent_process
@@ -16,6 +16,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from subprocess import DEVNULL
 from threading import Thread
+from typing import NamedTuple
 
 import pandas as pd
 import psutil
@@ -28,16 +29,17 @@ from tqdm import tqdm
 from neuronsplit.index import outputs, write_index
 from neuronsplit.studies import MOST, experiments, read_study
 from neuronsplit.study import (
+    PIECES,
     ROOT,
     Experiment,
     about_file,
     dataset_of,
+    join,
     load,
-    part_file,
+    pieces,
     read,
     read_table,
     save,
-    together,
     train,
     version,
 )  # fmt: skip
@@ -45,7 +47,6 @@ from neuronsplit.study import (
 NOTEBOOKS = ROOT / "notebooks"
 RUNS = ROOT / "runs"
 PUBLISHED = ROOT / "figures" / "data"
-TOGETHER = 4  # experiments at most that train as one: more leave the cache, and are slower
 
 
 def plan(study: str, changes: dict) -> tuple[dict, list[Experiment], str]:
@@ -70,19 +71,58 @@ def results(study: str, changes: dict) -> Path:
     return RUNS / "-".join([Path(study).stem, *(f"{name}={value}" for name, value in changes.items())])
 
 
+def states(planned: list[Experiment], folder: Path) -> dict[Experiment, str]:
+    """How far each experiment is: done, damaged or failed and why, missing, or running and how far; changes nothing."""
+    its_pieces, parts = cut(planned), written(folder)
+    epochs = epochs_done(its_pieces, folder)
+    running = {e for e in planned for piece in [e, *its_pieces[e]] if any(map(alive, parts.get(piece.name, [])))}
+    return {e: f"running, epoch {epochs[e]} of {e.epochs}" if e in running else state(e, folder) for e in planned}
+
+
 def state(experiment: Experiment, folder: Path) -> str:
-    """How far an experiment is: done, damaged or failed and why, missing, or running and how far; changes nothing."""
+    """How far an experiment is that does not run."""
     try:
         if read(experiment, folder) is not None:
             return "done"
     except (ValueError, FileNotFoundError) as error:
         return f"damaged: {error}"
-    parts = [part for part in folder.glob(part_file(experiment, folder, "*").name) if alive(part)]
-    if parts:
-        epochs = parts[0].read_text().count("\n") // experiment.repeats
-        return f"running, epoch {epochs} of {experiment.epochs}"
     failure = reason(folder / f"{experiment.name}.ipynb")
     return f"failed: {failure}" if failure else "missing"
+
+
+def cut(planned: list[Experiment]) -> dict[Experiment, list[Experiment]]:
+    """The pieces of each experiment."""
+    together = pieces(planned)
+    return {e: [group[e] for group in together if e in group] for e in planned}
+
+
+def written(folder: Path) -> dict[str, list[Path]]:
+    """The files that processes write to as they train, by the name of the experiment or piece."""
+    found: dict[str, list[Path]] = {}
+    for part in folder.rglob("*.part"):
+        found.setdefault(part.name.split(".")[0], []).append(part)
+    return found
+
+
+def epochs_done(its_pieces: dict[Experiment, list[Experiment]], folder: Path) -> dict[Experiment, int]:
+    """How many epochs of each experiment, of such pieces, are done, read off the tables that are written meanwhile."""
+    parts = written(folder)
+
+    def rows(piece: Experiment) -> int:
+        if about_file(folder / PIECES / f"{piece.name}.csv").exists():
+            return piece.epochs * piece.repeats
+        return max((lines(part) - 1 for part in parts.get(piece.name, [])), default=0)
+
+    done = {e: about_file(folder / f"{e.name}.csv").exists() for e in its_pieces}
+    return {e: e.epochs if done[e] else sum(map(rows, cuts)) // e.repeats for e, cuts in its_pieces.items()}
+
+
+def lines(file: Path) -> int:
+    """Lines of a file that may be renamed meanwhile."""
+    try:
+        return file.read_text().count("\n")
+    except FileNotFoundError:
+        return 0
 
 
 def alive(part: Path) -> bool:
@@ -104,7 +144,7 @@ def run(study: str, changes: dict, folder: Path, executor: Executor, at_once: in
     """
     parameters, planned, report = plan(study, changes)
     writable(folder)
-    for left in folder.glob(f"*.{platform.node()}.[0-9]*.*"):
+    for left in folder.rglob(f"*.{platform.node()}.[0-9]*.*"):
         if not alive(left):
             left.unlink(missing_ok=True)  # by a process that was killed
     for experiment in planned:
@@ -118,7 +158,7 @@ def run(study: str, changes: dict, folder: Path, executor: Executor, at_once: in
             failures += filter(None, [papermill(NOTEBOOKS / notebook.name, notebook, where)])
         html, _ = HTMLExporter(exclude_input=True).from_filename(str(notebook))
         (folder / "report.html").write_text(html)
-    write_index(Path(study).stem, {e: state(e, folder) for e in planned}, folder)
+    write_index(Path(study).stem, states(planned, folder), folder)
     if failures:
         raise RuntimeError("\n".join(failures))
 
@@ -175,60 +215,84 @@ def end_with_parent() -> None:
 
 
 def work_through(planned: list[Experiment], folder: Path, executor: Executor, at_once: int, force: bool) -> list[str]:
-    """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed.
-
-    What trains as one is decided by the plan alone, so that a result does not depend on what was there before.
-    """
-    missing = [e for e in planned if force or load(e, folder) is None]
-    parts = [group[i : i + TOGETHER] for group in together(planned) for i in range(0, len(group), TOGETHER)]
-    waiting = deque(part for part in sorted(parts, key=len, reverse=True) if set(part) & set(missing))
-    running: dict[Future, list[Experiment]] = {}
+    """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed."""
+    missing = {e: its_pieces for e, its_pieces in cut(planned).items() if force or load(e, folder) is None}
+    untrained = {p for its_pieces in missing.values() for p in its_pieces if force or load(p, folder / PIECES) is None}
+    groups = [group for group in pieces(planned) if untrained & set(group.values())]
+    groups.sort(key=lambda group: -sum(piece.repeats for piece in group.values()))
+    jobs = deque(Job(list(group), learn, (list(group.values()), folder / PIECES)) for group in groups)
+    awaited = {e: sum(e in group for group in groups) for e in missing}
     failures = []
+
+    def finish_those_that_can():
+        for e in [e for e, n in awaited.items() if n == 0]:
+            jobs.appendleft(Job([e], finish, (e, missing[e], folder, NOTEBOOKS / "03_experiment.ipynb")))
+            del awaited[e]
+
     with tqdm(total=sum(e.epochs for e in missing), unit=" epochs", disable=not missing) as bar:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                wanted = [e for e in waiting[0] if e in missing]
-                arguments = (waiting.popleft(), wanted, folder, NOTEBOOKS / "03_experiment.ipynb")
-                running[executor.submit(job, *arguments)] = wanted
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in done:
-                if isinstance(future.exception(), BrokenProcessPool):
-                    names = ", ".join(e.name for part in running.values() for e in part)
-                    raise RuntimeError(f"a process was killed while these ran: {names}; run again") from None
-                trouble, failed = future.result()
-                failures += filter(None, failed.values())
-                if trouble:
-                    bar.write(f"each trained by itself, for together they could not: {trouble}")
-                for e in running.pop(future):
-                    bar.write(f"{e.name}: {'failed' if failed[e.name] else 'done'}")
-            bar.n = sum(epochs_done(experiment, folder) for experiment in missing)
+
+        def show_progress():
+            bar.n = sum(epochs_done(missing, folder).values())
             bar.refresh()
+
+        finish_those_that_can()
+        for job, trouble in as_they_end(jobs, executor, at_once, show_progress):
+            if job.function is finish:
+                failures += filter(None, [trouble])
+                bar.write(f"{job.concerned[0].name}: {'failed' if trouble else 'done'}")
+                continue
+            if trouble:
+                bar.write(f"each trained by itself, for together they could not: {trouble}")
+            for e in job.concerned:
+                if e in awaited:
+                    awaited[e] -= 1
+            finish_those_that_can()
     return failures
 
 
-def job(part: list[Experiment], wanted: list[Experiment], folder: Path, notebook: Path) -> tuple[str, dict]:
-    """Train experiments as one, save those that are wanted and execute their notebooks, on one thread.
+class Job(NamedTuple):
+    """Some work for an executor, and the experiments that it is for."""
 
-    Returns why they could not be trained, or "", and what went wrong with each one's notebook, or None, by name: where
-    training fails, each notebook tries by itself, and shows how it fails.
-    """
+    concerned: list[Experiment]
+    function: Callable[..., str | None]
+    arguments: tuple
+
+
+def as_they_end(
+    jobs: deque[Job], executor: Executor, at_once: int, meanwhile: Callable[[], None]
+) -> Iterator[tuple[Job, str | None]]:
+    """Run jobs, so many at once; yields each that has ended, with what it returned. Jobs may be added meanwhile."""
+    running: dict[Future, Job] = {}
+    while jobs or running:
+        while jobs and len(running) < at_once:
+            job = jobs.popleft()
+            running[executor.submit(job.function, *job.arguments)] = job
+        done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in done:
+            if isinstance(future.exception(), BrokenProcessPool):
+                names = sorted({e.name for job in running.values() for e in job.concerned})
+                raise RuntimeError(f"a process was killed while these ran: {', '.join(names)}; run again") from None
+            yield running.pop(future), future.result()
+        meanwhile()
+
+
+def learn(group: list[Experiment], folder: Path) -> str | None:
+    """Train pieces of experiments as one, on one thread; returns why they could not be, or None."""
     torch.set_num_threads(1)
-    trouble = ""
     try:
-        train(part, folder, wanted)
+        train(group, folder)
     except Exception as error:
-        trouble = f"{type(error).__name__}: {error}"
-    arguments = {e.name: asdict(e) | {"folder": str(folder)} for e in wanted}
-    return trouble, {name: papermill(notebook, folder / f"{name}.ipynb", values) for name, values in arguments.items()}
+        return f"{type(error).__name__}: {error}"
 
 
-def epochs_done(experiment: Experiment, folder: Path) -> int:
-    """How far an experiment is, read off the table that it writes as it trains."""
-    if about_file(folder / f"{experiment.name}.csv").exists():
-        return experiment.epochs
-    parts = folder.glob(part_file(experiment, folder, "*").name)
-    newest = max(parts, key=lambda part: part.stat().st_mtime, default=None)
-    return 0 if newest is None else newest.read_text().count("\n") // experiment.repeats
+def finish(experiment: Experiment, its_pieces: list[Experiment], folder: Path, notebook: Path) -> str | None:
+    """Join an experiment's pieces and execute its notebook; returns what went wrong with that, or None.
+
+    Where a piece could not be trained the notebook trains the experiment by itself, and shows how it fails.
+    """
+    with suppress(OSError, ValueError):
+        join(experiment, its_pieces, folder)
+    return papermill(notebook, folder / f"{experiment.name}.ipynb", asdict(experiment) | {"folder": str(folder)})
 
 
 def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:

@@ -26,6 +26,8 @@ from neuronsplit.optimizers import OPTIMIZERS
 from neuronsplit.policies import POLICIES
 from neuronsplit.training import BY_LOSS, SCHEDULES, grow
 
+FITTING, FEW = 40, 8  # networks that train as one at most, groups of experiments that are few: see pieces
+PIECES = "pieces"  # a folder beside the tables of whole experiments
 LARGEST = 100_000  # of every count that an experiment has
 ROOT = Path(__file__).parents[1]
 RESULTS = 5  # raised when a change to the package changes what an experiment computes
@@ -179,8 +181,8 @@ def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
     return table
 
 
-def train(group: list[Experiment], folder: Path, wanted: list[Experiment] | None = None) -> None:
-    """Train a group of `together` and save its tables in folder, or those that are wanted.
+def train(group: list[Experiment], folder: Path) -> None:
+    """Train a group of `together` and save its tables in folder.
 
     They are written under another name as they train and renamed when whole, so that what has the right name is whole.
     """
@@ -192,10 +194,32 @@ def train(group: list[Experiment], folder: Path, wanted: list[Experiment] | None
             rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
     seconds = round((time.perf_counter() - start) / len(group), 1)  # of the time that they took together
     for experiment, part in zip(group, parts):
-        if wanted is None or experiment in wanted:
-            save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
-        else:
-            part.unlink()
+        save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
+
+
+def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
+    """What trains as one of some experiments: each of several, with the piece of it that is some of its repeats.
+
+    A piece has at most FITTING networks, for more leave the cache and are slower. Where there are few groups of
+    `together`, each is cut in two at least, so that there is work for two processes. It depends on what is planned
+    alone, not on what is finished or on the machine, and so do the results, in their rounding.
+    """
+    groups, found = together(planned), []
+    for group in groups:
+        cuts = max(-(-len(group) * group[0].repeats // FITTING), 2 if len(groups) < FEW else 1)
+        for seeds in np.array_split(group[0].seeds, min(cuts, group[0].repeats)):
+            found.append({e: replace(e, seed=int(seeds[0]), repeats=len(seeds)) for e in group})
+    return found
+
+
+def join(experiment: Experiment, its_pieces: list[Experiment], folder: Path) -> None:
+    """Save an experiment's table, put together from those of its pieces in folder/pieces."""
+    read = [read_table(Path(folder) / PIECES / f"{piece.name}.csv") for piece in its_pieces]
+    part = part_file(experiment, folder, os.getpid())
+    table = pd.concat([table for table, _ in read]).sort_values("epoch", kind="stable")
+    table.to_csv(part, index=False, float_format="%.6g")
+    seconds = round(sum(about["seconds"] for _, about in read), 1)
+    save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
 
 
 def part_file(experiment: Experiment, folder: Path, process: int | str) -> Path:

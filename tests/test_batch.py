@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from neuronsplit import batch, studies
+from neuronsplit import batch, studies, study
 from neuronsplit.__main__ import main
 from neuronsplit.study import Experiment, about_file, obtain, part_file, read_table, run_experiment
 
@@ -148,32 +148,52 @@ def test_zip_goes_side_by_side():
     ]  # fmt: skip
 
 
-def test_what_trains_at_once_is_decided_by_the_plan_alone(tmp_path):
+class Here(Executor):
+    """Runs what it is given at once, in this process."""
+
+    def submit(self, function, *arguments):
+        (future := Future()).set_result(function(*arguments))
+        return future
+
+
+def test_what_trains_at_once_is_decided_by_the_plan_alone(tmp_path, monkeypatch):
     """Not by what is finished: else a result would depend, in its rounding, on what was there before."""
     planned = studies.experiments(studies.read_study("quick") | TINY)
     obtain(planned[2], tmp_path)
-    trained = []
+    trained, finished = [], []
+    monkeypatch.setattr(batch, "learn", lambda group, folder: trained.append(group))
+    monkeypatch.setattr(batch, "finish", lambda experiment, *_: finished.append(experiment))
+    assert batch.work_through(planned, tmp_path, Here(), 2, force=False) == []
+    met = [([e.policy for e in group], {(e.seed, e.repeats) for e in group}) for group in trained]
+    assert met == [(EIGHT[1:], {(0, 1)}), (EIGHT[1:], {(1, 1)}), (EIGHT[:1], {(0, 1)}), (EIGHT[:1], {(1, 1)})]
+    assert sorted(finished, key=planned.index) == [e for e in planned if e != planned[2]]
 
-    class Now(Executor):
-        def submit(self, function, part, wanted, *arguments):
-            trained.append((part, wanted))
-            (future := Future()).set_result(("", {e.name: None for e in wanted}))
-            return future
 
-    assert batch.work_through(planned, tmp_path, Now(), 2, force=False) == []
-    assert [[e.policy for e in part] for part, _ in trained] == [EIGHT[1:5], EIGHT[5:], EIGHT[:1]]
-    assert planned[2] not in trained[0][1] and len(trained[0][1]) == 3
+def test_an_experiment_joined_from_pieces_is_the_one_trained_whole(tmp_path):
+    planned = [Experiment("random", **TINY | {"repeats": 5, "width": 10}), Experiment("no-split", **TINY)]
+    groups = study.pieces(planned)
+    assert [[(p.policy, p.seed, p.repeats) for p in group.values()] for group in groups] == [
+        [("random", 0, 3)], [("random", 3, 2)], [("no-split", 0, 1)], [("no-split", 1, 1)],
+    ]  # fmt: skip
+    for group in groups:
+        study.train(list(group.values()), tmp_path / study.PIECES)
+    for whole, its_pieces in batch.cut(planned).items():
+        study.join(whole, its_pieces, tmp_path)
+        pd.testing.assert_frame_equal(
+            obtain(whole, tmp_path), obtain(whole, tmp_path / "whole"), rtol=1e-4, check_exact=False
+        )
+
+
+def test_a_large_group_is_cut_so_that_its_networks_fit():
+    many = [Experiment(policy, **TINY | {"repeats": 10}) for policy in EIGHT[1:]]
+    assert [[p.repeats for p in group.values()] for group in study.pieces(many)] == [[5] * 7, [5] * 7]
+    several = [Experiment(seed=100 * n, **TINY) for n in range(8)]
+    assert [list(group.values()) for group in study.pieces(several)] == [[e] for e in several]
 
 
 def test_that_experiments_could_not_train_together_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(batch, "train", lambda *_: 1 / 0)
     monkeypatch.setattr(batch, "papermill", lambda *_: None)
-
-    class Here(Executor):
-        def submit(self, function, *arguments):
-            (future := Future()).set_result(function(*arguments))
-            return future
-
     batch.work_through([Experiment(**TINY)], tmp_path, Here(), 1, force=False)
     assert "each trained by itself, for together they could not: ZeroDivisionError" in capsys.readouterr().out
 
@@ -195,7 +215,9 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
     planned = studies.experiments(studies.read_study("quick") | TINY)
     folder = batch.results("quick", TINY)
     obtain(planned[0], folder)
-    part_file(planned[1], folder, os.getpid()).write_text("header\n" + "row\n" * 2)
+    (folder / study.PIECES).mkdir()
+    for piece in batch.cut(planned)[planned[1]]:
+        part_file(piece, folder / study.PIECES, os.getpid()).write_text("header\nrow\n")
     gone = subprocess.Popen(["true"])
     gone.wait()
     part_file(planned[2], folder, gone.pid).write_text("header\n")
@@ -351,9 +373,9 @@ def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatc
 
 
 def test_a_worker_that_is_killed_is_an_error_and_the_rest_can_be_run_again(runs, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "job", kill)
+    monkeypatch.setattr(batch, "learn", kill)
     assert main(arguments(**TINY)) == 1
-    assert "a process was killed while these ran: random-" in capsys.readouterr().err
+    assert "a process was killed while these ran: half-fire-" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(batch, "RUNS", runs)
     assert main(arguments(**TINY)) == 0
@@ -365,12 +387,16 @@ def kill(*arguments):
 
 def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
     experiment = Experiment(**TINY)
-    assert batch.epochs_done(experiment, tmp_path) == 0
-    part = part_file(experiment, tmp_path, 123)
-    part.write_text("header\n" + "row\n" * 2 * experiment.repeats)
-    assert batch.epochs_done(experiment, tmp_path) == 2
-    obtain(experiment, tmp_path)
-    assert batch.epochs_done(experiment, tmp_path) == experiment.epochs
+    (first, second), folder = batch.cut([experiment])[experiment], tmp_path / study.PIECES
+    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 0}
+    folder.mkdir()
+    for piece in (first, second):
+        part_file(piece, folder, 123).write_text("header\n" + "row\n" * 2)
+    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}
+    obtain(first, folder)
+    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}  # 3 and 2
+    study.train([second], folder)
+    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: experiment.epochs}
 
 
 def test_help_explains_the_commands():

@@ -50,7 +50,7 @@ def test_a_cluster_gives_the_same_bytes_also_where_a_worker_is_killed(sweep, tmp
     assert start(sweep, here).wait() == 0
     address, processes = cluster(2)
     run = start(sweep, there, "--scheduler", address)
-    while not list(there.glob("*.part")):
+    while not list(there.rglob("*.part")):
         time.sleep(0.1)
         assert run.poll() is None, run.stdout.read()
     processes[1].send_signal(signal.SIGKILL)

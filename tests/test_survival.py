@@ -28,7 +28,7 @@ def tables(folder):
 
 def left_behind(folder):
     """Files under a name that is not final, or set aside."""
-    return [file for file in folder.iterdir() if platform.node() in file.name or "aside" in file.name]
+    return [file for file in folder.rglob("*") if platform.node() in file.name or "aside" in file.name]
 
 
 def all_gone(processes, within=30):

@@ -33,7 +33,8 @@ from neuronsplit.study import CONTROL, ROOT, save
 from neuronsplit.training import train_epoch
 
 AXES = {"width": "hidden neurons", "repeats": "repeats", "policies": "policies", "images": "training images"}
-HERE, WIDTHS, RATE, BATCH = Path(__file__).parent, (10, 35, 60), 1e-3, 32
+HERE, RATE, BATCH = Path(__file__).parent, 1e-3, 32
+WIDTHS, EAGER_WIDTHS = (10, 35, 60), (10, 20, 35, 50, 60)  # at which parts, and the eager loop, are timed
 
 
 def seconds(action: Callable, rounds: int = 3) -> float:
@@ -73,11 +74,11 @@ def full_study() -> tuple[float, float]:
 
 
 def eager_study(feed: Callable, threads: int) -> float:
-    """Seconds that the full study would take one network at a time: epochs and choices timed at WIDTHS, added up."""
+    """Seconds that the full study would take one network at a time: epochs and choices timed at EAGER_WIDTHS, added up."""
     torch.set_num_threads(threads)
     data = load_dataset("fashion-mnist")
     epoch, choice = {}, {}  # seconds by width; by policy and width
-    for width in WIDTHS:
+    for width in EAGER_WIDTHS:
         net = eager.network(784, width, 10)
         optimizer, batches = torch.optim.SGD(net.parameters(), RATE), feed(*data.train, BATCH)
 
@@ -86,7 +87,7 @@ def eager_study(feed: Callable, threads: int) -> float:
             for split in (data.validation, data.test):
                 eager.evaluate(net, *split)
 
-        epoch[width] = seconds(one_epoch)
+        epoch[width] = seconds(one_epoch, 9)
         for policy in POLICIES:
             if not policy.startswith("min-eig"):
                 rng = np.random.default_rng(0)
@@ -96,9 +97,9 @@ def eager_study(feed: Callable, threads: int) -> float:
     for e in experiments(read_study("full")):
         at_end = e.width + e.splits
         widths = [at_end] * e.epochs if e.policy == CONTROL else [min(e.width + n, at_end) for n in range(e.epochs)]
-        of_one = np.interp(widths, WIDTHS, [epoch[w] for w in WIDTHS]).sum()
+        of_one = np.interp(widths, EAGER_WIDTHS, [epoch[w] for w in EAGER_WIDTHS]).sum()
         if e.policy != CONTROL:
-            of_one += np.interp(widths[: e.splits], WIDTHS, [choice[e.policy, w] for w in WIDTHS]).sum()
+            of_one += np.interp(widths[: e.splits], EAGER_WIDTHS, [choice[e.policy, w] for w in EAGER_WIDTHS]).sum()
         total += e.repeats * of_one
     return total
 
