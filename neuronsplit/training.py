@@ -12,6 +12,7 @@ from neuronsplit.growth import GROWTHS, SAMPLE, WITHOUT_PARENT
 from neuronsplit.model import MLP, wide
 from neuronsplit.optimizers import Optimizer, start
 from neuronsplit.policies import Seen, choose, look
+from neuronsplit.products import fast_products
 from neuronsplit.seeds import stream
 
 NEW = "new"  # stands for the neuron split where one was added without a parent
@@ -75,26 +76,27 @@ def grow(
     at_work = start(optimizer, mlp, learning_rate)
     past: list[list[float]] = [[] for _ in draws]  # validation losses
     for epoch in range(1, epochs + 1):
-        losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R, N) each
-        record = {"epoch": epoch} | measures("train", losses, hits)
-        record |= measures("last_batch", losses[:, -batch_size:], hits[:, -batch_size:])
-        now = min(_agreed(schedule, epoch, past, splits), splits)
-        seen = look(mlp, dataset.validation)
-        seen = list(seen) if now else seen  # kept where a policy wants it
-        record |= measures("val", *evaluate(seen))
-        chosen = []
-        for turn in range(now):
-            seen = list(look(mlp, dataset.validation)) if turn else seen
-            neurons = None if rule in WITHOUT_PARENT else choose(policies, mlp, seen, draws)  # (R,)
-            with torch.no_grad():
-                GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
-            chosen.append([NEW] * len(draws) if neurons is None else map(str, neurons.tolist()))
-        del seen
-        splits -= now
-        record |= {"split_neuron": [" ".join(names) for names in zip(*chosen)] or None}
-        record |= {"hidden": mlp.width, "parameters": mlp.n_parameters()}
-        for name, split in {"test": dataset.test, **dataset.also}.items():
-            record |= measures(name, *evaluate(look(mlp, split)))
+        with fast_products():
+            losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R, N) each
+            record = {"epoch": epoch} | measures("train", losses, hits)
+            record |= measures("last_batch", losses[:, -batch_size:], hits[:, -batch_size:])
+            now = min(_agreed(schedule, epoch, past, splits), splits)
+            seen = look(mlp, dataset.validation)
+            seen = list(seen) if now else seen  # kept where a policy wants it
+            record |= measures("val", *evaluate(seen))
+            chosen = []
+            for turn in range(now):
+                seen = list(look(mlp, dataset.validation)) if turn else seen
+                neurons = None if rule in WITHOUT_PARENT else choose(policies, mlp, seen, draws)  # (R,)
+                with torch.no_grad():
+                    GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
+                chosen.append([NEW] * len(draws) if neurons is None else map(str, neurons.tolist()))
+            del seen
+            splits -= now
+            record |= {"split_neuron": [" ".join(names) for names in zip(*chosen)] or None}
+            record |= {"hidden": mlp.width, "parameters": mlp.n_parameters()}
+            for name, split in {"test": dataset.test, **dataset.also}.items():
+                record |= measures(name, *evaluate(look(mlp, split)))
         for so_far, loss in zip(past, record["val_loss"].tolist()):
             so_far.append(loss)
         yield record

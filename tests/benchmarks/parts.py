@@ -8,11 +8,18 @@ from neuronsplit import policies, training
 from neuronsplit.data import load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
+from neuronsplit.products import fast_products
 from neuronsplit.seeds import stream
 
-REPEATS, SEVEN = 10, 7
+REPEATS, SEVEN, PIECE = 10, 7, 5  # repeats; policies; repeats of one piece of seven policies, as a study trains them
 RATE, BATCH = 1e-3, 32
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_study():
+    with fast_products():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +27,17 @@ def data():
     return load_dataset("fashion-mnist")
 
 
-def networks(width: int, n_policies: int) -> MLP:
+def networks(width: int, n_policies: int, repeats: int = REPEATS) -> MLP:
     """Those of so many policies: a replica for every policy of the first seed, then of the next."""
-    return MLP((784, width, 10), REPEATS)[[seed for seed in range(REPEATS) for _ in range(n_policies)]]
+    return MLP((784, width, 10), repeats)[[seed for seed in range(repeats) for _ in range(n_policies)]]
 
 
 @pytest.mark.parametrize("width", [10, 35, 60])
 def test_step(benchmark, data, width):
-    mlp, g = networks(width, SEVEN), torch.Generator().manual_seed(0)
+    """Of one piece."""
+    mlp, g = networks(width, SEVEN, PIECE), torch.Generator().manual_seed(0)
     optimizer = start("sgd", mlp, RATE)
-    batch = torch.randint(len(data.train.labels), (REPEATS, BATCH), generator=g)
+    batch = torch.randint(len(data.train.labels), (PIECE, BATCH), generator=g)
     images, labels = data.train.images[batch], data.train.labels[batch].repeat_interleave(SEVEN, dim=0)
     benchmark(training.train_step, mlp, images, labels, optimizer)
 
@@ -37,9 +45,9 @@ def test_step(benchmark, data, width):
 @pytest.mark.parametrize("width", [10, 35, 60])
 def test_products(benchmark, data, width):
     """The two products of the first layer in that step, written over what is there: forward, and the update."""
-    images = data.train.images[: REPEATS * BATCH].view(REPEATS, BATCH, 784)
-    w = MLP((784, width * SEVEN, 10), REPEATS).weights[0].detach()
-    out, d = torch.empty(REPEATS, SEVEN * width, BATCH), torch.full((REPEATS, SEVEN * width, BATCH), 1e-6)
+    images = data.train.images[: PIECE * BATCH].view(PIECE, BATCH, 784)
+    w = MLP((784, width * SEVEN, 10), PIECE).weights[0].detach()
+    out, d = torch.empty(PIECE, SEVEN * width, BATCH), torch.full((PIECE, SEVEN * width, BATCH), 1e-6)
 
     def products():
         torch.bmm(w, images.mT, out=out)

@@ -74,7 +74,7 @@ def full_study() -> tuple[float, float]:
 
 
 def eager_study(feed: Callable, threads: int) -> float:
-    """Seconds that the full study would take one network at a time: epochs and choices timed at EAGER_WIDTHS, added up."""
+    """Seconds that the full study would take one network at a time: epochs and choices timed, added up."""
     torch.set_num_threads(threads)
     data = load_dataset("fashion-mnist")
     epoch, choice = {}, {}  # seconds by width; by policy and width
