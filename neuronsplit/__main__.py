@@ -6,7 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from neuronsplit import batch
+from neuronsplit import batch, engines
 from neuronsplit.studies import number_or_text
 
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     changes, folder = changes_and_folder(options)
     batch.plan(options.study, changes)  # refused before anything is started
     workers = options.workers or os.cpu_count()
-    with batch.cluster(options.scheduler) if options.scheduler else batch.local(workers) as (executor, at_once):
+    with engines.cluster(options.scheduler) if options.scheduler else engines.local(workers) as (executor, at_once):
         batch.run(options.study, changes, folder, executor, at_once, options.force)
     for name in ("index.html", "report.html", "figures", "table.csv"):
         print(f"{name.split('.')[0] + ':':8} {folder / name}")

@@ -4,30 +4,21 @@ import os
 import platform
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import asdict
-from functools import cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for
-from multiprocessing.util import Finalize
 from pathlib import Path
-from subprocess import DEVNULL
-from threading import Thread
-from typing import NamedTuple
 
 import pandas as pd
 import psutil
 import torch
-from jupyter_client import KernelManager
 from nbconvert import HTMLExporter
-from papermill import PapermillExecutionError, execute_notebook
 from tqdm import tqdm
 
+from neuronsplit.engines import Job, as_they_end
 from neuronsplit.index import outputs, write_index
-from neuronsplit.studies import MOST, experiments, read_study
+from neuronsplit.kernel import papermill
+from neuronsplit.studies import experiments, read_study
 from neuronsplit.study import (
     PIECES,
     ROOT,
@@ -41,7 +32,6 @@ from neuronsplit.study import (
     read_table,
     save,
     train,
-    version,
 )  # fmt: skip
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -174,46 +164,6 @@ def writable(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written ({error.strerror}): allowed are folders of your own") from error
 
 
-@contextmanager
-def local(workers: int) -> Iterator[tuple[Executor, int]]:
-    """So many processes of this machine, and how many jobs to give them at a time."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's switch for Linux's huge pages
-    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
-        yield pool, workers  # no more: what such a pool has queued it starts also after a Ctrl-C
-
-
-@contextmanager
-def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
-    """The workers of a Dask cluster, which share this machine's folders, and how many jobs to give them at a time.
-
-    Raises OSError where it cannot be reached, ValueError where Dask is not installed or a worker has another version.
-    """
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise ValueError("scheduler: allowed where Dask is installed (pip install 'neuronsplit[cluster]')") from error
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise OSError(f"scheduler {scheduler} cannot be reached ({type(error).__name__})") from error
-    with client:
-        client.wait_for_workers(1, timeout=60)
-        for worker, theirs in client.run(version).items():
-            if theirs != version():
-                raise ValueError(f"worker {worker} has neuronsplit {theirs}: allowed is {version()}, as here")
-        yield client.get_executor(pure=False, retries=3), MOST
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it has ended, however that did."""
-
-    def watch():
-        wait_for([parent_process().sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
 def work_through(planned: list[Experiment], folder: Path, executor: Executor, at_once: int, force: bool) -> list[str]:
     """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed."""
     missing = {e: its_pieces for e, its_pieces in cut(planned).items() if force or load(e, folder) is None}
@@ -250,32 +200,6 @@ def work_through(planned: list[Experiment], folder: Path, executor: Executor, at
     return failures
 
 
-class Job(NamedTuple):
-    """Some work for an executor, and the experiments that it is for."""
-
-    concerned: list[Experiment]
-    function: Callable[..., str | None]
-    arguments: tuple
-
-
-def as_they_end(
-    jobs: deque[Job], executor: Executor, at_once: int, meanwhile: Callable[[], None]
-) -> Iterator[tuple[Job, str | None]]:
-    """Run jobs, so many at once; yields each that has ended, with what it returned. Jobs may be added meanwhile."""
-    running: dict[Future, Job] = {}
-    while jobs or running:
-        while jobs and len(running) < at_once:
-            job = jobs.popleft()
-            running[executor.submit(job.function, *job.arguments)] = job
-        done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future in done:
-            if isinstance(future.exception(), BrokenProcessPool):
-                names = sorted({e.name for job in running.values() for e in job.concerned})
-                raise RuntimeError(f"a process was killed while these ran: {', '.join(names)}; run again") from None
-            yield running.pop(future), future.result()
-        meanwhile()
-
-
 def learn(group: list[Experiment], folder: Path) -> str | None:
     """Train pieces of experiments as one, on one thread; returns why they could not be, or None."""
     torch.set_num_threads(1)
@@ -293,60 +217,6 @@ def finish(experiment: Experiment, its_pieces: list[Experiment], folder: Path, n
     with suppress(OSError, ValueError):
         join(experiment, its_pieces, folder)
     return papermill(notebook, folder / f"{experiment.name}.ipynb", asdict(experiment) | {"folder": str(folder)})
-
-
-def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
-    """Execute a notebook into another with papermill; returns what went wrong, or None.
-
-    Where the kernel itself fails, another one tries once more.
-    """
-    part = out.with_suffix(f".{platform.node()}.{os.getpid()}.ipynb")  # renamed when whole
-    for last in (False, True):
-        try:
-            with empty_kernel() as kernel:
-                execute_notebook(notebook, part, parameters, progress_bar=False, km=kernel)
-            os.replace(part, out)
-            return None
-        except PapermillExecutionError as error:
-            os.replace(part, out)
-            return f"{out}: {error.ename}: {error.evalue}".splitlines()[0]
-        except Exception as error:
-            own_kernel.cache_clear()
-            part.unlink(missing_ok=True)
-            if last:
-                return f"{out}: {error}"
-
-
-class Kernel(KernelManager):
-    """A kernel that knows its clients, for those that papermill makes are left open."""
-
-    def client(self, **options):
-        self.clients = [*getattr(self, "clients", []), super().client(**options)]
-        return self.clients[-1]
-
-
-@cache
-def own_kernel() -> Kernel:
-    """This process's kernel, which executes its notebooks one after the other: a start takes longer than most do."""
-    kernel = Kernel(kernel_name="python3")
-    kernel.start_kernel(stderr=DEVNULL)  # what cells print there is kept in the notebook all the same
-    Finalize(kernel, kernel.shutdown_kernel, kwargs={"now": True}, exitpriority=1)
-    return kernel
-
-
-@contextmanager
-def empty_kernel() -> Iterator[Kernel]:
-    """The kernel of this process, without the names that the notebook before has left in it."""
-    kernel = own_kernel()
-    client = kernel.client()
-    try:
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
-        client.execute("%reset -f", silent=True, reply=True, timeout=60)
-        yield kernel
-    finally:
-        while kernel.clients:
-            kernel.clients.pop().stop_channels()
 
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:

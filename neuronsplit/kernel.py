@@ -1,0 +1,75 @@
+"""Notebooks executed by papermill, one after the other in one kernel of this process."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing.util import Finalize
+from pathlib import Path
+from subprocess import DEVNULL
+
+from jupyter_client import KernelManager
+from papermill import PapermillExecutionError, execute_notebook
+
+# What every notebook imports stays imported, and is kept out of the garbage collections with which %reset ends.
+WARM = "import gc, neuronsplit.compare, neuronsplit.plots, neuronsplit.study; gc.collect(); gc.freeze()"
+
+
+def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
+    """Execute a notebook into another with papermill; returns what went wrong, or None.
+
+    Where the kernel itself fails, another one tries once more.
+    """
+    part = out.with_suffix(f".{platform.node()}.{os.getpid()}.ipynb")  # renamed when whole
+    for last in (False, True):
+        try:
+            with empty_kernel() as kernel:
+                execute_notebook(notebook, part, parameters, progress_bar=False, km=kernel)
+            os.replace(part, out)
+            return None
+        except PapermillExecutionError as error:
+            os.replace(part, out)
+            return f"{out}: {error.ename}: {error.evalue}".splitlines()[0]
+        except Exception as error:
+            own_kernel.cache_clear()
+            part.unlink(missing_ok=True)
+            if last:
+                return f"{out}: {error}"
+
+
+class Kernel(KernelManager):
+    """A kernel that knows its clients, for those that papermill makes are left open."""
+
+    def client(self, **options):
+        self.clients = [*getattr(self, "clients", []), super().client(**options)]
+        return self.clients[-1]
+
+
+@cache
+def own_kernel() -> Kernel:
+    """This process's kernel, which executes its notebooks one after the other: a start takes longer than most do."""
+    kernel = Kernel(kernel_name="python3")
+    kernel.start_kernel(stderr=DEVNULL)  # what cells print there is kept in the notebook all the same
+    Finalize(kernel, kernel.shutdown_kernel, kwargs={"now": True}, exitpriority=1)
+    say(kernel, WARM)
+    return kernel
+
+
+def say(kernel: Kernel, code: str) -> None:
+    """Have a kernel run some code, and wait for its answer."""
+    client = kernel.client()
+    client.start_channels()
+    client.execute(code, silent=True, reply=True, timeout=60)
+
+
+@contextmanager
+def empty_kernel() -> Iterator[Kernel]:
+    """The kernel of this process, without the names that the notebook before has left in it."""
+    kernel = own_kernel()
+    try:
+        say(kernel, "%reset -f")
+        yield kernel
+    finally:
+        while kernel.clients:
+            kernel.clients.pop().stop_channels()
