@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 import warnings
-from pathlib import Path
 
 from neuronsplit import batch, engines
+from neuronsplit.folders import Place, at_hand, place
 from neuronsplit.studies import number_or_text
 
 
@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
             "-p", nargs=2, action="append", default=[], dest="changes", metavar=("NAME", "VALUE"),
             help="change one of the study's parameters, as with papermill",
         )  # fmt: skip
-        one.add_argument("--folder", type=Path, help="where results go (runs/STUDY unless told otherwise)")
+        one.add_argument(
+            "--folder", type=place, help="where results go (runs/STUDY unless told otherwise): a folder, or s3://…"
+        )
         if name == "run":
             one.add_argument("--dry-run", action="store_true", help="only say what is finished and what would run")
             one.add_argument("--force", action="store_true", help="run also what is finished")
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     with engines.cluster(options.scheduler) if options.scheduler else engines.local(workers) as (executor, at_once):
         batch.run(options.study, changes, folder, executor, at_once, options.force)
     for name in ("index.html", "report.html", "figures", "table.csv"):
-        print(f"{name.split('.')[0] + ':':8} {folder / name}")
+        print(f"{name.split('.')[0] + ':':8} {folder}/{name}")
     return 0
 
 
@@ -72,7 +74,8 @@ def status(options: argparse.Namespace) -> int:
     """Print a line an experiment, then how many there are of each state."""
     changes, folder = changes_and_folder(options)
     _, planned, _ = batch.plan(options.study, changes)
-    states = batch.states(planned, folder)
+    with at_hand(folder) as here:
+        states = batch.states(planned, here)
     for experiment, state in states.items():
         print(f"{experiment.name}: {state}")
     kinds = [state.split(":")[0].split(",")[0] for state in states.values()]
@@ -80,10 +83,10 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def changes_and_folder(options: argparse.Namespace) -> tuple[dict, Path]:
+def changes_and_folder(options: argparse.Namespace) -> tuple[dict, Place]:
     """What is changed of a study, and where its results are."""
     changes = {name: number_or_text(value) for name, value in options.changes}
-    return changes, (options.folder or batch.results(options.study, changes)).absolute()
+    return changes, options.folder or batch.results(options.study, changes)
 
 
 if __name__ == "__main__":

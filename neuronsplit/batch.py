@@ -1,5 +1,6 @@
 """A study as a batch: every experiment through papermill, then the comparison, as notebooks and as a report."""
 
+import json
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 from neuronsplit.engines import Job, as_they_end
+from neuronsplit.folders import Place, at_hand
 from neuronsplit.index import outputs, write_index
 from neuronsplit.kernel import papermill
 from neuronsplit.studies import experiments, read_study
@@ -126,29 +128,32 @@ def reason(notebook: Path) -> str | None:
     return next((f"{o.ename}: {o.evalue}".splitlines()[0] for o in errors), None)
 
 
-def run(study: str, changes: dict, folder: Path, executor: Executor, at_once: int, force: bool = False) -> None:
+def run(study: str, changes: dict, place: Place, executor: Executor, at_once: int, force: bool = False) -> None:
     """Run what is not finished of a study, with parameters changed, and report on it in its folder.
 
     Raises ValueError or OSError before anything is started where the study cannot run, and RuntimeError, with the
     notebooks of the experiments that failed, at the end.
     """
     parameters, planned, report = plan(study, changes)
-    writable(folder)
-    for left in folder.rglob(f"*.{platform.node()}.[0-9]*.*"):
-        if not alive(left):
-            left.unlink(missing_ok=True)  # by a process that was killed
+    with at_hand(place, lambda name: False) as folder:
+        writable(folder)
+        for left in folder.rglob(f"*.{platform.node()}.[0-9]*.*"):
+            if not alive(left):
+                left.unlink(missing_ok=True)  # by a process that was killed
+        (folder / "study.json").write_text(json.dumps({"study": study, "parameters": parameters}, indent=1))
     for experiment in planned:
         dataset_of(experiment)  # obtained once, before several processes want it
-    failures = work_through(planned, folder, executor, at_once, force)
-    if not failures:
-        collect(planned, folder, {"study": study, "parameters": parameters})
-        notebook = folder / f"{report}.ipynb"
-        if len(planned) > 1:
-            where = {"table": f"{folder}/table.csv", "figures": f"{folder}/figures/"}
-            failures += filter(None, [papermill(NOTEBOOKS / notebook.name, notebook, where)])
-        html, _ = HTMLExporter(exclude_input=True).from_filename(str(notebook))
-        (folder / "report.html").write_text(html)
-    write_index(Path(study).stem, states(planned, folder), folder)
+    failures = work_through(planned, place, executor, at_once, force)
+    with at_hand(place) as folder:
+        if not failures:
+            collect(planned, folder, {"study": study, "parameters": parameters})
+            notebook = folder / f"{report}.ipynb"
+            if len(planned) > 1:
+                where = {"table": f"{folder}/table.csv", "figures": f"{folder}/figures/"}
+                failures += filter(None, [papermill(NOTEBOOKS / notebook.name, notebook, where)])
+            html, _ = HTMLExporter(exclude_input=True).from_filename(str(notebook))
+            (folder / "report.html").write_text(html)
+        write_index(Path(study).stem, states(planned, folder), folder)
     if failures:
         raise RuntimeError("\n".join(failures))
 
@@ -164,25 +169,28 @@ def writable(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written ({error.strerror}): allowed are folders of your own") from error
 
 
-def work_through(planned: list[Experiment], folder: Path, executor: Executor, at_once: int, force: bool) -> list[str]:
+def work_through(planned: list[Experiment], place: Place, executor: Executor, at_once: int, force: bool) -> list[str]:
     """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed."""
-    missing = {e: its_pieces for e, its_pieces in cut(planned).items() if force or load(e, folder) is None}
-    untrained = {p for its_pieces in missing.values() for p in its_pieces if force or load(p, folder / PIECES) is None}
+    with at_hand(place, is_table) as folder:
+        missing = {e: its_pieces for e, its_pieces in cut(planned).items() if force or load(e, folder) is None}
+        parts = {piece for its_pieces in missing.values() for piece in its_pieces}
+        untrained = {piece for piece in parts if force or load(piece, folder / PIECES) is None}
     groups = [group for group in pieces(planned) if untrained & set(group.values())]
     groups.sort(key=lambda group: -sum(piece.repeats for piece in group.values()))
-    jobs = deque(Job(list(group), learn, (list(group.values()), folder / PIECES)) for group in groups)
+    jobs = deque(Job(list(group), learn, (list(group.values()), place)) for group in groups)
     awaited = {e: sum(e in group for group in groups) for e in missing}
     failures = []
 
     def finish_those_that_can():
         for e in [e for e, n in awaited.items() if n == 0]:
-            jobs.appendleft(Job([e], finish, (e, missing[e], folder, NOTEBOOKS / "03_experiment.ipynb")))
+            jobs.appendleft(Job([e], finish, (e, missing[e], place, NOTEBOOKS / "03_experiment.ipynb")))
             del awaited[e]
 
     with tqdm(total=sum(e.epochs for e in missing), unit=" epochs", disable=not missing) as bar:
 
         def show_progress():
-            bar.n = sum(epochs_done(missing, folder).values())
+            if isinstance(place, Path):  # elsewhere only what has ended can be seen
+                bar.n = sum(epochs_done(missing, place).values())
             bar.refresh()
 
         finish_those_that_can()
@@ -190,6 +198,7 @@ def work_through(planned: list[Experiment], folder: Path, executor: Executor, at
             if job.function is finish:
                 failures += filter(None, [trouble])
                 bar.write(f"{job.concerned[0].name}: {'failed' if trouble else 'done'}")
+                bar.n += 0 if isinstance(place, Path) else job.concerned[0].epochs
                 continue
             if trouble:
                 bar.write(f"each trained by itself, for together they could not: {trouble}")
@@ -200,23 +209,33 @@ def work_through(planned: list[Experiment], folder: Path, executor: Executor, at
     return failures
 
 
-def learn(group: list[Experiment], folder: Path) -> str | None:
+def is_table(name: str) -> bool:
+    """Whether a file among results belongs to a table."""
+    return name.endswith((".csv", ".json"))
+
+
+def learn(group: list[Experiment], place: Place) -> str | None:
     """Train pieces of experiments as one, on one thread; returns why they could not be, or None."""
     torch.set_num_threads(1)
     try:
-        train(group, folder)
+        with at_hand(place, lambda name: False) as folder:
+            train(group, folder / PIECES)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
-def finish(experiment: Experiment, its_pieces: list[Experiment], folder: Path, notebook: Path) -> str | None:
+def finish(experiment: Experiment, its_pieces: list[Experiment], place: Place, notebook: Path) -> str | None:
     """Join an experiment's pieces and execute its notebook; returns what went wrong with that, or None.
 
     Where a piece could not be trained the notebook trains the experiment by itself, and shows how it fails.
     """
-    with suppress(OSError, ValueError):
-        join(experiment, its_pieces, folder)
-    return papermill(notebook, folder / f"{experiment.name}.ipynb", asdict(experiment) | {"folder": str(folder)})
+    names = tuple(f"{PIECES}/{piece.name}." for piece in its_pieces)
+    with at_hand(place, lambda name: name.startswith(names)) as folder:
+        with suppress(OSError, ValueError):
+            join(experiment, its_pieces, folder)
+        arguments = asdict(experiment) | {"folder": str(folder)}
+        trouble = papermill(notebook, folder / f"{experiment.name}.ipynb", arguments)
+    return trouble and trouble.replace(str(folder), str(place))
 
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:

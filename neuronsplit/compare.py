@@ -9,7 +9,7 @@ from pandas.io.formats.style import Styler
 from scipy.optimize import brentq
 from scipy.stats import bootstrap, nct, permutation_test, t, trim_mean
 
-from neuronsplit.study import CONTROLS, NARROW
+from neuronsplit.study import CONTROLS, LABELS, NARROW
 from neuronsplit.training import NEW
 
 BENCHMARK = {  # test accuracy of scikit-learn's MLPClassifier: Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747, table 3
@@ -20,14 +20,15 @@ BENCHMARK = {  # test accuracy of scikit-learn's MLPClassifier: Xiao, Rasul & Vo
 def named(table: pd.DataFrame) -> pd.DataFrame:
     """The table with whatever tells its experiments apart in the column `policy`: "random · even", "random · fresh".
 
-    Of policy, rule, schedule, optimizer and learning_rate those that vary; a control has no rule and no schedule.
+    Of the columns LABELS those that vary; a control has no rule and no schedule.
     """
     control = table["policy"].isin(CONTROLS)
     growth = [name for name in ("policy", "rule", "schedule") if table.loc[~control, name].nunique() > 1]
-    training = [name for name in ("optimizer", "learning_rate") if name in table and table[name].nunique() > 1]
+    others = [name for name in LABELS if name in table and name not in ("policy", "rule", "schedule")]
+    training = [name for name in others if table[name].nunique() > 1]
     labels = table["policy"].copy()
-    for rows, names in ((~control, [*growth, *training]), (control, ["policy", *training])):
-        labels[rows] = table.loc[rows, names or ["policy"]].astype(str).agg(" · ".join, axis=1)
+    for rows, names in ((~control, [*(growth or ["policy"]), *training]), (control, ["policy", *training])):
+        labels[rows] = table.loc[rows, names].astype(str).agg(" · ".join, axis=1)
     return table.assign(policy=labels)
 
 

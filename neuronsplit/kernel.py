@@ -3,13 +3,14 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.util import Finalize
 from pathlib import Path
+from queue import Empty
 from subprocess import DEVNULL
 
-from jupyter_client import KernelManager
+from jupyter_client import BlockingKernelClient, KernelManager
 from papermill import PapermillExecutionError, execute_notebook
 
 # What every notebook imports stays imported, and is kept out of the garbage collections with which %reset ends.
@@ -38,8 +39,25 @@ def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
                 return f"{out}: {error}"
 
 
+class Client(BlockingKernelClient):
+    """A client of a kernel that has answered before."""
+
+    def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Wait until the kernel is heard, but not for the 0.2 seconds of silence for which Jupyter's own client waits.
+
+        Messages of before are none of a notebook's, and are passed over by their headers.
+        """
+        while True:
+            self.kernel_info(reply=True, timeout=timeout or 60)
+            with suppress(Empty):
+                self.get_iopub_msg(timeout=0.2)
+                return
+
+
 class Kernel(KernelManager):
     """A kernel that knows its clients, for those that papermill makes are left open."""
+
+    client_class = "neuronsplit.kernel.Client"
 
     def client(self, **options):
         self.clients = [*getattr(self, "clients", []), super().client(**options)]

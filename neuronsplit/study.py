@@ -9,10 +9,11 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,9 @@ COLUMNS = (  # of every table, first; then what else was measured
     "policy rule schedule dataset seed epoch hidden parameters split_neuron "
     "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
 ).split()
-LABELS = "policy rule schedule dataset optimizer learning_rate".split()  # columns that say which experiment it was
+LABELS = (
+    "policy rule schedule dataset optimizer learning_rate width splits still batch_size".split()
+)  # columns that say which experiment it was
 SETTINGS = "rule schedule optimizer learning_rate batch_size".split()  # handed on to training as they are
 
 
@@ -287,6 +290,30 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
     if not whole:
         raise ValueError(f"{file} is damaged (wrong checksum)")
     return pd.read_csv(file, dtype={"split_neuron": "string"}), about
+
+
+def read_results(place: Path) -> tuple[pd.DataFrame, dict]:
+    """Saved results and what produced them: a table, or all experiments in a study's folder or in a .zip of it.
+
+    Such folders may have been moved, or merged from several. Raises ValueError where there is no experiment or one is
+    damaged.
+    """
+    place = Path(place)
+    if place.suffix == ".zip":
+        with TemporaryDirectory() as folder:
+            shutil.unpack_archive(place, folder)
+            return read_results(Path(folder))
+    if not place.is_dir():
+        return read_table(place)
+    named = {file.name: file for file in sorted(place.rglob("*-????????.json")) if file.parent.name != PIECES}
+    found = list(named.values())  # each once, though in several folders
+    if not found:
+        raise ValueError(f"{place} holds no finished experiment: allowed are folders of a study that has run")
+    tables, abouts = zip(*(read_table(file.with_suffix(".csv")) for file in found))
+    given = {field.name: {about["experiment"][field.name] for about in abouts} for field in fields(Experiment)}
+    parameters = {name: values.pop() if len(values) == 1 else sorted(values) for name, values in given.items()}
+    order = sorted(range(len(found)), key=lambda n: policy_names().index(abouts[n]["experiment"]["policy"]))
+    return pd.concat([tables[n] for n in order], ignore_index=True), abouts[0] | {"parameters": parameters}
 
 
 def version() -> str:

@@ -19,7 +19,7 @@
 # 95 % interval. The limit: one data set, one small network, one optimiser; what looks best here need not be best elsewhere.
 
 # %% tags=["parameters"]
-table: str = "figures/data/fashion-mnist.csv"  # what to compare, from the project's folder
+table: str = "figures/data/fashion-mnist.csv"  # what to compare, from the project's folder: a table, or the folder of a study, or a .zip of it
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 
 # %%
@@ -41,7 +41,7 @@ plots.use_style()
 # here and left out of every mean below.
 
 # %%
-results, about = study.read_table(study.ROOT / table)
+results, about = study.read_results(study.ROOT / table)
 results = compare.named(results)
 baseline, *others = results.policy.unique()  # the control
 chance = "random" if "random" in others else baseline

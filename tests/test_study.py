@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import plain
 import pytest
 import torch
 
-from neuronsplit import study
+from neuronsplit import compare, study
 from neuronsplit.data import load_dataset
 from neuronsplit.growth import GROWTHS, WITHOUT_PARENT
 from neuronsplit.model import MLP
@@ -78,7 +79,7 @@ def test_the_table_has_the_columns_and_rows_of_the_design():
     assert " ".join(table) == (
         "policy rule schedule dataset seed epoch hidden parameters split_neuron "
         "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy "
-        "optimizer learning_rate last_batch_loss last_batch_accuracy"
+        "optimizer learning_rate width splits still batch_size last_batch_loss last_batch_accuracy"
     )
     assert len(table) == 3 * 6
     repeat = table[table.seed == 1]
@@ -101,7 +102,8 @@ def test_the_control_stopped_earlier_is_the_control_of_fewer_epochs():
     """So a control of as many multiply-adds as a growing run is read off the control's own table."""
     control = run_experiment(replace(SMALL, policy="no-split"))
     shorter = run_experiment(Experiment(policy="no-split", width=8, splits=0, still=4, repeats=3))
-    pd.testing.assert_frame_equal(control[control.epoch <= 4].reset_index(drop=True), shorter, check_exact=True)
+    control = control[control.epoch <= 4].assign(width=8, splits=0, still=4).reset_index(drop=True)
+    pd.testing.assert_frame_equal(control, shorter, check_exact=True)
 
 
 @pytest.mark.parametrize("rule", GROWTHS)
@@ -277,3 +279,29 @@ def test_what_produced_a_table_stands_beside_it(tmp_path):
     assert about["experiment"] == asdict(SMALL)
     assert about["versions"]["torch"] == torch.__version__
     assert {"sha256", "seconds", "finished", "commit", "machine"} <= set(about)
+
+
+def test_a_folder_may_be_moved_zipped_and_merged(tmp_path):
+    random, control = replace(SMALL, repeats=1), replace(SMALL, repeats=1, policy="no-split")
+    other = replace(random, width=5)
+    for folder, held in (("a", [random, control]), ("b", [random, other])):
+        for experiment in held:
+            obtain(experiment, tmp_path / folder)
+    (tmp_path / "b" / "inner").mkdir()
+    (tmp_path / "b").rename(tmp_path / "a" / "b")  # merged, one experiment in both
+    shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "a")
+    shutil.move(tmp_path / "a", tmp_path / "elsewhere")
+    for place in (tmp_path / "elsewhere", tmp_path / "study.zip"):
+        table, about = study.read_results(place)
+        assert table.groupby(["policy", "width"], sort=False).size().to_dict() == {
+            ("no-split", 4): 6, ("random", 4): 6, ("random", 5): 6,
+        }  # fmt: skip
+        assert about["parameters"]["width"] == [4, 5] and about["parameters"]["policy"] == ["no-split", "random"]
+        named = compare.named(table).policy.unique().tolist()
+        assert sorted(named) == ["no-split · 4", "random · 4", "random · 5"]
+    (tmp_path / "elsewhere" / f"{control.name}.csv").write_text("damaged")
+    with pytest.raises(ValueError, match="wrong checksum"):
+        study.read_results(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no finished experiment: allowed are folders of a study"):
+        study.read_results(tmp_path / "empty")

@@ -1,0 +1,59 @@
+"""Where results are: a folder, or a place of another kind that fsspec knows, such as s3://bucket/study."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+Place = Path | str  # a folder, or an address with ://
+
+
+def place(text: str) -> Place:
+    """What a command line calls a folder: an address as it is, a folder from the root."""
+    return text.rstrip("/") if "://" in text else Path(text).absolute()
+
+
+@contextmanager
+def at_hand(results: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """A folder that holds the results of a place: itself, or for an address a copy of those wanted by their names.
+
+    What has changed in a copy is stored in the end, JSON files last, for these say that what they are about is whole.
+    Raises OSError where an address cannot be reached or written, ValueError where fsspec lacks what its kind needs.
+    """
+    if isinstance(results, Path):
+        yield results
+        return
+    import fsspec
+
+    with TemporaryDirectory() as folder:
+        try:
+            files, root = fsspec.core.url_to_fs(results)
+            there = {file.removeprefix(root).strip("/") for file in files.find(root)} if files.exists(root) else set()
+            for name in filter(wanted, there):
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                files.get_file(f"{root}/{name}", f"{folder}/{name}")
+        except ImportError as error:
+            raise ValueError(f"{results}: {error}") from error
+        except Exception as error:
+            raise OSError(f"{results} cannot be reached ({type(error).__name__}: {error})") from error
+        before = _digests(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            after = _digests(Path(folder))
+            try:
+                for name in sorted(after, key=lambda name: name.endswith(".json")):
+                    if after[name] != before.get(name):
+                        files.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+                        files.put_file(f"{folder}/{name}", f"{root}/{name}")
+                for name in before.keys() - after.keys():
+                    files.rm_file(f"{root}/{name}")
+            except Exception as error:
+                raise OSError(f"{results} cannot be written ({type(error).__name__}: {error})") from error
+
+
+def _digests(folder: Path) -> dict[str, bytes]:
+    """A digest of every file by its name, but of those that are being written."""
+    found = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".part")
+    return {file.relative_to(folder).as_posix(): sha256(file.read_bytes()).digest() for file in found}
