@@ -32,13 +32,14 @@ def as_they_end(
         while jobs and len(running) < at_once:
             job = jobs.popleft()
             running[executor.submit(job.function, *job.arguments)] = job
+        meanwhile()
         done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in done:
             if isinstance(future.exception(), BrokenProcessPool):
                 names = sorted({e.name for job in running.values() for e in job.concerned})
                 raise RuntimeError(f"a process was killed while these ran: {', '.join(names)}; run again") from None
             yield running.pop(future), future.result()
-        meanwhile()
+    meanwhile()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -332,8 +333,9 @@ def circumstances() -> dict:
     }
 
 
+@cache
 def _commit() -> str | None:
-    """The commit of this checkout, with -dirty where files differ from it."""
+    """The commit of this checkout, with -dirty where files differ from it, when this process first asked."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     if not shutil.which("git"):
         return None

@@ -39,14 +39,15 @@ if __name__ == "__main__":
         memory = []  # of the parent, in MB, twice a second
         while run.poll() is None:
             with run.oneshot():
-                memory.append(run.memory_info().rss / 1e6 if run.is_running() else np.nan)
+                memory.append((time.time(), run.memory_info().rss / 1e6 if run.is_running() else np.nan))
             time.sleep(0.5)
         wall = time.perf_counter() - begun
         assert run.wait() == 0
         trained = sum(json.loads(file.read_text())["seconds"] for file in (results / PIECES).glob("*.json"))
         cells = sum(map(seconds_of_cells, results.glob("random-????????.ipynb")))
-    working = memory[len(memory) // 10 : -30]
+        last = max(file.stat().st_mtime for file in results.glob("random-????????.ipynb"))
+    working = [used for at, used in memory if at < last][len(memory) // 10 :]  # not while it reports
     print(f"{EXPERIMENTS} experiments by {WORKERS} processes: {wall:.0f} s")
     print(f"of each process: {trained / WORKERS:.0f} s of training, {cells / WORKERS:.0f} s of the notebooks' cells")
     print(f"the batch adds {WORKERS * wall / (trained + cells) - 1:.1%}")
-    print(f"memory of the parent: {working[0]:.0f} MB after a tenth, {working[-1]:.0f} MB near the end")
+    print(f"memory of the parent: {working[0]:.0f} MB after a tenth, {working[-1]:.0f} MB at the last experiment")
