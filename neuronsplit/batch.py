@@ -118,8 +118,20 @@ def lines(file: Path) -> int:
 
 
 def alive(part: Path) -> bool:
-    """Whether the process of this machine that writes this file, NAME.MACHINE.PROCESS.part or .ipynb, still runs."""
-    return psutil.pid_exists(int(part.name.split(".")[-2]))
+    """Whether a process of this machine that still runs writes this file, NAME.MACHINE.PROCESS.part or .ipynb."""
+    _, _, machine_and_process = part.stem.partition(".")
+    machine, _, process = machine_and_process.rpartition(".")
+    return machine == platform.node() and process.isdigit() and psutil.pid_exists(int(process))
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """What processes of this machine that no longer run were writing."""
+    ours = f"*-????????.{platform.node()}.*"
+    files = [
+        file for where in (folder, folder / PIECES) for end in ("part", "ipynb") for file in where.glob(f"{ours}.{end}")
+    ]
+    tables = folder.glob(f"table.{platform.node()}.*.part")
+    return [file for file in [*files, *tables] if not alive(file)]
 
 
 def reason(notebook: Path) -> str | None:
@@ -137,9 +149,8 @@ def run(study: str, changes: dict, place: Place, executor: Executor, at_once: in
     parameters, planned, report = plan(study, changes)
     with at_hand(place, lambda name: False) as folder:
         writable(folder)
-        for left in folder.rglob(f"*.{platform.node()}.[0-9]*.*"):
-            if not alive(left):
-                left.unlink(missing_ok=True)  # by a process that was killed
+        for file in left_behind(folder):
+            file.unlink(missing_ok=True)
         (folder / "study.json").write_text(json.dumps({"study": study, "parameters": parameters}, indent=1))
     for experiment in planned:
         dataset_of(experiment)  # obtained once, before several processes want it
@@ -172,9 +183,11 @@ def writable(folder: Path) -> None:
 def work_through(planned: list[Experiment], place: Place, executor: Executor, at_once: int, force: bool) -> list[str]:
     """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed."""
     with at_hand(place, is_table) as folder:
-        missing = {e: its_pieces for e, its_pieces in cut(planned).items() if force or load(e, folder) is None}
+        if force:
+            forget(cut(planned), folder)
+        missing = {e: its_pieces for e, its_pieces in cut(planned).items() if load(e, folder) is None}
         parts = {piece for its_pieces in missing.values() for piece in its_pieces}
-        untrained = {piece for piece in parts if force or load(piece, folder / PIECES) is None}
+        untrained = {piece for piece in parts if load(piece, folder / PIECES) is None}
     groups = [group for group in pieces(planned) if untrained & set(group.values())]
     groups.sort(key=lambda group: -sum(piece.repeats for piece in group.values()))
     jobs = deque(Job(list(group), learn, (list(group.values()), place)) for group in groups)
@@ -209,6 +222,13 @@ def work_through(planned: list[Experiment], place: Place, executor: Executor, at
     return failures
 
 
+def forget(its_pieces: dict[Experiment, list[Experiment]], folder: Path) -> None:
+    """Have experiments, of such pieces, count as not finished: without their JSON files."""
+    for experiment, cuts in its_pieces.items():
+        for file in [folder / experiment.name, *(folder / PIECES / piece.name for piece in cuts)]:
+            file.with_suffix(".json").unlink(missing_ok=True)
+
+
 def is_table(name: str) -> bool:
     """Whether a file among results belongs to a table."""
     return name.endswith((".csv", ".json"))
@@ -230,12 +250,15 @@ def finish(experiment: Experiment, its_pieces: list[Experiment], place: Place, n
     Where a piece could not be trained the notebook trains the experiment by itself, and shows how it fails.
     """
     names = tuple(f"{PIECES}/{piece.name}." for piece in its_pieces)
-    with at_hand(place, lambda name: name.startswith(names)) as folder:
-        with suppress(OSError, ValueError):
-            join(experiment, its_pieces, folder)
-        arguments = asdict(experiment) | {"folder": str(folder)}
-        trouble = papermill(notebook, folder / f"{experiment.name}.ipynb", arguments)
-    return trouble and trouble.replace(str(folder), str(place))
+    try:
+        with at_hand(place, lambda name: name.startswith(names)) as folder:
+            with suppress(OSError, ValueError):
+                join(experiment, its_pieces, folder)
+            arguments = asdict(experiment) | {"folder": str(folder)}
+            trouble = papermill(notebook, folder / f"{experiment.name}.ipynb", arguments)
+        return trouble and trouble.replace(str(folder), str(place))
+    except Exception as error:
+        return f"{place}/{experiment.name}.ipynb: {type(error).__name__}: {error}"
 
 
 def collect(finished: list[Experiment], folder: Path, about: dict) -> None:

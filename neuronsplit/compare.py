@@ -12,6 +12,7 @@ from scipy.stats import bootstrap, nct, permutation_test, t, trim_mean
 from neuronsplit.study import CONTROLS, LABELS, NARROW
 from neuronsplit.training import NEW
 
+COUNTS = "width splits still batch_size".split()  # of LABELS those that say nothing without their names
 BENCHMARK = {  # test accuracy of scikit-learn's MLPClassifier: Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747, table 3
     "fashion-mnist": {"Zalando's benchmark, width 10": 0.848, "Zalando's benchmark, width 100": 0.871}
 }
@@ -28,13 +29,15 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
     training = [name for name in others if table[name].nunique() > 1]
     labels = table["policy"].copy()
     for rows, names in ((~control, [*(growth or ["policy"]), *training]), (control, ["policy", *training])):
-        labels[rows] = table.loc[rows, names].astype(str).agg(" · ".join, axis=1)
+        texts = {name: table.loc[rows, name].astype(str) for name in names}
+        texts |= {name: name.replace("_", " ") + " " + texts[name] for name in names if name in COUNTS}
+        labels[rows] = [" · ".join(parts) for parts in zip(*texts.values())]
     return table.assign(policy=labels)
 
 
 def final(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last epoch, policies in the order of the table."""
-    return table[table["epoch"] == table["epoch"].max()]
+    """The rows of each policy's last epoch, policies in the order of the table."""
+    return table[table["epoch"] == table.groupby("policy")["epoch"].transform("max")]
 
 
 def diverged(table: pd.DataFrame) -> pd.Series:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from neuronsplit.model import MLP
 
+ENOUGH = 1000  # images that say in which directions images vary
+
 
 def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest eigenvalue (R, K) of the splitting matrices of neurons (R, K), and its eigenvector (R, K, n_in + 1).
@@ -35,15 +37,16 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) ->
 def smallest_eigenvalue(mlp: MLP, seen: Iterable, directions: int = 12, inputs: int = 32) -> Tensor:
     """Smallest eigenvalue (R, H) of every neuron's splitting matrix on the images of `policies.look`, nearly.
 
-    Found in the space of the bias and the images' leading principal directions (Rayleigh-Ritz; Golub & Van Loan 2013,
-    section 8.1): there all matrices are one product, of the weight of every image for every neuron with the products
-    of every image's coordinates. z, for σ'' alone, is taken from so many directions too, `inputs`. So it is not below
-    the least of the matrix itself but for that, and costs a hundredth of it.
+    Found in the space of the bias and the leading principal directions of ENOUGH images (Rayleigh-Ritz; Golub & Van
+    Loan 2013, section 8.1): there all matrices are one product, of the weight of every image for every neuron with the
+    products of every image's coordinates. z, for σ'' alone, is taken from so many directions too, `inputs`. So it is
+    not below the least of the matrix itself but for that, and costs a hundredth of it.
     """
     if len(mlp.weights) > 2:
         raise ValueError(f"sizes {mlp.sizes}: allowed is one hidden layer")
     seen, (fan_in, fan_out), bias = list(seen), mlp.weights, mlp.biases[0]
-    axes = _principal(seen[0].images, inputs)  # (n_in, ≤ inputs)
+    blocks = -(-ENOUGH // len(seen[0].labels))
+    axes = _principal(torch.cat([block.images for block in seen[:blocks]])[:ENOUGH], inputs)  # (n_in, ≤ inputs)
     along = (fan_in @ axes).flatten(0, 1)  # (R H, ·)
     first, second = torch.triu_indices(*[min(directions, axes.shape[1]) + 1] * 2, device=axes.device)
     total = 0

@@ -69,6 +69,11 @@ def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
         for worker, theirs in client.run(version).items():
             if theirs != version():
                 raise ValueError(f"worker {worker} has neuronsplit {theirs}: allowed is {version()}, as here")
+        for worker, threads in client.nthreads().items():
+            if threads > 1:
+                raise ValueError(
+                    f"worker {worker} has {threads} threads: allowed is 1 (--nthreads 1), and more workers"
+                )
         yield client.get_executor(pure=False, retries=3), MOST
 
 

@@ -1,17 +1,29 @@
 """Where results are: a folder, or a place of another kind that fsspec knows, such as s3://bucket/study."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import fsspec
+from fsspec import AbstractFileSystem
 
 Place = Path | str  # a folder, or an address with ://
 
 
 def place(text: str) -> Place:
-    """What a command line calls a folder: an address as it is, a folder from the root."""
-    return text.rstrip("/") if "://" in text else Path(text).absolute()
+    """What a command line calls a folder: an address as it is, a folder from the root.
+
+    Raises ArgumentTypeError for an address of nothing, and of one process's memory.
+    """
+    if "://" not in text:
+        return Path(text).absolute()
+    kind, _, rest = text.partition("://")
+    if not kind or not rest.strip("/") or kind == "memory":
+        raise ArgumentTypeError(f"{text}: allowed are folders and addresses such as s3://bucket/study")
+    return text.rstrip("/")
 
 
 @contextmanager
@@ -24,15 +36,14 @@ def at_hand(results: Place, wanted: Callable[[str], bool] = lambda name: True) -
     if isinstance(results, Path):
         yield results
         return
-    import fsspec
-
     with TemporaryDirectory() as folder:
         try:
             files, root = fsspec.core.url_to_fs(results)
-            there = {file.removeprefix(root).strip("/") for file in files.find(root)} if files.exists(root) else set()
-            for name in filter(wanted, there):
+            files.invalidate_cache()  # others write there too
+            for name in filter(wanted, _names(files, root)):
                 (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                files.get_file(f"{root}/{name}", f"{folder}/{name}")
+                with suppress(FileNotFoundError):  # set aside by others meanwhile
+                    files.get_file(f"{root}/{name}", f"{folder}/{name}")
         except ImportError as error:
             raise ValueError(f"{results}: {error}") from error
         except Exception as error:
@@ -51,6 +62,15 @@ def at_hand(results: Place, wanted: Callable[[str], bool] = lambda name: True) -
                     files.rm_file(f"{root}/{name}")
             except Exception as error:
                 raise OSError(f"{results} cannot be written ({type(error).__name__}: {error})") from error
+
+
+def _names(files: AbstractFileSystem, root: str) -> list[str]:
+    """The files under an address, by their names from there; what only stands for a folder is none."""
+    try:
+        found = [file.removeprefix(root).lstrip("/") for file in files.find(root)]
+    except FileNotFoundError:
+        return []
+    return [name for name in found if name and not name.endswith("/")]
 
 
 def _digests(folder: Path) -> dict[str, bytes]:

@@ -70,7 +70,11 @@ def own_kernel() -> Kernel:
     kernel = Kernel(kernel_name="python3")
     kernel.start_kernel(stderr=DEVNULL)  # what cells print there is kept in the notebook all the same
     Finalize(kernel, kernel.shutdown_kernel, kwargs={"now": True}, exitpriority=1)
-    say(kernel, WARM)
+    try:
+        say(kernel, WARM)
+    except BaseException:
+        kernel.shutdown_kernel(now=True)
+        raise
     return kernel
 
 

@@ -79,15 +79,15 @@ def every_split(
         branches = branch(mlp, neurons, drawn)
         ways = neurons.shape[1]
         found = pd.DataFrame({"seed": np.repeat(seeds, ways), "kind": kind, "branch": np.tile(range(ways), len(seeds))})
-        found["neuron"], found["loss_before"] = neurons.flatten(), np.repeat(before, ways)
+        found["neuron"], found["loss_before"] = neurons.flatten().numpy(), np.repeat(before.numpy(), ways)
         for policy, score in scores.items():
-            found[policy] = score.gather(1, neurons).flatten()
+            found[policy] = score.gather(1, neurons).flatten().numpy()
         after = {}
         for turn, name in enumerate(ORDERS):
             orders = [stream(seed, "order").spawn(len(ORDERS))[turn] for seed in seeds]
             after[name] = dict(follow(branches, dataset, orders, horizons, learning_rate, batch))
         for horizon in horizons:
-            losses = {f"loss_{name}": after[name][horizon].flatten() for name in ORDERS}
+            losses = {f"loss_{name}": after[name][horizon].flatten().numpy() for name in ORDERS}
             tables.append(found.assign(horizon=horizon, **losses))
     table = pd.concat(tables, ignore_index=True)
     return table.assign(width=width, age=age, rule=rule, learning_rate=learning_rate)

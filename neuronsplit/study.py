@@ -82,6 +82,8 @@ class Experiment:
             value, most = getattr(self, name), LARGEST if name != "seed" else 2**32
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least} to {most}")
+        if self.seed + self.repeats - 1 > 2**32:
+            raise ValueError(f"seed {self.seed} with repeats {self.repeats}: allowed are seeds to {2**32}")
         if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
         object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
@@ -306,15 +308,19 @@ def read_results(place: Path) -> tuple[pd.DataFrame, dict]:
             return read_results(Path(folder))
     if not place.is_dir():
         return read_table(place)
-    named = {file.name: file for file in sorted(place.rglob("*-????????.json")) if file.parent.name != PIECES}
-    found = list(named.values())  # each once, though in several folders
+    files = (file for file in sorted(place.rglob("*-????????.json")) if PIECES not in file.relative_to(place).parts)
+    found = {file.name: file for file in files}.values()  # each once, though in several folders
     if not found:
         raise ValueError(f"{place} holds no finished experiment: allowed are folders of a study that has run")
     tables, abouts = zip(*(read_table(file.with_suffix(".csv")) for file in found))
+    for file, about in zip(found, abouts):
+        if about.get("results") != RESULTS or set(about.get("experiment", {})) != {f.name for f in fields(Experiment)}:
+            raise ValueError(f"{file} is of another version: allowed are results of {version()}")
     given = {field.name: {about["experiment"][field.name] for about in abouts} for field in fields(Experiment)}
     parameters = {name: values.pop() if len(values) == 1 else sorted(values) for name, values in given.items()}
     order = sorted(range(len(found)), key=lambda n: policy_names().index(abouts[n]["experiment"]["policy"]))
-    return pd.concat([tables[n] for n in order], ignore_index=True), abouts[0] | {"parameters": parameters}
+    table = pd.concat([tables[n] for n in order]).drop_duplicates([*LABELS, "seed", "epoch"])  # fewer repeats, say
+    return table.reset_index(drop=True), abouts[0] | {"parameters": parameters}
 
 
 def version() -> str:

@@ -221,6 +221,7 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
     gone = subprocess.Popen(["true"])
     gone.wait()
     part_file(planned[2], folder, gone.pid).write_text("header\n")
+    (folder / f"{planned[2].name}.another-machine.1.part").write_text("header\n")
     broken = nbformat.v4.new_notebook()
     broken.cells = [nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("error", ename="E", evalue="broken")])]
     nbformat.write(broken, folder / f"{planned[3].name}.ipynb")
@@ -242,10 +243,23 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
 def test_force_trains_also_what_is_finished(runs):
     changes = TINY | {"policy": "random"}
     assert main(arguments(**changes)) == 0
-    (file,) = batch.results("quick", changes).glob("random-*.csv")
-    text, written = file.read_text(), file.stat().st_mtime_ns
+    folder = batch.results("quick", changes)
+    files = [*folder.glob("random-*.csv"), *(folder / study.PIECES).glob("*.csv")]
+    before = {file: (file.read_text(), file.stat().st_mtime_ns) for file in files}
     assert main([*arguments(**changes), "--force"]) == 0
-    assert file.read_text() == text and file.stat().st_mtime_ns > written
+    assert len(files) == 3
+    for file, (text, written) in before.items():
+        assert file.read_text() == text and file.stat().st_mtime_ns > written
+
+
+def test_force_that_is_cut_short_leaves_nothing_that_counts_as_finished(runs, monkeypatch):
+    changes = TINY | {"policy": "random"}
+    assert main(arguments(**changes)) == 0
+    monkeypatch.setattr(batch, "as_they_end", lambda *_: iter(()))
+    planned = studies.experiments(studies.read_study("quick") | changes)
+    folder = batch.results("quick", changes)
+    batch.work_through(planned, folder, None, 1, force=True)
+    assert list(batch.states(planned, folder).values()) == ["missing"]
 
 
 def test_the_full_study_has_the_size_of_the_original():

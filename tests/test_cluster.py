@@ -66,6 +66,14 @@ def test_a_scheduler_that_cannot_be_reached_is_named(sweep, tmp_path):
     assert not (tmp_path / "there").exists()
 
 
+def test_a_worker_of_several_threads_is_refused(sweep, tmp_path, cluster):
+    address, processes = cluster(0)
+    dask(processes, "worker", address, "--nthreads", "2", "--no-dashboard")
+    said, _ = (run := start(sweep, tmp_path / "there", "--scheduler", address)).communicate()
+    assert run.returncode == 2 and said.count("\n") == 1
+    assert "has 2 threads: allowed is 1 (--nthreads 1), and more workers" in said
+
+
 def test_a_worker_with_another_version_is_refused_by_name(sweep, tmp_path, cluster):
     shutil.copytree(ROOT / "neuronsplit", tmp_path / "older" / "neuronsplit")
     init = tmp_path / "older" / "neuronsplit" / "__init__.py"

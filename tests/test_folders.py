@@ -49,6 +49,25 @@ def test_json_files_are_stored_last(tmp_path, monkeypatch):
     assert [name.endswith(".json") for name in stored] == [False, False, True, True]
 
 
+@pytest.mark.parametrize("address", ["s3://", "file:///", "://x", "memory://x"])
+def test_an_address_of_nothing_is_refused(address, sweep, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", str(sweep), "--folder", address])
+    assert f"{address}: allowed are folders and addresses such as s3://" in capsys.readouterr().err
+
+
+def test_what_only_stands_for_a_folder_is_passed_over(tmp_path, monkeypatch):
+    """S3's console makes empty objects with names that end with a slash."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    (tmp_path / "a.csv").write_text("whole")
+    find = LocalFileSystem.find
+    marked = lambda self, root: [f"{root}/", f"{root}/pieces/", f"{root}/gone.csv", *find(self, root)]  # noqa: E731
+    monkeypatch.setattr(LocalFileSystem, "find", marked)
+    with at_hand(f"file://{tmp_path}") as folder:
+        assert [file.name for file in folder.iterdir()] == ["a.csv"]
+
+
 @pytest.mark.parametrize("address", ["nowhere://bucket/study", "https://127.0.0.1:9/study", "file:///dev/null/study"])
 def test_an_address_that_cannot_be_reached_is_one_line_and_exit_code_2(address, sweep, capsys):
     assert main(["run", str(sweep), "--folder", address]) == 2

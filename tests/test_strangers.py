@@ -3,7 +3,6 @@
 import ast
 import json
 import pickle
-import shutil
 from dataclasses import asdict
 
 import pytest
@@ -90,4 +89,3 @@ def test_html_in_an_error_is_not_html_in_the_index(tmp_path):
     states = {TINY: "failed: ValueError: <script>alert(1)</script>"}
     index.write_index("<b>", states, tmp_path)
     assert "<script>" not in (tmp_path / "index.html").read_text()
-    shutil.rmtree(tmp_path)

@@ -281,6 +281,25 @@ def test_what_produced_a_table_stands_beside_it(tmp_path):
     assert {"sha256", "seconds", "finished", "commit", "machine"} <= set(about)
 
 
+def test_experiments_of_several_lengths_and_of_more_repeats_later_are_compared(tmp_path):
+    few, many, longer = (Experiment(width=3, splits=1, **one) for one in (
+        {"still": 1, "repeats": 2}, {"still": 1, "repeats": 3}, {"still": 3, "repeats": 3}
+    ))  # fmt: skip
+    for experiment in (few, many, longer):
+        obtain(experiment, tmp_path)
+    table = compare.named(study.read_results(tmp_path)[0])
+    found = compare.summary(table, "test_loss")
+    assert found.n.to_dict() == {"random · still 1": 3, "random · still 3": 3}
+    assert len(compare.ends(table, "test_loss")) == 3
+
+
+def test_results_of_another_version_are_refused(tmp_path, monkeypatch):
+    obtain(replace(SMALL, repeats=1), tmp_path)
+    monkeypatch.setattr(study, "RESULTS", study.RESULTS + 1)
+    with pytest.raises(ValueError, match=r"is of another version: allowed are results of .* \(results \d+\)"):
+        study.read_results(tmp_path)
+
+
 def test_a_folder_may_be_moved_zipped_and_merged(tmp_path):
     random, control = replace(SMALL, repeats=1), replace(SMALL, repeats=1, policy="no-split")
     other = replace(random, width=5)
@@ -298,7 +317,7 @@ def test_a_folder_may_be_moved_zipped_and_merged(tmp_path):
         }  # fmt: skip
         assert about["parameters"]["width"] == [4, 5] and about["parameters"]["policy"] == ["no-split", "random"]
         named = compare.named(table).policy.unique().tolist()
-        assert sorted(named) == ["no-split · 4", "random · 4", "random · 5"]
+        assert sorted(named) == ["no-split · width 4", "random · width 4", "random · width 5"]
     (tmp_path / "elsewhere" / f"{control.name}.csv").write_text("damaged")
     with pytest.raises(ValueError, match="wrong checksum"):
         study.read_results(tmp_path / "elsewhere")
