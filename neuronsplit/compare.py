@@ -35,6 +35,19 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(policy=labels)
 
 
+def settings(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The parts of a table whose experiments differ in how they grow alone, named by what tells the parts apart.
+
+    A control is compared with what has its setting: the data, optimiser, learning rate, width, splits and so on.
+    """
+    names = [name for name in LABELS if name in table and name not in ("policy", "rule", "schedule")]
+    apart = [name for name in names if table[name].nunique() > 1]
+    if not apart:
+        return {"": table}
+    parts = table.groupby(apart, sort=False)
+    return {", ".join(f"{name} {value}" for name, value in zip(apart, key)): part for key, part in parts}
+
+
 def final(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of each policy's last epoch, policies in the order of the table."""
     return table[table["epoch"] == table.groupby("policy")["epoch"].transform("max")]

@@ -355,7 +355,7 @@ def mended(variants: dict[str, pd.DataFrame], measure: str, title: str) -> Figur
 def _branches(tree: pd.DataFrame) -> list[int]:
     """Neurons from top to bottom so that no line crosses another: after each neuron its children, youngest first."""
     children = {n: list(rows.index[::-1].drop(n, errors="ignore")) for n, rows in tree.groupby("parent")}
-    order, todo = [], list(tree.index[tree["born"] == 0][::-1])
+    order, todo = [], list(tree.index[tree["parent"] == tree.index][::-1])  # those that are nobody's twin
     while todo:
         order.append(todo.pop())
         todo.extend(reversed(children.get(order[-1], [])))

@@ -20,6 +20,7 @@
 
 # %% tags=["parameters"]
 table: str = "figures/data/fashion-mnist.csv"  # what to compare, from the project's folder: a table, or the folder of a study, or a .zip of it
+setting: int = 0  # which of its settings, where it has several
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 
 # %%
@@ -37,14 +38,17 @@ plots.use_style()
 # %% [markdown]
 # ## The table
 #
-# A row a policy, repeat and epoch. Beside it stands what produced it. Repeats whose loss ended as no finite number are counted
+# A row a policy, repeat and epoch. Where learning rates or widths vary, one setting is compared at a time. Beside the table stands what produced it. Repeats whose loss ended as no finite number are counted
 # here and left out of every mean below.
 
 # %%
 results, about = study.read_results(study.ROOT / table)
-results = compare.named(results)
+parts = compare.settings(results)
+if len(parts) > 1:
+    print(f"settings {dict(enumerate(parts))}; this is {setting}")
+results = compare.named(list(parts.values())[setting])
 baseline, *others = results.policy.unique()  # the control
-chance = "random" if "random" in others else baseline
+chance = next((name for name in others if name.split(" · ")[0] == "random"), (others or [baseline])[0])
 print(f"{len(results):,} rows: {results.policy.nunique()} policies", end=" × ")
 print(f"{results.seed.nunique()} repeats × {results.epoch.nunique()} epochs")
 print(f"repeats that diverged: {compare.diverged(results).sum()} of {len(compare.final(results))}")
@@ -153,10 +157,11 @@ families.round(2)
 # %%
 file = study.ROOT / table
 controls, reached = {}, []
-for near in [file, *sorted(file.parent.glob(f"{file.stem}-converged*.csv"))]:
-    run, made = study.read_table(near)
+beside = sorted(file.parent.glob(f"{file.stem}-converged*.csv"))
+for run, made in [(results, about), *map(study.read_table, beside)]:
     run = run[run.policy == run.policy.iloc[0]]
-    hidden, rate = run.hidden.iloc[-1], made["parameters"].get("learning_rate", ns.Experiment.learning_rate)
+    rates = run.learning_rate if "learning_rate" in run else pd.Series([made["parameters"]["learning_rate"]])
+    hidden, rate = run.hidden.iloc[-1], rates.iloc[0]
     controls[f"width {hidden}, learning rate {rate}"] = run
     end = compare.summary(run, "test_accuracy").iloc[0]
     reached.append({"width": hidden, "learning rate": rate, "test accuracy": end["mean"], "sd": end.sd, "n": end.n})

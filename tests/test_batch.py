@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -416,3 +417,25 @@ def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
 def test_help_explains_the_commands():
     text = subprocess.check_output([sys.executable, "-m", "neuronsplit", "--help"], text=True)
     assert "run a study" in text and "publish" in text
+
+
+def test_a_study_of_several_ways_and_settings_is_reported_and_compared_from_a_zip(tmp_path, capsys):
+    text = """
+each:
+  - policy: [no-split, random, max-loss]
+  - {rule: [even, fresh]}
+  - {policy: [no-split, random], width: 5, still: 2}
+dataset: digits
+width: 4
+splits: 3
+still: 1
+repeats: 2
+"""
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["run", str(tmp_path / "mine.yaml"), "--folder", str(tmp_path / "a" / "mine")]) == 0
+    shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "a")
+    for setting, said in enumerate(("width 4, still 1", "width 5, still 2")):
+        out = tmp_path / f"{setting}.ipynb"
+        where = {"table": str(tmp_path / "all.zip"), "setting": setting}
+        assert batch.papermill(batch.NOTEBOOKS / "04_comparison.ipynb", out, where) is None
+        assert said in out.read_text() and f"this is {setting}" in out.read_text()

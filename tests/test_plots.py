@@ -168,3 +168,10 @@ def test_a_twin_is_drawn_with_the_delta_that_keeps_the_sum():
     axis = plots.twins(0.7, 1.3, 0.6).axes[0]
     parent, total = axis.lines[0].get_ydata(), axis.lines[3].get_ydata()
     np.testing.assert_allclose(total, parent, atol=1e-12)
+
+
+def test_a_family_tree_has_a_line_for_every_neuron_also_for_those_without_a_parent():
+    table = run_experiment(Experiment(rule="fresh", width=3, splits=2, still=1, repeats=1))
+    figure = plots.family_trees(table, seed=0)
+    heights = {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_ydata()[0] == line.get_ydata()[1]}
+    assert len(heights) == 5
