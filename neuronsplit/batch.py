@@ -159,6 +159,7 @@ def run(study: str, changes: dict, place: Place, executor: Executor, at_once: in
         if not failures:
             collect(planned, folder, {"study": study, "parameters": parameters})
             notebook = folder / f"{report}.ipynb"
+            (folder / "figures").mkdir(exist_ok=True)
             if len(planned) > 1:
                 where = {"table": f"{folder}/table.csv", "figures": f"{folder}/figures/"}
                 failures += filter(None, [papermill(NOTEBOOKS / notebook.name, notebook, where)])
@@ -166,13 +167,13 @@ def run(study: str, changes: dict, place: Place, executor: Executor, at_once: in
             (folder / "report.html").write_text(html)
         write_index(Path(study).stem, states(planned, folder), folder)
     if failures:
-        raise RuntimeError("\n".join(failures))
+        raise RuntimeError("\n".join(failures).replace(str(folder), str(place)))
 
 
 def writable(folder: Path) -> None:
     """Make a folder for a run where there is none; raises OSError where nothing can be written into it."""
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"probe-{os.getpid()}"
         probe.touch()
         probe.unlink()

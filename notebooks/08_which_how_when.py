@@ -262,19 +262,14 @@ pd.DataFrame(texts, index=answer.index).sort_values("test loss")
 
 # %% [markdown]
 # The price of `min-eigenvalue`'s scores, which *cost* above leaves out: 24 times two products with all validation images for every neuron, at every split,
-# as these tables were made.
+# as these tables were made. Since then the package looks for the eigenvalue only along the directions in which images vary most, for 2 % of an epoch a split,
+# and takes the gradients of `max-importance` from 4,000 images. The table has the same setting with these scores, against the same `random`.
 
 # %%
 pixels, images = 28 * 28, {"train": 50_000, "validation": 10_000}
 of_scores = 24 * 2 * images["validation"] * (pixels + 1) * sum(range(10, 60))
 of_training = (2 * pixels + 3 * 10) * images["train"] * 60 * 100
 print(f"multiply-adds for the scores of 50 splits: {of_scores / of_training:.1f} times the control's whole training")
-
-# %% [markdown]
-# Since then the package looks for the eigenvalue only along the directions in which images vary most, for 2 % of an epoch a split, and takes the gradients of
-# `max-importance` from 4,000 images. The same setting with these scores, against the same `random`:
-
-# %%
 now = study.read_table(study.ROOT / cheap)[0]
 cheaper = compare.verdicts(compare.paired(now, LOSS, "random").drop(columns="no-split"), LOSS)
 cheaper[["mean", "low", "high", "holm", "verdict"]].round(4)

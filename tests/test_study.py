@@ -270,7 +270,9 @@ def test_what_is_damaged_or_foreign_is_set_aside_with_a_warning(suffix, spoil, m
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    study._commit.cache_clear()
     assert study.circumstances()["commit"] is None
+    study._commit.cache_clear()
 
 
 def test_what_produced_a_table_stands_beside_it(tmp_path):
