@@ -19,6 +19,7 @@ def test_the_notebooks_are_found():
     assert [file.stem for file in NOTEBOOKS] == [
         "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison", "05_split_your_own_network",
         "06_the_2021_study", "07_do_twins_part", "08_which_how_when",
+        "09_how_good_could_a_choice_be",
     ]  # fmt: skip
 
 
