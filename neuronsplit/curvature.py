@@ -50,14 +50,13 @@ def smallest_eigenvalue(mlp: MLP, seen: Iterable, directions: int = 12, inputs: 
     along = (fan_in @ axes).flatten(0, 1)  # (R H, ·)
     first, second = torch.triu_indices(*[min(directions, axes.shape[1]) + 1] * 2, device=axes.device)
     total = 0
-    for images, labels, _, logits in seen:
+    for images, labels, hidden, logits in seen:
         places = images @ axes  # (n, ·)
         firing = torch.addmm(bias.flatten()[:, None], along, places.mT).mul_(3).sigmoid_()  # (R H, n)
-        back = logits.mT.softmax(1)  # (R, C, n)
-        back.scatter_add_(1, labels.expand(len(back), -1)[:, None], -torch.ones_like(back))
+        _, back, _ = next(mlp.gradients(images, hidden, logits, labels))  # (R, C, n), of the block's mean loss
         weight = torch.bmm(fan_out.mT, back).flatten(0, 1).mul_(firing.addcmul_(firing, firing, value=-1))  # (R H, n)
         places = torch.cat([torch.ones_like(places[:, :1]), places], dim=1)
-        total = total + weight @ (places[:, first] * places[:, second])  # (R H, pairs)
+        total = total + weight @ (places[:, first] * places[:, second]) * len(labels)  # (R H, pairs)
     matrices = total.new_zeros(len(total), *[first.max() + 1] * 2)
     matrices[:, second, first] = total * (3 / sum(len(block.labels) for block in seen))  # eigvalsh reads the lower half
     values = torch.linalg.eigvalsh(matrices.double().nan_to_num(0, 0, 0))  # NaN: of a network that diverged

@@ -52,9 +52,10 @@ def local(workers: int) -> Iterator[tuple[Executor, int]]:
 
 @contextmanager
 def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
-    """The workers of a Dask cluster, which share this machine's folders, and how many jobs to give them at a time.
+    """The workers of a Dask cluster, and how many jobs to give them at a time.
 
-    Raises OSError where it cannot be reached, ValueError where Dask is not installed or a worker has another version.
+    They share this machine's folders, unless results are at an address. Raises OSError where it cannot be reached,
+    ValueError where Dask is not installed, or a worker has another version or several threads.
     """
     try:
         from dask.distributed import Client

@@ -93,18 +93,23 @@ def every_split(
     return table.assign(width=width, age=age, rule=rule, learning_rate=learning_rate)
 
 
+NETWORK = ["rule", "learning_rate", "width", "age", "seed", "horizon"]  # columns that the branches of one share
 ORACLE = "oracle"  # the best branch under one order, held to the other
 
 
 def chances(policy: str, rows: pd.DataFrame) -> np.ndarray:
     """The probability (H,) with which a policy splits each neuron, from the scores of its branches."""
-    score, pick = POLICIES[policy]
     if policy == "random":
         return np.full(len(rows), 1 / len(rows))
-    scores = torch.tensor(rows[next(name for name, one in SCORES.items() if one is score)].to_numpy()).double()
+    scores = torch.tensor(_scores(policy, rows)).double()
     if policy.endswith("-probs"):
         return (10 * scores).softmax(0).numpy()
-    return np.eye(len(rows))[int(pick(scores[None], []))]
+    return np.eye(len(rows))[int(POLICIES[policy].pick(scores[None], []))]
+
+
+def _scores(policy: str, rows: pd.DataFrame) -> np.ndarray:
+    """The scores (H,) by which a policy chooses, under the name of the policy of SCORES that has the same."""
+    return rows[next(name for name, score in SCORES.items() if score is POLICIES[policy].score)].to_numpy()
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,10 +121,10 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     branches = table[table["kind"] == "neuron"]
-    for key, rows in branches.groupby(["rule", "learning_rate", "width", "age", "seed", "horizon"], sort=False):
+    for key, rows in branches.groupby(NETWORK, sort=False):
         a, b = (rows[f"loss_{name}"].to_numpy() for name in ORDERS)
         mean = (a + b) / 2
-        of_network = dict(zip(("rule", "learning_rate", "width", "age", "seed", "horizon"), key))
+        of_network = dict(zip(NETWORK, key))
         best = (b.mean() - b[a.argmin()] + a.mean() - a[b.argmin()]) / 2
         found.append(of_network | {"policy": ORACLE, "gain": best, "rank": spearmanr(a, b).statistic})
         for policy in POLICIES:
@@ -133,7 +138,7 @@ def rank_correlation(policy: str, rows: pd.DataFrame, gain: np.ndarray) -> float
     """Spearman's correlation of what a policy prefers with the gain of each branch; NaN for random."""
     if policy == "random":
         return np.nan
-    scores = rows[next(name for name, one in SCORES.items() if one is POLICIES[policy].score)].to_numpy()
+    scores = _scores(policy, rows)
     preference = {"min": -scores, "half": -abs(scores - 0.5)}.get(policy.split("-")[0], scores)
     return spearmanr(preference, gain).statistic
 
@@ -146,12 +151,12 @@ def spreads(table: pd.DataFrame) -> pd.DataFrame:
     rest: what the order does to one branch and not to the others.
     """
     found = []
-    for key, rows in table.groupby(["rule", "learning_rate", "width", "age", "seed", "horizon"], sort=False):
+    for key, rows in table.groupby(NETWORK, sort=False):
         sd = {}
         for kind, name in (("neuron", "choice"), ("draw", "coefficients")):
             a, b = (rows.loc[rows["kind"] == kind, f"loss_{order}"].to_numpy() for order in ORDERS)
             sd[name] = np.sqrt(max(np.cov(a, b)[0, 1], 0))
             if kind == "neuron":
                 sd |= {"order": abs((a - b).mean()) / np.sqrt(2), "rest": np.std(a - b, ddof=1) / np.sqrt(2)}
-        found.append(dict(zip(("rule", "learning_rate", "width", "age", "seed", "horizon"), key)) | sd)
+        found.append(dict(zip(NETWORK, key)) | sd)
     return pd.DataFrame(found)

@@ -28,7 +28,7 @@ from neuronsplit.optimizers import OPTIMIZERS
 from neuronsplit.policies import POLICIES
 from neuronsplit.training import BY_LOSS, SCHEDULES, grow
 
-FITTING, FEW = 40, 8  # networks that train as one at most, groups of experiments that are few: see pieces
+FITTING, FEW_GROUPS = 40, 8  # networks that train as one at most, groups of experiments that are few: see pieces
 PIECES = "pieces"  # a folder beside the tables of whole experiments
 LARGEST = 100_000  # of every count that an experiment has
 ROOT = Path(__file__).parents[1]
@@ -208,11 +208,11 @@ def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
 
     A piece has at most FITTING networks, for more leave the cache and are slower. Where there are few groups of
     `together`, each is cut in two at least, so that there is work for two processes. It depends on what is planned
-    alone, not on what is finished or on the machine, and so do the results, in their rounding.
+    alone, not on what is finished, and the rounding of the results with it.
     """
     groups, found = together(planned), []
     for group in groups:
-        cuts = max(-(-len(group) * group[0].repeats // FITTING), 2 if len(groups) < FEW else 1)
+        cuts = max(-(-len(group) * group[0].repeats // FITTING), 2 if len(groups) < FEW_GROUPS else 1)
         for seeds in np.array_split(group[0].seeds, min(cuts, group[0].repeats)):
             found.append({e: replace(e, seed=int(seeds[0]), repeats=len(seeds)) for e in group})
     return found
