@@ -1,5 +1,6 @@
 """A study as a batch: every experiment through papermill, then the comparison, as notebooks and as a report."""
 
+import gzip
 import json
 import os
 import platform
@@ -271,11 +272,11 @@ def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
 
 
 def publish(study: str, name: str) -> Path:
-    """Copy the table of a study that has run, with what produced it, to figures/data/NAME.csv; returns that file."""
-    source, target = RUNS / study / "table.csv", PUBLISHED / f"{name}.csv"
+    """Pack the table of a study that has run, with what produced it, as figures/data/NAME.csv.gz; returns that file."""
+    source, target = RUNS / study / "table.csv", PUBLISHED / f"{name}.csv.gz"
     if not source.exists():
         raise ValueError(f"study {study!r} has not been run to its end: make run STUDY={study}")
     read_table(source)
-    shutil.copy(source, target)
+    target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))  # the same bytes whenever it is packed
     shutil.copy(about_file(source), about_file(target))
     return target

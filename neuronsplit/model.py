@@ -1,18 +1,18 @@
 """R independent dense ReLU networks of one shape, as one tensor program."""
 
 import math
-from collections.abc import Iterator
-from copy import deepcopy
+from collections.abc import Callable, Iterator
+from copy import copy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuronsplit.seeds import stream
 from neuronsplit.split import Coefficients, twins
 
 
-class MLP(nn.Module):
+class MLP:
     """Dense ReLU networks with a leading replica axis; replica r is the network of seed + r.
 
     sizes: inputs, one or more hidden widths, outputs, such as (784, 10, 10).
@@ -21,7 +21,6 @@ class MLP(nn.Module):
     """
 
     def __init__(self, sizes: tuple[int, ...], replicas: int = 1, seed: int = 0):
-        super().__init__()
         if len(sizes) < 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise ValueError(f"sizes {tuple(sizes)}: allowed are three or more whole numbers from 1")
         if not (isinstance(replicas, int) and replicas > 0):
@@ -29,8 +28,8 @@ class MLP(nn.Module):
         if not (isinstance(seed, int) and seed >= 0):
             raise ValueError(f"seed {seed!r}: allowed are whole numbers from 0")
         networks = [_xavier(sizes, stream(seed + r, "weights")) for r in range(replicas)]
-        self.weights = nn.ParameterList(torch.stack(layer) for layer in zip(*networks))
-        self.biases = nn.ParameterList(torch.zeros(replicas, n_out, 1) for n_out in sizes[1:])
+        self.weights = [torch.stack(layer) for layer in zip(*networks)]
+        self.biases = [torch.zeros(replicas, n_out, 1) for n_out in sizes[1:]]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -42,6 +41,14 @@ class MLP(nn.Module):
         """Neurons in the last hidden layer: the one that policies score."""
         return self.sizes[-2]
 
+    def parameters(self) -> list[Tensor]:
+        """The weights of all layers, then their biases."""
+        return [*self.weights, *self.biases]
+
+    def to(self, *where: torch.device | torch.dtype) -> "MLP":
+        """The same networks on another device, or of another dtype."""
+        return self._of(lambda p: p.to(*where))
+
     def n_parameters(self) -> int:
         """Weights and biases of one replica."""
         return sum(p[0].numel() for p in self.parameters())
@@ -50,11 +57,17 @@ class MLP(nn.Module):
         """Some of the replicas, or one several times, copied."""
         if isinstance(replicas, int):
             raise TypeError(f"replicas {replicas}: allowed are slices and lists")
-        part = deepcopy(self)
-        for layers in (part.weights, part.biases):
-            for k, p in enumerate(layers):
-                layers[k] = nn.Parameter(p.detach()[replicas].contiguous())
-        return part
+        return self._of(lambda p: p[replicas].clone(memory_format=torch.contiguous_format))
+
+    def zeros(self) -> "MLP":
+        """Networks of the same shape whose every weight and bias is 0."""
+        return self._of(torch.zeros_like)
+
+    def _of(self, parameter: Callable[[Tensor], Tensor]) -> "MLP":
+        """Networks whose parameters are made of these ones' each."""
+        made = copy(self)
+        made.weights, made.biases = ([parameter(p) for p in layers] for layers in (self.weights, self.biases))
+        return made
 
     def hidden(self, images: Tensor) -> list[Tensor]:
         """Activations (R, N, H) of each hidden layer.
@@ -71,7 +84,7 @@ class MLP(nn.Module):
         """Logits (R, N, n_out) from the last hidden layer's activations (R, N, H)."""
         return _dense(self.weights[-1], self.biases[-1], hidden)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """Logits (R, N, n_out) from images, as `hidden` takes them."""
         return self.logits(self.hidden(images)[-1])
 
@@ -84,14 +97,13 @@ class MLP(nn.Module):
         the neuron before it fired. labels are (N,) or (R, N). A layer's weights may change once its turn has come.
         """
         d = logits.mT.softmax(1)  # (R, n_out, N)
-        d.scatter_add_(1, labels.expand(len(d), -1)[:, None], -torch.ones_like(d))
+        d.scatter_(1, labels.expand(len(d), -1)[:, None], -1, reduce="add")
         d /= d.shape[2]
         for k, a in reversed(list(enumerate([images, *hidden]))):
             sent = torch.bmm(self.weights[k].mT, d).mul_(a.mT.sign()) if k else d  # (R, n_in, N); the sign is 1 or 0
             yield k, d, a
             d = sent
 
-    @torch.no_grad()
     def split(self, neurons: Tensor | int, coefficients: list[Coefficients], layer: int = -1) -> None:
         """Split neuron neurons[r] of replica r in one hidden layer (the last one unless told otherwise).
 
@@ -112,24 +124,15 @@ class MLP(nn.Module):
         each = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons.tolist(), coefficients)]
         source, gain, share = (torch.stack(parts).to(fan_in.device) for parts in zip(*each))
         rows, gain = source[:, :, None], gain[:, :, None].to(fan_in)  # (R, H + 1, 1)
-        self.weights[k] = nn.Parameter(fan_in.take_along_dim(rows, 1) * gain)  # (R, H + 1, n_in)
-        self.biases[k] = nn.Parameter(bias.take_along_dim(rows, 1) * gain)  # (R, H + 1, 1)
-        shared = fan_out.take_along_dim(source[:, None], 2) * share.to(fan_out)  # (R, n_out, H + 1)
-        self.weights[k + 1] = nn.Parameter(shared)
+        self.weights[k] = fan_in.take_along_dim(rows, 1) * gain  # (R, H + 1, n_in)
+        self.biases[k] = bias.take_along_dim(rows, 1) * gain  # (R, H + 1, 1)
+        self.weights[k + 1] = fan_out.take_along_dim(source[:, None], 2) * share.to(fan_out)  # (R, n_out, H + 1)
 
-    @torch.no_grad()
     def append(self, fan_in: Tensor, bias: Tensor, fan_out: Tensor) -> None:
         """Append K neurons to the last hidden layer: fan_in (R, K, n_in), bias (R, K, 1), fan_out (R, n_out, K)."""
-        self.weights[-2] = nn.Parameter(torch.cat([self.weights[-2], fan_in], dim=1))
-        self.biases[-2] = nn.Parameter(torch.cat([self.biases[-2], bias], dim=1))
-        self.weights[-1] = nn.Parameter(torch.cat([self.weights[-1], fan_out], dim=2))
-
-    @torch.no_grad()
-    def zero_(self) -> "MLP":
-        """Set every weight and bias to 0."""
-        for p in self.parameters():
-            p.zero_()
-        return self
+        self.weights[-2] = torch.cat([self.weights[-2], fan_in], dim=1)
+        self.biases[-2] = torch.cat([self.biases[-2], bias], dim=1)
+        self.weights[-1] = torch.cat([self.weights[-1], fan_out], dim=2)
 
 
 def wide(rows: Tensor, a: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ gradients is split as the network is, with (γ, δ, α, β); of their squares, w
 
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +60,7 @@ class Optimizer:
 def start(name: str, mlp: MLP, learning_rate: float) -> Optimizer:
     """An optimiser that has not made a step: its means are 0."""
     update, powers = OPTIMIZERS[name]
-    return Optimizer(update, learning_rate, {power: deepcopy(mlp).zero_() for power in powers})
+    return Optimizer(update, learning_rate, {power: mlp.zeros() for power in powers})
 
 
 def split(mlp: MLP, optimizer: Optimizer, neurons: Tensor, coefficients: list[Coefficients]) -> None:

@@ -23,7 +23,6 @@ SCORES = {policy: POLICIES[policy].score for policy in (
 )}  # fmt: skip  # a policy of every score there is
 
 
-@torch.no_grad()
 def branch(mlp: MLP, neurons: Tensor, coefficients: list) -> MLP:
     """Networks split in K ways each, R K in turn: neurons (R, K), and as many coefficients in their order."""
     ways = neurons.shape[1]
@@ -64,10 +63,9 @@ def every_split(
     with fast_products():
         for _ in range(age):
             train_epoch(mlp, dataset.train, order, optimizer, batch)
-        with torch.no_grad():
-            seen = list(look(mlp, dataset.validation))
-            scores = {policy: score(mlp, seen) for policy, score in SCORES.items()}  # (R, H) each
-            before = evaluate(seen)[0].mean(1)  # (R,)
+        seen = list(look(mlp, dataset.validation))
+        scores = {policy: score(mlp, seen) for policy, score in SCORES.items()}  # (R, H) each
+        before = evaluate(seen)[0].mean(1)  # (R,)
     n_out, tables = len(dataset.classes), []
     rngs = [stream(seed, "coefficients") for seed in seeds]
     first, *others = [draw(rule, rngs, n_out) for _ in range(1 + draws)]  # each a draw a network

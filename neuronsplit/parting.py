@@ -36,14 +36,12 @@ def angles(mlp: MLP, first: list[int], second: list[int]) -> Tensor:
     return _angle(theta[:, first], theta[:, second])
 
 
-@torch.no_grad()
 def differing(mlp: MLP, images: Tensor, first: list[int], second: list[int]) -> Tensor:
     """Share (R, P) of the images on which one neuron of a pair fires and the other does not."""
     firing = mlp.hidden(images)[-1] > 0  # (R, N, H)
     return (firing[..., first] != firing[..., second]).double().mean(1)
 
 
-@torch.no_grad()
 def effective_rank(mlp: MLP, images: Tensor) -> Tensor:
     """Effective rank (R,) of the last hidden layer's activations: exp of the entropy of its normalised singular values.
 
@@ -54,7 +52,6 @@ def effective_rank(mlp: MLP, images: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(1).exp()
 
 
-@torch.no_grad()
 def against_theory(
     dataset: Dataset,
     learning_rate: float,
@@ -98,7 +95,7 @@ def against_theory(
 
 def _theta(mlp: MLP) -> Tensor:
     """Incoming weights and bias (R, H, n_in + 1) of the last hidden layer's neurons."""
-    return torch.cat([mlp.weights[-2], mlp.biases[-2]], dim=2).detach().double()
+    return torch.cat([mlp.weights[-2], mlp.biases[-2]], dim=2).double()
 
 
 def _angle(first: Tensor, second: Tensor) -> Tensor:
@@ -115,8 +112,7 @@ def _pairs(width: int) -> tuple[list[int], list[int]]:
 def split_all(mlp: MLP, optimizer: Optimizer, rule: str, sample: Split, rngs: list[np.random.Generator]) -> None:
     """Split every neuron once: the twin of neuron j is neuron H + j."""
     for neuron in range(mlp.width):
-        with torch.no_grad():
-            GROWTHS[rule](mlp, optimizer, torch.full((len(rngs),), neuron), sample, rngs)
+        GROWTHS[rule](mlp, optimizer, torch.full((len(rngs),), neuron), sample, rngs)
 
 
 def follow_twins(
@@ -160,4 +156,4 @@ def _rows(mlp: MLP, dataset: Dataset, seeds: list[int], pairs: tuple[list[int], 
     of_pair = {"angle": angles(mlp, *pairs), "differ": differing(mlp, images, *pairs)}
     rows = {name: values.repeat_interleave(count) for name, values in of_network.items()}
     rows |= {"pair": torch.arange(count).repeat(len(seeds))} | {name: v.flatten() for name, v in of_pair.items()}
-    return {name: values.detach().numpy() for name, values in rows.items()}
+    return {name: values.numpy() for name, values in rows.items()}

@@ -36,7 +36,6 @@ class Seen(NamedTuple):
     logits: Tensor
 
 
-@torch.no_grad()
 def look(mlp: MLP, split: Split) -> Iterator[Seen]:
     """What the networks make of a split, block by block."""
     block = max(1, min(BLOCK, LARGEST // (len(mlp.weights[0]) * max(mlp.sizes[1:]))))
@@ -51,7 +50,6 @@ def _mean(seen: list[Seen], of_block: Callable[[Seen], Tensor]) -> Tensor:
     return sum(of_block(block).double() * (len(block.labels) / images) for block in seen)
 
 
-@torch.no_grad()
 def loss_after_removal(mlp: MLP, seen: list[Seen]) -> Tensor:
     """Mean loss (R, H) with each hidden neuron removed in turn, as dropout would.
 
@@ -181,7 +179,6 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
 }
 
 
-@torch.no_grad()
 def choose(policies: list[str], mlp: MLP, seen: list[Seen], rngs: list[np.random.Generator]) -> Tensor:
     """The neuron (R,) that is split in each replica: replicas follow the policies in turn.
 

@@ -1,5 +1,6 @@
 """An experiment as a value, its tidy table, and the files that hold it."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -8,10 +9,12 @@ import shutil
 import subprocess
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -276,8 +279,8 @@ def save(part: Path, file: Path, about: dict) -> None:
 
 
 def about_file(file: Path) -> Path:
-    """The JSON file beside a table."""
-    return file.with_suffix(".json")
+    """The JSON file beside a table, a .csv or .csv.gz."""
+    return file.with_name(file.name.removesuffix(".gz")).with_suffix(".json")
 
 
 def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
@@ -287,12 +290,16 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
         raise FileNotFoundError(f"{file} does not exist: make run and make publish make such tables from a study")
     try:
         about = json.loads(about_file(file).read_text())
-        whole = about["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = about["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{about_file(file)} is damaged ({error})") from error
-    if not whole:
+    try:
+        text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} is damaged ({error})") from error
+    if digest != hashlib.sha256(text).hexdigest():
         raise ValueError(f"{file} is damaged (wrong checksum)")
-    return pd.read_csv(file, dtype={"split_neuron": "string"}), about
+    return pd.read_csv(BytesIO(text), dtype={"split_neuron": "string"}), about
 
 
 def read_results(place: Path) -> tuple[pd.DataFrame, dict]:

@@ -88,8 +88,7 @@ def grow(
             for turn in range(now):
                 seen = list(look(mlp, dataset.validation)) if turn else seen
                 neurons = None if rule in WITHOUT_PARENT else choose(policies, mlp, seen, draws)  # (R,)
-                with torch.no_grad():
-                    GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
+                GROWTHS[rule](mlp, at_work, neurons, sample, coefficients)
                 chosen.append([NEW] * len(draws) if neurons is None else map(str, neurons.tolist()))
             del seen
             splits -= now
@@ -135,7 +134,6 @@ def evaluate(seen: Iterable[Seen]) -> tuple[Tensor, Tensor]:
     return joined(judged(block.logits, block.labels) for block in seen)
 
 
-@torch.no_grad()
 def train_epoch(
     mlp: MLP, train: Split, order: list[np.random.Generator], optimizer: Optimizer, batch_size: int
 ) -> tuple[Tensor, Tensor]:
@@ -154,7 +152,6 @@ def train_epoch(
     return joined(met)
 
 
-@torch.no_grad()
 def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer) -> Tensor:
     """One step of each replica on images (S, B, n_in), as `MLP.hidden` takes them, with labels (R, B).
 

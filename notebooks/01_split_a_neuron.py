@@ -32,7 +32,7 @@ import pandas as pd
 import torch
 
 import neuronsplit as ns
-from neuronsplit import plots
+from neuronsplit import drawings, plots
 from neuronsplit.split import draw, scaled
 
 plots.use_style()
@@ -44,7 +44,7 @@ torch.set_num_threads(1)
 # A hidden neuron has incoming weights $w$, a bias $b$ and outgoing weights $v$. Its twins take scaled copies of them.
 
 # %%
-_ = plots.split_drawing()
+_ = drawings.split()
 
 # %% [markdown]
 # ## The proof
@@ -107,9 +107,7 @@ print("changed by less than 1e-5:", change < 1e-5)
 
 # %%
 mlp = ns.MLP((4, width, 3), replicas=1, seed=seed)
-with torch.no_grad():
-    for parameter, values in zip(mlp.parameters(), (w[None], v[None], b[None, :, None], c[None, :, None])):
-        parameter.copy_(values)
+mlp.weights, mlp.biases = [w[None], v[None]], [b[None, :, None], c[None, :, None]]
 print("as the network by hand:", torch.allclose(mlp(x)[0], before, atol=1e-5))
 
 mlp.split(neuron, draw("scaled", [np.random.default_rng(seed)], n_out=3))
@@ -129,10 +127,9 @@ def largest_change(rule, dtype, n=200, sizes=(784, 10, 10)):
     networks = ns.MLP(sizes, replicas=n, seed=seed).to(dtype)
     images = torch.rand(1000, sizes[0], generator=torch.Generator().manual_seed(seed)).to(dtype) - 0.5
     streams = [np.random.default_rng(seed + r) for r in range(n)]
-    with torch.no_grad():
-        before = networks(images)  # (R, N, 10)
-        networks.split(torch.arange(n) % sizes[1], draw(rule, streams, sizes[2]))
-        return (networks(images) - before).abs().amax((1, 2)) / before.abs().amax((1, 2))
+    before = networks(images)  # (R, N, 10)
+    networks.split(torch.arange(n) % sizes[1], draw(rule, streams, sizes[2]))
+    return (networks(images) - before).abs().amax((1, 2)) / before.abs().amax((1, 2))
 
 
 # %% tags=["nbval-ignore-output"]
@@ -184,7 +181,7 @@ picture = ipywidgets.Image()
 
 
 def redraw(change=None):
-    picture.value = plots.png(plots.twins(*(slider.value for slider in sliders)))
+    picture.value = drawings.png(drawings.twins(*(slider.value for slider in sliders)))
 
 
 for slider in sliders:
@@ -193,7 +190,7 @@ redraw()
 ipywidgets.VBox([*sliders, picture])
 
 # %%
-_ = plots.twins(*settings.values())
+_ = drawings.twins(*settings.values())
 
 # %% [markdown]
 # ## What we see

@@ -36,7 +36,7 @@ import torch
 from IPython.display import Image, display
 
 import neuronsplit as ns
-from neuronsplit import compare, plots, study
+from neuronsplit import compare, drawings, plots, study
 from neuronsplit.optimizers import start
 from neuronsplit.policies import choose, look
 from neuronsplit.seeds import stream
@@ -75,7 +75,7 @@ print("sizes", mlp.sizes, " parameters", mlp.n_parameters())
 # %%
 order, coefficients, draws = ([stream(seed, purpose)] for purpose in ("order", "coefficients", "draws"))
 optimizer = start("sgd", mlp, learning_rate)
-history, fan_in = [], [mlp.weights[0][0].detach().clone()]  # (H, pixels) after each epoch
+history, fan_in = [], [mlp.weights[0][0].clone()]  # (H, pixels) after each epoch
 for epoch in range(1, epochs + 1):
     train = measures("train", *train_epoch(mlp, data.train, order, optimizer, batch_size))
     unsplit = measures("unsplit", *evaluate(look(mlp, data.test)))
@@ -92,7 +92,7 @@ for epoch in range(1, epochs + 1):
         "hidden": mlp.width,
         "split_neuron": str(neuron.item()),
     }
-    fan_in.append(mlp.weights[0][0].detach().clone())
+    fan_in.append(mlp.weights[0][0].clone())
 history = pd.DataFrame(history)
 print("sizes", mlp.sizes, " parameters", mlp.n_parameters())
 
@@ -117,11 +117,10 @@ print("largest change of the test loss by a split is below 1e-5:", jump < 1e-5)
 # The first 32 test images, each with the true name and, where the network says another, its answer in red.
 
 # %%
-with torch.no_grad():
-    answers = mlp(data.test.images[:32])[0].argmax(1)
+answers = mlp(data.test.images[:32])[0].argmax(1)
 truth = data.test.labels[:32]
 titles = [data.classes[t] if t == a else f"{data.classes[t]}\nsays {data.classes[a]}" for t, a in zip(truth, answers)]
-figure = plots.images(data.test.images[:32], data.shape, titles, (truth == answers).tolist())
+figure = drawings.images(data.test.images[:32], data.shape, titles, (truth == answers).tolist())
 figure.savefig(pictures / "growth-images.png", dpi=90)
 
 # %% [markdown]
@@ -131,7 +130,7 @@ figure.savefig(pictures / "growth-images.png", dpi=90)
 # `width` neurons keep their place; each later one stands where it was appended.
 
 # %%
-figure = plots.fan_in(
+figure = drawings.fan_in(
     [fan_in[0], fan_in[-1]],
     [f"before training, {width} neurons", f"after {epochs} epochs, {mlp.width} neurons"],
     data.shape,
@@ -144,7 +143,7 @@ figure.savefig(pictures / "growth-weights.png", dpi=90)
 # %% tags=["nbval-ignore-output"]
 made_by = {"dataset": dataset, "width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": seed}
 (pictures / "growth.json").write_text(json.dumps(made_by | study.circumstances(), indent=1))
-plots.growth_gif(fan_in, data.shape, pictures / "growth.gif")
+drawings.growth_gif(fan_in, data.shape, pictures / "growth.gif")
 display(Image(filename=pictures / "growth.gif"))
 
 # %% [markdown]

@@ -19,13 +19,14 @@
 # 95 % interval. The limit: one data set, one small network, one optimiser; what looks best here need not be best elsewhere.
 
 # %% tags=["parameters"]
-table: str = "figures/data/fashion-mnist.csv"  # what to compare, from the project's folder: a table, or the folder of a study, or a .zip of it
+table: str = "figures/data/fashion-mnist.csv.gz"  # what to compare, from the project's folder: a table, or the folder of a study, or a .zip of it
 setting: int = 0  # which of its settings, where it has several
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 
 # %%
 import json
 import platform
+from pathlib import Path
 
 import pandas as pd
 
@@ -155,9 +156,9 @@ families.round(2)
 # when their accuracy has levelled off; dashed and dotted, what scikit-learn's converged networks reach in the data set's own benchmark.
 
 # %%
-file = study.ROOT / table
+place, name = (study.ROOT / table).parent, Path(table).name.split(".")[0]
 controls, reached = {}, []
-beside = sorted(file.parent.glob(f"{file.stem}-converged*.csv"))
+beside = sorted(place.glob(f"{name}-converged*.csv*"))
 for run, made in [(results, about), *map(study.read_table, beside)]:
     run = run[run.policy == run.policy.iloc[0]]
     rates = run.learning_rate if "learning_rate" in run else pd.Series([made["parameters"]["learning_rate"]])
@@ -176,7 +177,7 @@ reached.round(4)
 # Does the choice of the neuron matter more, or less, at the larger learning rate? Final differences to `random` there.
 
 # %%
-other = file.with_name(f"{file.stem}-converged.csv")
+other = place / f"{name}-converged.csv.gz"
 converged = study.read_table(other)[0] if other.exists() else results
 converged = converged[converged.policy.isin([*others, chance])]
 converged_gap = compare.verdicts(compare.paired(converged, "test_accuracy", chance), "test_accuracy")
@@ -185,7 +186,7 @@ compare.readable(converged_gap)
 # %% [markdown]
 # ## What we see
 #
-# The full study, committed as `figures/data/fashion-mnist.csv`, says:
+# The full study, committed as `figures/data/fashion-mnist.csv.gz`, says:
 #
 # - **Growing does not pay here.** All seven policies end 1.2 to 1.4 points of accuracy below the control, and no interval comes near
 #   zero. The control did spend more: the growing networks trained with 79 % of its multiply-adds.
@@ -201,7 +202,7 @@ compare.readable(converged_gap)
 
 # %%
 spent = compare.final(results.assign(spent=compare.spent(results))).groupby("policy").spent.mean()
-if table == "figures/data/fashion-mnist.csv":
+if table == "figures/data/fashion-mnist.csv.gz":
     one_family, as_random = ["min-loss", "max-fire", "min-fire", "half-fire"], ["max-loss", "loss-probs"]
     assert to_control["mean"].between(-0.014, -0.0115).all() and (to_control.high < -0.009).all()
     assert (to_control.verdict == "worse").all()

@@ -19,7 +19,7 @@
 # test accuracy of ten repeats. The limit: the original's random seeds are not known, so ranges are compared, not runs.
 
 # %% tags=["parameters"]
-table: str = "figures/data/replay.csv"  # the replayed runs, from the project's folder
+table: str = "figures/data/replay.csv.gz"  # the replayed runs, from the project's folder
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
@@ -230,7 +230,7 @@ print(f"so {(faulty / honest) ** 2:,.0f} times as many repeats for the same prec
 # The wish that closes the original, a network that decides when and which to split, is open. It was an honest notebook: it showed every run, which is how its faults could be found.
 
 # %%
-if table == "figures/data/replay.csv":
+if table == "figures/data/replay.csv.gz":
     assert 0.75 < inside < 0.85
     both, pixels, dispatch, mended = shown
     assert judged.ratio[both].round(1) == 1.7 and judged.p[both].round(2) == 0.10

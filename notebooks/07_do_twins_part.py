@@ -26,7 +26,7 @@ after: int = 30  # epochs after it
 repeats: int = 5  # networks, of seeds 0, 1, ...
 rates: dict = {"sgd": 0.05, "momentum": 0.005, "adam": 0.001}  # optimisers and their learning rates
 save: str = ""  # where the live table goes, from the project's folder; not saved by default
-table: str = "figures/data/twins.csv"  # the same on Fashion-MNIST at full size, read
+table: str = "figures/data/twins.csv.gz"  # the same on Fashion-MNIST at full size, read
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
@@ -182,11 +182,10 @@ _ = plots.parted_trees(trees, after)
 
 # %%
 mlp = ns.MLP((data.train.images.shape[1], width, len(data.classes)))
-with torch.no_grad():
-    mlp.biases[0][0, 3] = -100
-    rate = fire_rate(mlp, list(look(mlp, data.validation)))[0]
-    mlp.split(3, [ns.RULES["scaled"](rng, len(data.classes))])
-    rates_after = fire_rate(mlp, list(look(mlp, data.validation)))[0]
+mlp.biases[0][0, 3] = -100
+rate = fire_rate(mlp, list(look(mlp, data.validation)))[0]
+mlp.split(3, [ns.RULES["scaled"](rng, len(data.classes))])
+rates_after = fire_rate(mlp, list(look(mlp, data.validation)))[0]
 print("fire rate before:", rate[3].item(), " of its twins:", rates_after[[3, width]].tolist())
 assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
 
@@ -205,7 +204,7 @@ assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
 # The cell asserts these sentences.
 
 # %%
-if table == "figures/data/twins.csv":
+if table == "figures/data/twins.csv.gz":
     angle, rank = (
         ends.angle.unstack("optimizer"),
         last.groupby(["optimizer", "rule"])["rank"].mean().unstack("optimizer"),

@@ -19,11 +19,11 @@
 # The limit: one data set, one hidden layer.
 
 # %% tags=["parameters"]
-table: str = "figures/data/which-how-when.csv"  # the study which-how-when, from the project's folder
-eight: str = "figures/data/fashion-mnist-converged.csv"  # the policies of 2021 at the same setting
+table: str = "figures/data/which-how-when.csv.gz"  # the study which-how-when, from the project's folder
+eight: str = "figures/data/fashion-mnist-converged.csv.gz"  # the policies of 2021 at the same setting
 others: str = "which-how-2021 sketch adam"  # figures/data of the same ways to grow in other settings
-tuning: str = "figures/data/tuning.csv"  # the study that chose the learning rates
-cheap: str = "figures/data/cheap-scores.csv"  # the study cheap-scores, at the setting of the first
+tuning: str = "figures/data/tuning.csv.gz"  # the study that chose the learning rates
+cheap: str = "figures/data/cheap-scores.csv.gz"  # the study cheap-scores, at the setting of the first
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
@@ -56,7 +56,7 @@ policies_2021 = read(eight)
 comparable = all(set(policies_2021[name]) == set(results[name]) for name in ("dataset", "seed", "epoch"))
 if not comparable:  # the table is of another setting
     policies_2021 = policies_2021.head(0)
-elsewhere = [read(f"figures/data/{name}.csv") for name in others.split()]
+elsewhere = [read(f"figures/data/{name}.csv.gz") for name in others.split()]
 
 # %% [markdown]
 # The learning rates are about those at which the control's validation loss ends lowest, on seeds of their own: tuned for the control, then used for all.
@@ -310,7 +310,7 @@ cheaper[["mean", "low", "high", "holm", "verdict"]].round(4)
 # %%
 after_as_many = compare.intervals(compare.paired(everything, LOSS, CONTROL))["mean"]
 final = compare.ends(everything, LOSS).mean()
-if table == "figures/data/which-how-when.csv":
+if table == "figures/data/which-how-when.csv.gz":
     assert (after_as_many > 0).all() and (by_loss["mean"] > 0).all() and (by_accuracy["mean"] < 0).all()
     closest = compare.intervals(compare.paired(everything, LOSS, CONTROL)[[after_as_many.idxmin()]]).round(3)
     assert closest.index[0] == "min-eigenvalue · steepest · at-first"
@@ -328,7 +328,7 @@ if table == "figures/data/which-how-when.csv":
     print("held")
 
 # %%
-if table == "figures/data/which-how-when.csv":
+if table == "figures/data/which-how-when.csv.gz":
     harmful = ["min-loss", "max-fire", "min-fire", "half-fire"]
     assert which_loss.index[which_loss.verdict == "better"].tolist() == ["min-eigenvalue"]
     assert round(which_loss["mean"]["min-eigenvalue"], 3) == -0.010
@@ -341,7 +341,7 @@ if table == "figures/data/which-how-when.csv":
 
 # %%
 slow, converged, fast = (f"sgd, rate {rate}" for rate in (0.001, 0.01, 0.05))
-if table == "figures/data/which-how-when.csv":
+if table == "figures/data/which-how-when.csv.gz":
     won = equal_cost[slow]
     assert won.verdict[["gradmax", "opposed"]].tolist() == ["better"] * 2 and won.verdict["scaled"] == "worse"
     assert won["mean"][["gradmax", "opposed", "scaled"]].round(3).tolist() == [-0.023, -0.011, 0.025]
@@ -359,7 +359,7 @@ if table == "figures/data/which-how-when.csv":
     print("held")
 
 # %%
-if table == "figures/data/which-how-when.csv":
+if table == "figures/data/which-how-when.csv.gz":
     with_adam = equal_cost["adam, rate 5e-05"]
     assert with_adam.verdict[["fresh", "scaled", "opposed"]].tolist() == ["better", "worse", "worse"]
     assert with_adam["mean"][["fresh", "scaled", "opposed"]].round(3).tolist() == [-0.006, 0.028, 0.029]

@@ -76,7 +76,7 @@ rows[(rows.seed == 0) & (rows.width == min(widths)) & (rows.horizon == max(horiz
 # Tables of two runs at full size, at two learning rates. All that follows is read off them.
 
 # %%
-read = [study.read_table(study.ROOT / "figures" / "data" / f"{name}.csv") for name in tables.split()]
+read = [study.read_table(study.ROOT / "figures" / "data" / f"{name}.csv.gz") for name in tables.split()]
 for _, about in read:
     print(about["parameters"], f"{about['branches a second']} branches a second", sep="\n")
 full = pd.concat([rows_ for rows_, _ in read], ignore_index=True)

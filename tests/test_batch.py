@@ -375,7 +375,7 @@ def test_what_is_damaged_or_foreign_is_set_aside_and_trained_anew(damage, runs, 
     pd.testing.assert_frame_equal(obtain(experiment, folder), whole)
 
 
-def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatch):
+def test_publish_packs_a_table_with_what_produced_it(runs, tmp_path, monkeypatch):
     folder, target = runs / "tiny", tmp_path / "data"
     target.mkdir()
     experiment = Experiment(**TINY)
@@ -383,7 +383,7 @@ def test_publish_copies_a_table_with_what_produced_it(runs, tmp_path, monkeypatc
     obtain(experiment, folder)
     batch.collect([experiment], folder, {"study": "tiny"})
     assert main(["publish", "tiny", "digits"]) == 0
-    table, about = read_table(target / "digits.csv")
+    table, about = read_table(target / "digits.csv.gz")
     assert len(table) == 6 and about["study"] == "tiny"
 
 

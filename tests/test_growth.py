@@ -15,7 +15,7 @@ from neuronsplit.training import train_step
 def trained(optimizer="adam", replicas=3):
     """Networks with means that are not 0, the optimiser at work on them, and images with labels."""
     g = torch.Generator().manual_seed(0)
-    mlp = MLP((12, 5, 4), replicas).double()
+    mlp = MLP((12, 5, 4), replicas).to(torch.float64)
     sample = Split(torch.randn(60, 12, generator=g).double(), torch.randint(4, (60,), generator=g))
     at_work = start(optimizer, mlp, 0.01)
     for _ in range(20):
@@ -26,8 +26,7 @@ def trained(optimizer="adam", replicas=3):
 def grown(rule, *parts):
     mlp, at_work, sample = parts
     neurons = None if rule in WITHOUT_PARENT else torch.tensor([1, 4, 0])
-    with torch.no_grad():
-        GROWTHS[rule](mlp, at_work, neurons, sample, [np.random.default_rng(r) for r in range(3)])
+    GROWTHS[rule](mlp, at_work, neurons, sample, [np.random.default_rng(r) for r in range(3)])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -51,16 +50,18 @@ def test_running_means_of_gradients_are_split_as_the_gradients_are(rule):
     mlp, at_work, sample = trained()
 
     def gradients():
-        loss = cross_entropy(mlp(sample.images).flatten(0, 1), sample.labels.repeat(3), reduction="sum")
-        return torch.autograd.grad(loss, list(mlp.parameters()))
+        own = mlp[:]
+        parameters = [p.requires_grad_() for p in own.parameters()]
+        loss = cross_entropy(own(sample.images).flatten(0, 1), sample.labels.repeat(3), reduction="sum")
+        return torch.autograd.grad(loss, parameters)
 
     for power, mean in at_work.means.items():
         for p, gradient in zip(mean.parameters(), gradients()):
-            p.data.copy_(gradient**power)
+            p.copy_(gradient**power)
     grown(rule, mlp, at_work, sample)
     for power, mean in at_work.means.items():
         for p, gradient in zip(mean.parameters(), gradients()):
-            torch.testing.assert_close(p.detach(), gradient**power, rtol=1e-9, atol=1e-14)
+            torch.testing.assert_close(p, gradient**power, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("rule", ["outgoing", "opposed"])
@@ -77,11 +78,11 @@ def test_where_shares_differ_by_output_the_mean_square_is_split_by_the_mean_of_t
 
 def test_a_new_neuron_begins_with_the_mean_squares_of_the_others():
     mlp, at_work, sample = trained("adam")
-    squares = at_work.means[2].weights[0].detach().clone()
+    squares = at_work.means[2].weights[0].clone()
     grown("fresh", mlp, at_work, sample)
     torch.testing.assert_close(at_work.means[2].weights[0][:, -1], squares.mean(1))
     assert (at_work.means[1].weights[0][:, -1] == 0).all()
-    before = mlp.weights[1].detach().clone()
+    before = mlp.weights[1].clone()
     train_step(mlp, sample.images.expand(3, -1, -1), sample.labels.expand(3, -1), at_work)
     step = (mlp.weights[1] - before).abs()
     assert step[:, :, -1].max() < 0.02  # twice the learning rate at most
@@ -104,24 +105,24 @@ def test_gradmax_gives_its_incoming_weights_the_largest_gradient():
     (g,) = torch.autograd.grad(loss, logits)
     m = sample.images.mT @ g  # (R, n_in, C)
     grown("gradmax", mlp, at_work, sample)
-    v = mlp.weights[1][:, :, -1:].detach()
+    v = mlp.weights[1][:, :, -1:]
     rng = torch.Generator().manual_seed(1)
     for _ in range(200):
         other = torch.randn(v.shape, generator=rng).double()
         other *= v.norm(dim=1, keepdim=True) / other.norm(dim=1, keepdim=True)
         assert ((m @ v).norm(dim=1) >= (m @ other).norm(dim=1) - 1e-12).all()
-    w = mlp.weights[0].detach()
+    w = mlp.weights[0]
     torch.testing.assert_close(torch.cosine_similarity(w[:, -1], -(m @ v).squeeze(2)), torch.ones(3).double())
     torch.testing.assert_close(w[:, -1].norm(dim=1), SMALL * w[:, :-1].norm(dim=2).mean(1))
-    torch.testing.assert_close(v.squeeze(2).norm(dim=1), mlp.weights[1][:, :, :-1].detach().norm(dim=1).mean(1))
+    torch.testing.assert_close(v.squeeze(2).norm(dim=1), mlp.weights[1][:, :, :-1].norm(dim=1).mean(1))
 
 
 def test_steepest_twins_lie_opposite_each_other_about_their_parent():
     mlp, at_work, sample = trained()
-    parents = torch.cat([mlp.weights[0], mlp.biases[0]], dim=2).detach().clone()[[0, 1, 2], [1, 4, 0]]
+    parents = torch.cat([mlp.weights[0], mlp.biases[0]], dim=2).clone()[[0, 1, 2], [1, 4, 0]]
     whole = [plain.network(mlp, r) for r in range(3)]
     grown("steepest", mlp, at_work, sample)
-    theta = torch.cat([mlp.weights[0], mlp.biases[0]], dim=2).detach()
+    theta = torch.cat([mlp.weights[0], mlp.biases[0]], dim=2)
     first, second = theta[[0, 1, 2], [1, 4, 0]], theta[:, -1]
     for r, neuron in enumerate([1, 4, 0]):
         _, vectors = torch.linalg.eigh(plain.splitting_matrix(whole[r], neuron, *sample))

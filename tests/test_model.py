@@ -44,7 +44,6 @@ def test_some_replicas_are_networks_of_their_own():
 def test_weights_are_xavier_uniform():
     mlp = MLP((300, 200, 100), seed=1)
     for w, b in zip(mlp.weights, mlp.biases):
-        w = w.detach()
         bound = math.sqrt(6 / sum(w.shape[1:]))
         assert w.abs().max() <= bound
         assert w.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)  # a uniform's sd

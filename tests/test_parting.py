@@ -16,10 +16,9 @@ from neuronsplit.training import train_step
 
 @given(degrees=st.floats(0, 180), scale=st.floats(0.01, 100))
 def test_an_angle_by_construction(degrees, scale):
-    mlp = MLP((2, 2, 3)).double()
-    with torch.no_grad():
-        turned = np.deg2rad(degrees)
-        mlp.weights[0][0] = torch.tensor([[1.0, 0], [scale * np.cos(turned), scale * np.sin(turned)]])
+    mlp = MLP((2, 2, 3)).to(torch.float64)
+    turned = np.deg2rad(degrees)
+    mlp.weights[0][0] = torch.tensor([[1.0, 0], [scale * np.cos(turned), scale * np.sin(turned)]])
     assert angles(mlp, [0], [1]).item() == pytest.approx(degrees, abs=1e-6)
 
 
@@ -34,12 +33,10 @@ def test_the_images_on_which_twins_differ_are_counted():
 
 def test_the_effective_rank_of_equal_directions_is_their_number():
     """Three neurons that fire on images of their own, equally strongly, and two that never fire."""
-    mlp = MLP((3, 5, 2)).double()
-    with torch.no_grad():
-        mlp.weights[0][0] = torch.cat([torch.eye(3), -torch.ones(2, 3)]).double()
+    mlp = MLP((3, 5, 2)).to(torch.float64)
+    mlp.weights[0][0] = torch.cat([torch.eye(3), -torch.ones(2, 3)]).double()
     assert effective_rank(mlp, torch.eye(3).double()).item() == pytest.approx(3)
-    with torch.no_grad():
-        mlp.weights[0][0, 1:3] = mlp.weights[0][0, 0]
+    mlp.weights[0][0, 1:3] = mlp.weights[0][0, 0]
     assert effective_rank(mlp, torch.eye(3).double()).item() == pytest.approx(1)
 
 
@@ -52,7 +49,7 @@ def test_twins_of_an_even_split_never_part(optimizer):
 def split_network(drawn):
     """A network of one replica in float64, its neuron 1 split, and mini-batches to train it."""
     g = torch.Generator().manual_seed(0)
-    mlp = MLP((12, 4, 5)).double()
+    mlp = MLP((12, 4, 5)).to(torch.float64)
     batches = [
         (torch.randn(1, 16, 12, generator=g).double(), torch.randint(5, (1, 16), generator=g)) for _ in range(60)
     ]
@@ -83,18 +80,18 @@ def test_one_step_parts_twins_by_what_the_theory_says():
     drawn = RULES["scaled"](np.random.default_rng(4), 5)
     alpha, beta, gamma, delta = drawn
     mlp, ((images, labels), *_) = split_network(drawn)
-    whole = MLP((12, 4, 5)).double()
+    whole = MLP((12, 4, 5)).to(torch.float64)
+    whole.weights[0].requires_grad_()
     loss = torch.nn.functional.cross_entropy(whole(images[0])[0], labels[0])
     g = torch.autograd.grad(loss, whole.weights[0])[0][0, 1]
     train_step(mlp, images, labels, start("sgd", mlp, 0.05))
-    w = mlp.weights[0][0].detach()
+    w = mlp.weights[0][0]
     torch.testing.assert_close(w[1] / alpha - w[4] / beta, -0.05 * (gamma / alpha - delta / beta) * g)
 
 
 def test_a_neuron_that_never_fires_gives_two_that_never_fire():
     data, mlp = load_dataset("digits"), MLP((64, 6, 10))
-    with torch.no_grad():
-        mlp.biases[0][0, 2] = -100
+    mlp.biases[0][0, 2] = -100
     optimizer = start("adam", mlp, 0.001)
     split(mlp, optimizer, torch.tensor([2]), [RULES["scaled"](np.random.default_rng(0), 10)])
     before = mlp.weights[0][0, [2, 6]].clone()
@@ -127,9 +124,9 @@ def test_followed_twins_make_a_table_a_row_a_pair():
 
 
 def test_every_neuron_is_split_once():
-    mlp = MLP((6, 3, 2), 2).double()
+    mlp = MLP((6, 3, 2), 2).to(torch.float64)
     images = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)).double()
-    before, w = mlp(images), mlp.weights[0].detach().clone()
+    before, w = mlp(images), mlp.weights[0].clone()
     rngs = [np.random.default_rng(r) for r in range(2)]
     parting.split_all(mlp, start("sgd", mlp, 0.1), "scaled", None, rngs)
     torch.testing.assert_close(mlp(images), before)

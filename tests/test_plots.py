@@ -2,9 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from neuronsplit import compare, plots
 from neuronsplit.data import load_dataset
@@ -155,19 +153,6 @@ def test_trees_are_coloured_by_angle():
 def test_the_share_of_frozen_draws_is_shaded():
     axis = plots.kappas(np.array([1.0, 0.5, 2.0])).axes[0]
     assert axis.lines[0].get_xdata()[0] == 2  # the median of 1, 2, 2
-
-
-def test_growth_gif_has_a_frame_an_epoch(tmp_path):
-    weights = [torch.randn(n, 64, generator=torch.Generator().manual_seed(n)) for n in range(3, 8)]
-    plots.growth_gif(weights, (8, 8), tmp_path / "g.gif")
-    gif = Image.open(tmp_path / "g.gif")
-    assert gif.n_frames == len(weights) and gif.info["loop"] == 0
-
-
-def test_a_twin_is_drawn_with_the_delta_that_keeps_the_sum():
-    axis = plots.twins(0.7, 1.3, 0.6).axes[0]
-    parent, total = axis.lines[0].get_ydata(), axis.lines[3].get_ydata()
-    np.testing.assert_allclose(total, parent, atol=1e-12)
 
 
 def test_a_family_tree_has_a_line_for_every_neuron_also_for_those_without_a_parent():

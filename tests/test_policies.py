@@ -37,16 +37,14 @@ from neuronsplit.training import train_epoch, train_step
 )  # fmt: skip
 def test_scores_equal_the_plain_way_one_neuron_at_a_time(replicas, width, n, seed, classes):
     g = torch.Generator().manual_seed(seed)
-    mlp = MLP((5, width, classes), replicas, seed).double()
-    with torch.no_grad():
-        for p in mlp.parameters():
-            p.add_(torch.randn(p.shape, generator=g))
+    mlp = MLP((5, width, classes), replicas, seed).to(torch.float64)
+    for p in mlp.parameters():
+        p.add_(torch.randn(p.shape, generator=g))
     images = torch.randn(n, 5, generator=g, dtype=torch.float64)
     labels = torch.randint(classes, (n,), generator=g)
     beyond = [importance, outgoing_gradient, activation_variance, smallest_eigenvalue]
-    with torch.no_grad():
-        seen = list(look(mlp, Split(images, labels)))
-        losses, rates, *others = (score(mlp, seen) for score in (loss_after_removal, fire_rate, *beyond))
+    seen = list(look(mlp, Split(images, labels)))
+    losses, rates, *others = (score(mlp, seen) for score in (loss_after_removal, fire_rate, *beyond))
     for r in range(replicas):
         net = plain.network(mlp, r)
         for name, found in zip(plain.SCORES, others):
@@ -75,9 +73,8 @@ def test_every_replica_follows_its_own_policy():
 def test_removal_of_a_neuron_that_decides_everything_neither_overflows_nor_is_lost():
     """Logits of several hundred, in float32; the loss of one image counts as at most 88."""
     mlp = MLP((2, 3, 2))
-    with torch.no_grad():
-        mlp.weights[0].copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]))
-        mlp.weights[1].copy_(torch.tensor([[[300.0, -40.0, 1.0], [-300.0, 40.0, 2.0]]]))
+    mlp.weights[0].copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]))
+    mlp.weights[1].copy_(torch.tensor([[[300.0, -40.0, 1.0], [-300.0, 40.0, 2.0]]]))
     images, labels = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2
     found = loss_after_removal(mlp, list(look(mlp, Split(images, labels))))[0]
     net = plain.network(mlp, 0)
@@ -112,9 +109,8 @@ def test_removal_makes_no_array_above_80_megabytes(replicas, width):
 
 def test_removing_the_only_neuron_leaves_the_output_bias():
     mlp = MLP((4, 1, 3))
-    with torch.no_grad():
-        mlp.biases[1].copy_(torch.tensor([[[0.0], [1.0], [2.0]]]))
-        loss = loss_after_removal(mlp, list(look(mlp, Split(torch.rand(50, 4), torch.full((50,), 2)))))
+    mlp.biases[1].copy_(torch.tensor([[[0.0], [1.0], [2.0]]]))
+    loss = loss_after_removal(mlp, list(look(mlp, Split(torch.rand(50, 4), torch.full((50,), 2)))))
     assert loss.item() == pytest.approx(np.log(1 + np.exp(-1) + np.exp(-2)), rel=1e-6)
 
 
@@ -128,8 +124,7 @@ def test_a_single_neuron_is_chosen_by_every_policy(policy):
 def dead_network():
     """Neurons 1, 3 and 4 never fire."""
     mlp = MLP((64, 6, 10), replicas=2)
-    with torch.no_grad():
-        mlp.biases[0][:, [1, 3, 4]] = -100.0
+    mlp.biases[0][:, [1, 3, 4]] = -100.0
     return mlp
 
 
@@ -152,9 +147,8 @@ def test_ties_go_to_the_lowest_index():
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_diverged_network_still_gets_a_choice(policy):
     data, mlp = load_dataset("digits"), MLP((64, 6, 10), replicas=2)
-    with torch.no_grad():
-        mlp.weights[0][0] = float("nan")
-        mlp.weights[1][1] = float("inf")
+    mlp.weights[0][0] = float("nan")
+    mlp.weights[1][1] = float("inf")
     neurons = chosen(policy, mlp, data.validation)
     assert ((0 <= neurons) & (neurons < 6)).all()
 
@@ -176,11 +170,10 @@ def test_random_is_uniform():
 @given(seed=st.integers(0, 1000), n=st.integers(20, 300), n_in=st.integers(1, 40))
 def test_the_steepest_direction_is_the_eigenvector_of_the_smallest_eigenvalue(seed, n, n_in):
     g = torch.Generator().manual_seed(seed)
-    mlp = MLP((n_in, 4, 3), 2, seed).double()
+    mlp = MLP((n_in, 4, 3), 2, seed).to(torch.float64)
     images, labels = torch.randn(n, n_in, generator=g, dtype=torch.float64), torch.randint(3, (n,), generator=g)
     neurons = torch.tensor([[2], [0]])
-    with torch.no_grad():
-        values, directions = steepest_split(mlp, images, labels, neurons)
+    values, directions = steepest_split(mlp, images, labels, neurons)
     for r in range(2):
         matrix = plain.splitting_matrix(plain.network(mlp, r), int(neurons[r]), images, labels)
         u = directions[r, 0]
@@ -200,8 +193,7 @@ def test_the_smallest_eigenvalue_is_found_at_the_size_of_fashion_mnist():
     optimizer = start("sgd", mlp, 0.05)
     for batch in torch.arange(1500).split(50):
         train_step(mlp, images[batch][None], labels[batch][None], optimizer)
-    with torch.no_grad():
-        values, _ = steepest_split(mlp, images, labels, torch.arange(5)[None])
+    values, _ = steepest_split(mlp, images, labels, torch.arange(5)[None])
     net = plain.network(mlp, 0)
     for j in range(5):
         spectrum = torch.linalg.eigvalsh(plain.splitting_matrix(net, j, images, labels).double())
@@ -215,10 +207,9 @@ def test_the_eigenvalue_within_few_directions_chooses_nearly_as_well_as_the_whol
     optimizer = start("sgd", mlp, 0.05)
     for _ in range(5):
         train_epoch(mlp, digits.train, orders, optimizer, 32)
-        with torch.no_grad():
-            every = torch.arange(20).expand(5, 20)
-            exact, _ = steepest_split(mlp, *digits.validation, every)
-            near = smallest_eigenvalue(mlp, look(mlp, digits.validation))
+        every = torch.arange(20).expand(5, 20)
+        exact, _ = steepest_split(mlp, *digits.validation, every)
+        near = smallest_eigenvalue(mlp, look(mlp, digits.validation))
         chosen = exact.gather(1, near.argmin(1, keepdim=True))
         assert (chosen / exact.amin(1, keepdim=True)).mean() > 0.9  # both are below 0
     _, _, directions = torch.linalg.svd(digits.validation.images)
@@ -228,8 +219,7 @@ def test_the_eigenvalue_within_few_directions_chooses_nearly_as_well_as_the_whol
 def test_importance_looks_at_the_first_images_only():
     mlp, g = MLP((4, 5, 2)), torch.Generator().manual_seed(0)
     images, labels = torch.randn(FEW + 900, 4, generator=g), torch.randint(2, (FEW + 900,), generator=g)
-    with torch.no_grad():
-        few, all_of_them = (importance(mlp, list(look(mlp, Split(images[:n], labels[:n])))) for n in (FEW, FEW + 900))
+    few, all_of_them = (importance(mlp, list(look(mlp, Split(images[:n], labels[:n])))) for n in (FEW, FEW + 900))
     torch.testing.assert_close(few, all_of_them)
 
 

@@ -49,7 +49,7 @@ def test_the_readme_shows_files_that_exist():
     assert [path for path in shown if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv.gz")), ids=lambda file: file.stem)
 def test_a_committed_table_is_whole_and_says_what_produced_it(file):
     table, about = study.read_table(file)
     parameters = about["parameters"]
@@ -62,7 +62,7 @@ def test_a_committed_table_is_whole_and_says_what_produced_it(file):
 
 
 def test_the_readme_table_is_read_off_the_committed_one():
-    table, _ = study.read_table(ROOT / "figures" / "data" / "fashion-mnist.csv")
+    table, _ = study.read_table(ROOT / "figures" / "data" / "fashion-mnist.csv.gz")
     accuracy, loss = (compare.summary(table, measure) for measure in ("test_accuracy", "test_loss"))
     gaps = compare.intervals(compare.paired(table, "test_accuracy", study.CONTROL))
     for policy, row in accuracy.iterrows():
@@ -76,7 +76,7 @@ def test_the_readme_table_is_read_off_the_committed_one():
 
 
 def test_the_readme_says_what_to_use_as_the_committed_table_does():
-    table, _ = study.read_table(ROOT / "figures" / "data" / "which-how-when.csv")
+    table, _ = study.read_table(ROOT / "figures" / "data" / "which-how-when.csv.gz")
     table = compare.named(table)
     found = compare.overview(table, study.CONTROL)
     gaps = compare.intervals(compare.paired(table, "test_loss", study.CONTROL))
@@ -90,7 +90,7 @@ def test_the_readme_says_what_to_use_as_the_committed_table_does():
 
 
 def test_the_readme_says_what_it_costs_as_the_benchmark_measured():
-    table, _ = study.read_table(ROOT / "figures" / "data" / "speed.csv")
+    table, _ = study.read_table(ROOT / "figures" / "data" / "speed.csv.gz")
     measured = {}
     for row in table.fillna({"beside": "", "goal": ""}).itertuples():
         other, ratio = ("" if np.isnan(value) else f"{value:.3g}" for value in (row.other, row.ratio))

@@ -14,9 +14,8 @@ def random_mlp(sizes, replicas, seed, dtype=torch.float64):
     """A network whose biases are not zero, so that they are tested too."""
     mlp = MLP(sizes, replicas, seed).to(dtype)
     g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for b in mlp.biases:
-            b.copy_(torch.rand(b.shape, generator=g) - 0.5)
+    for b in mlp.biases:
+        b.copy_(torch.rand(b.shape, generator=g) - 0.5)
     return mlp
 
 
@@ -54,7 +53,7 @@ def test_scaled_is_the_original_rule():
 def test_split_entry_by_entry_gives_the_same():
     """The replica axis against a plain loop over replicas, entries written one by one."""
     mlp = random_mlp((5, 4, 2), 3, 0)
-    fan_in, bias, fan_out = (p.detach().clone() for p in (mlp.weights[0], mlp.biases[0], mlp.weights[1]))
+    fan_in, bias, fan_out = (p.clone() for p in (mlp.weights[0], mlp.biases[0], mlp.weights[1]))
     coefficients = draw("scaled-outgoing", [np.random.default_rng(r) for r in range(3)], 2)
     mlp.split(torch.tensor([2, 0, 3]), coefficients)
     for r, i in enumerate([2, 0, 3]):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 import shutil
@@ -266,6 +267,20 @@ def test_what_is_damaged_or_foreign_is_set_aside_with_a_warning(suffix, spoil, m
         with pytest.warns(UserWarning, match=f"{SMALL.name}{message}; set aside as .*/{SMALL.name}.aside{turn}"):
             pd.testing.assert_frame_equal(obtain(SMALL, tmp_path), whole)
         assert (tmp_path / f"{SMALL.name}.aside{turn}{suffix}").read_text() == spoiled
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [(lambda data: data[:-9], "is damaged"), (lambda data: gzip.compress(b"a"), r"is damaged \(wrong checksum\)")],
+)
+def test_a_packed_table_is_read_and_checked_as_a_plain_one(spoil, message, tmp_path):
+    whole, plain = obtain(SMALL, tmp_path), tmp_path / f"{SMALL.name}.csv"
+    packed = plain.with_suffix(".csv.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    pd.testing.assert_frame_equal(study.read_table(packed)[0], whole)
+    packed.write_bytes(spoil(packed.read_bytes()))
+    with pytest.raises(ValueError, match=f"{packed.name} {message}"):
+        study.read_table(packed)
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):

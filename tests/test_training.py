@@ -17,7 +17,7 @@ from neuronsplit.training import SCHEDULES, evaluate, grow, judged, measures, tr
 @pytest.mark.parametrize("sizes", [(6, 4, 3), (6, 1, 3), (6, 5, 4, 3)])
 def test_training_steps_equal_autograd_and_torch_optim(sizes, optimizer):
     g = torch.Generator().manual_seed(0)
-    mlp = MLP(sizes, replicas=3).double()
+    mlp = MLP(sizes, replicas=3).to(torch.float64)
     nets = [plain.network(mlp, r) for r in range(3)]
     plainly = [plain.OPTIMIZERS[optimizer](net.parameters(), lr=0.1) for net in nets]
     at_work = start(optimizer, mlp, 0.1)
@@ -99,14 +99,15 @@ def test_a_schedule_that_tells_replicas_apart_is_refused(monkeypatch):
 def test_outgoing_gradients_of_twins_are_those_of_their_parent_times_alpha_and_beta(rule):
     g = torch.Generator().manual_seed(1)
     x, y = torch.randn(1, 30, 5, generator=g).double(), torch.randint(4, (1, 30), generator=g)
-    mlp = MLP((5, 3, 4)).double()
+    mlp = MLP((5, 3, 4)).to(torch.float64)
 
     def outgoing_gradient():
-        loss = cross_entropy(mlp(x)[0], y[0])
-        return torch.autograd.grad(loss, mlp.weights[1])[0][0]  # (4, H)
+        fan_out = mlp.weights[1].requires_grad_()
+        return torch.autograd.grad(cross_entropy(mlp(x)[0], y[0]), fan_out)[0][0]  # (4, H)
 
     parent = outgoing_gradient()[:, 1]
     coefficients = draw(rule, [np.random.default_rng(0)], 4)
+    mlp.weights[1] = mlp.weights[1].detach()
     mlp.split(torch.tensor([1]), coefficients)
     twins = outgoing_gradient()
     ((alpha, beta, _, _),) = coefficients

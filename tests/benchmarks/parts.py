@@ -46,7 +46,7 @@ def test_step(benchmark, data, width):
 def test_products(benchmark, data, width):
     """The two products of the first layer in that step, written over what is there: forward, and the update."""
     images = data.train.images[: PIECE * BATCH].view(PIECE, BATCH, 784)
-    w = MLP((784, width * SEVEN, 10), PIECE).weights[0].detach()
+    w = MLP((784, width * SEVEN, 10), PIECE).weights[0]
     out, d = torch.empty(PIECE, SEVEN * width, BATCH), torch.full((PIECE, SEVEN * width, BATCH), 1e-6)
 
     def products():
