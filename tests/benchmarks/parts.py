@@ -1,5 +1,7 @@
 """Parts of the study timed by pytest-benchmark, on one thread as a study runs them; speed.py puts them side by side."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
 from neuronsplit.products import fast_products
 from neuronsplit.seeds import stream
+from neuronsplit.split import RULES
 
 REPEATS, SEVEN, PIECE = 10, 7, 5  # repeats; policies; repeats of one piece of seven policies, as a study trains them
 RATE, BATCH = 1e-3, 32
@@ -54,6 +57,26 @@ def test_products(benchmark, data, width):
         w.baddbmm_(d, images, alpha=-RATE)
 
     benchmark(products)
+
+
+def test_split(benchmark, data):
+    """Of every network of one piece: the whole layer is copied, which buffers of the final width would spare."""
+    mlp = networks(59, SEVEN, PIECE)
+    drawn = [RULES["scaled"](np.random.default_rng(0), 10)] * len(mlp.weights[0])
+    benchmark.pedantic(lambda own: own.split(0, drawn), setup=lambda: ((mlp[:],), {}), rounds=30, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("way", ["floats", "bytes", "blocks"])
+def test_gather(benchmark, data, way):
+    """The images of a mini-batch of one piece; kept as bytes, or (`blocks`) those of 16 mini-batches at once."""
+    count = PIECE * BATCH * (16 if way == "blocks" else 1)
+    orders = torch.randint(len(data.train.labels), (100, count), generator=torch.Generator().manual_seed(0))
+    places = cycle(orders)  # anywhere among the images, as in an epoch, so that the cache does not have them
+    if way == "bytes":
+        images = (data.train.images * 255).byte()
+        benchmark(lambda: images.index_select(0, next(places)).float().div_(255))
+    else:
+        benchmark(lambda: data.train.images.index_select(0, next(places)))
 
 
 @pytest.mark.parametrize("width", [10, 60])

@@ -173,6 +173,14 @@ def compared(part: dict[str, float]) -> pd.DataFrame:
         step, products = part[f"step[{width}]"], part[f"products[{width}]"]
         row(f"training step, 7 × 5 networks, H = {width}", step, "its first-layer products", products,
             step / products, "at most 1.2" if width > 10 else "")  # fmt: skip
+    step = part["step[60]"]
+    ways = {"floats": "floats, as it is", "bytes": "bytes", "blocks": "floats, 16 mini-batches at once"}
+    for way, name in ways.items():
+        gather = part[f"gather[{way}]"] / (16 if way == "blocks" else 1)
+        row(f"gathering a mini-batch of {name}", gather, "a training step, H = 60", step, gather / step, "")
+    steps = step * (len(load_dataset("fashion-mnist").train.labels) // BATCH)
+    row("a split of 7 × 5 networks, H = 60", part["split"], "an epoch's training steps", steps,
+        part["split"] / steps, "")  # fmt: skip
     for width in (10, 60):
         removal, evaluation = part[f"removal[{width}]"], part[f"evaluation[{width}]"]
         row(f"loss after removal of each neuron, H = {width}", removal, "an evaluation of the same images", evaluation,
