@@ -8,7 +8,6 @@ import shutil
 from collections import deque
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +24,7 @@ from neuronsplit.studies import experiments, read_study
 from neuronsplit.study import (
     PIECES,
     ROOT,
-    Experiment,
+    Plan,
     about_file,
     dataset_of,
     join,
@@ -42,7 +41,7 @@ RUNS = ROOT / "runs"
 PUBLISHED = ROOT / "figures" / "data"
 
 
-def plan(study: str, changes: dict) -> tuple[dict, list[Experiment], str]:
+def plan(study: str, changes: dict) -> tuple[dict, list[Plan], str]:
     """A study's parameters, with some changed, its experiments and the notebook that reports on them.
 
     Raises ValueError or OSError where it cannot run.
@@ -64,7 +63,7 @@ def results(study: str, changes: dict) -> Path:
     return RUNS / "-".join([Path(study).stem, *(f"{name}={value}" for name, value in changes.items())])
 
 
-def states(planned: list[Experiment], folder: Path) -> dict[Experiment, str]:
+def states(planned: list[Plan], folder: Path) -> dict[Plan, str]:
     """How far each experiment is: done, damaged or failed and why, missing, or running and how far; changes nothing."""
     its_pieces, parts = cut(planned), written(folder)
     epochs = epochs_done(its_pieces, folder)
@@ -72,7 +71,7 @@ def states(planned: list[Experiment], folder: Path) -> dict[Experiment, str]:
     return {e: f"running, epoch {epochs[e]} of {e.epochs}" if e in running else state(e, folder) for e in planned}
 
 
-def state(experiment: Experiment, folder: Path) -> str:
+def state(experiment: Plan, folder: Path) -> str:
     """How far an experiment is that does not run."""
     try:
         if read(experiment, folder) is not None:
@@ -83,7 +82,7 @@ def state(experiment: Experiment, folder: Path) -> str:
     return f"failed: {failure}" if failure else "missing"
 
 
-def cut(planned: list[Experiment]) -> dict[Experiment, list[Experiment]]:
+def cut(planned: list[Plan]) -> dict[Plan, list[Plan]]:
     """The pieces of each experiment."""
     together = pieces(planned)
     return {e: [group[e] for group in together if e in group] for e in planned}
@@ -97,14 +96,15 @@ def written(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def epochs_done(its_pieces: dict[Experiment, list[Experiment]], folder: Path) -> dict[Experiment, int]:
+def epochs_done(its_pieces: dict[Plan, list[Plan]], folder: Path) -> dict[Plan, int]:
     """How many epochs of each experiment, of such pieces, are done, read off the tables that are written meanwhile."""
     parts = written(folder)
 
-    def rows(piece: Experiment) -> int:
+    def rows(piece: Plan) -> int:
         if about_file(folder / PIECES / f"{piece.name}.csv").exists():
             return piece.epochs * piece.repeats
-        return max((lines(part) - 1 for part in parts.get(piece.name, [])), default=0)
+        written = max((lines(part) - 1 for part in parts.get(piece.name, [])), default=0)
+        return min(max(written, 0), piece.epochs * piece.repeats)  # a table of branches has no row an epoch
 
     done = {e: about_file(folder / f"{e.name}.csv").exists() for e in its_pieces}
     return {e: e.epochs if done[e] else sum(map(rows, cuts)) // e.repeats for e, cuts in its_pieces.items()}
@@ -182,7 +182,7 @@ def writable(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written ({error.strerror}): allowed are folders of your own") from error
 
 
-def work_through(planned: list[Experiment], place: Place, executor: Executor, at_once: int, force: bool) -> list[str]:
+def work_through(planned: list[Plan], place: Place, executor: Executor, at_once: int, force: bool) -> list[str]:
     """Train what is not finished and execute its notebooks, with a progress bar over epochs; returns what failed."""
     with at_hand(place, is_table) as folder:
         if force:
@@ -198,7 +198,7 @@ def work_through(planned: list[Experiment], place: Place, executor: Executor, at
 
     def finish_those_that_can():
         for e in [e for e, n in awaited.items() if n == 0]:
-            jobs.appendleft(Job([e], finish, (e, missing[e], place, NOTEBOOKS / "03_experiment.ipynb")))
+            jobs.appendleft(Job([e], finish, (e, missing[e], place, NOTEBOOKS / f"{e.notebook}.ipynb")))
             del awaited[e]
 
     with tqdm(total=sum(e.epochs for e in missing), unit=" epochs", disable=not missing) as bar:
@@ -224,7 +224,7 @@ def work_through(planned: list[Experiment], place: Place, executor: Executor, at
     return failures
 
 
-def forget(its_pieces: dict[Experiment, list[Experiment]], folder: Path) -> None:
+def forget(its_pieces: dict[Plan, list[Plan]], folder: Path) -> None:
     """Have experiments, of such pieces, count as not finished: without their JSON files."""
     for experiment, cuts in its_pieces.items():
         for file in [folder / experiment.name, *(folder / PIECES / piece.name for piece in cuts)]:
@@ -236,7 +236,7 @@ def is_table(name: str) -> bool:
     return name.endswith((".csv", ".json"))
 
 
-def learn(group: list[Experiment], place: Place) -> str | None:
+def learn(group: list[Plan], place: Place) -> str | None:
     """Train pieces of experiments as one, on one thread; returns why they could not be, or None."""
     torch.set_num_threads(1)
     try:
@@ -246,7 +246,7 @@ def learn(group: list[Experiment], place: Place) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def finish(experiment: Experiment, its_pieces: list[Experiment], place: Place, notebook: Path) -> str | None:
+def finish(experiment: Plan, its_pieces: list[Plan], place: Place, notebook: Path) -> str | None:
     """Join an experiment's pieces and execute its notebook; returns what went wrong with that, or None.
 
     Where a piece could not be trained the notebook trains the experiment by itself, and shows how it fails.
@@ -256,14 +256,13 @@ def finish(experiment: Experiment, its_pieces: list[Experiment], place: Place, n
         with at_hand(place, lambda name: name.startswith(names)) as folder:
             with suppress(OSError, ValueError):
                 join(experiment, its_pieces, folder)
-            arguments = asdict(experiment) | {"folder": str(folder)}
-            trouble = papermill(notebook, folder / f"{experiment.name}.ipynb", arguments)
+            trouble = papermill(notebook, folder / f"{experiment.name}.ipynb", experiment.arguments(folder))
         return trouble and trouble.replace(str(folder), str(place))
     except Exception as error:
         return f"{place}/{experiment.name}.ipynb: {type(error).__name__}: {error}"
 
 
-def collect(finished: list[Experiment], folder: Path, about: dict) -> None:
+def collect(finished: list[Plan], folder: Path, about: dict) -> None:
     """One table of all experiments, table.csv, with what produced it in table.json."""
     part = folder / f"table.{platform.node()}.{os.getpid()}.part"
     pd.concat(load(e, folder) for e in finished).to_csv(part, index=False, float_format="%.6g")

@@ -35,7 +35,7 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) ->
 
 
 def smallest_eigenvalue(mlp: MLP, seen: Iterable, directions: int = 12, inputs: int = 32) -> Tensor:
-    """Smallest eigenvalue (R, H) of every neuron's splitting matrix on the images of `policies.look`, nearly.
+    """Smallest eigenvalue (R, H) of every neuron's splitting matrix on the images of `scores.look`, nearly.
 
     Found in the space of the bias and the leading principal directions of ENOUGH images (Rayleigh-Ritz; Golub & Van
     Loan 2013, section 8.1): there all matrices are one product, of the weight of every image for every neuron with the

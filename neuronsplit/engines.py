@@ -12,13 +12,13 @@ from threading import Thread
 from typing import NamedTuple
 
 from neuronsplit.studies import MOST
-from neuronsplit.study import Experiment, version
+from neuronsplit.study import Plan, version
 
 
 class Job(NamedTuple):
     """Some work for an executor, and the experiments that it is for."""
 
-    concerned: list[Experiment]
+    concerned: list[Plan]
     function: Callable[..., str | None]
     arguments: tuple
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuronsplit import optimizers
 from neuronsplit.curvature import steepest_split
-from neuronsplit.data import Split
+from neuronsplit.data import Dataset, Split
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import Optimizer
 from neuronsplit.split import INEXACT as INEXACT_RULES
@@ -75,7 +75,22 @@ def gradmax(mlp: MLP, optimizer: Optimizer, neurons: Tensor, sample: Split, rngs
     optimizers.append(mlp, optimizer, fan_in, fan_in.new_zeros(len(rngs), 1, 1), fan_out)
 
 
+def sample_of(dataset: Dataset) -> Split:
+    """The training images that a growth may look at."""
+    return Split(*(part[:SAMPLE] for part in dataset.train))
+
+
 GROWTHS = {rule: partial(by_rule, rule) for rule in RULES}
 GROWTHS |= {"steepest": steepest, "fresh": fresh, "gradmax": gradmax}
 INEXACT = (*INEXACT_RULES, "steepest", "gradmax")
 WITHOUT_PARENT = ("fresh", "gradmax")  # no neuron is chosen
+
+
+def branch(
+    mlp: MLP, optimizer: Optimizer, neurons: Tensor, rule: str, sample: Split, rngs: list[np.random.Generator]
+) -> tuple[MLP, Optimizer]:
+    """Copies of networks, and of their optimiser, split in K ways each, R K in turn: neurons (R, K), a stream each."""
+    replicas = [r for r in range(len(neurons)) for _ in range(neurons.shape[1])]
+    branches, at_work = mlp[replicas], optimizers.some(optimizer, replicas)
+    GROWTHS[rule](branches, at_work, neurons.flatten(), sample, rngs)
+    return branches, at_work

@@ -9,8 +9,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from neuronsplit import compare
-from neuronsplit.study import Experiment, load
+from neuronsplit.study import Plan, load
 
 THUMBNAIL = (320, 120)  # pixels
 STYLE = """
@@ -20,12 +19,13 @@ td.number { text-align: right; font-variant-numeric: tabular-nums } .failed { co
 """
 
 
-def write_index(study: str, states: dict[Experiment, str], folder: Path) -> None:
+def write_index(study: str, states: dict[Plan, str], folder: Path) -> None:
     """Write index.html into a study's folder; its links are relative, so that the folder can be moved."""
     given = [asdict(experiment) for experiment in states]
     same = {name: value for name, value in given[0].items() if all(one[name] == value for one in given)}
     differ = [name for name in given[0] if name not in same]
-    names = [*differ, "state", "test accuracy", "test loss", "curves", ""]
+    ends = next(iter(states)).ends
+    names = [*differ, "state", *(name.replace("_", " ") for name in ends), "curves", ""]
     rows = "\n".join(_row(experiment, state, differ, folder) for experiment, state in states.items())
     report = '<p><a href="report.html">The report</a></p>' if (folder / "report.html").exists() else ""
     (folder / "index.html").write_text(
@@ -41,18 +41,24 @@ def write_index(study: str, states: dict[Experiment, str], folder: Path) -> None
     )
 
 
-def _row(experiment: Experiment, state: str, differ: list[str], folder: Path) -> str:
+def _row(experiment: Plan, state: str, differ: list[str], folder: Path) -> str:
     cells = [f"<td>{escape(str(getattr(experiment, name)))}</td>" for name in differ]
     cells.append(f'<td class="{escape(state.split(":")[0])}">{escape(state)}</td>')
-    table = load(experiment, folder)
-    last = compare.final(table)[["test_accuracy", "test_loss"]].mean() if table is not None else ["", ""]
-    cells += [f'<td class="number">{value if value == "" else format(value, ".4f")}</td>' for value in last]
+    cells += [f'<td class="number">{value}</td>' for value in _ends(experiment, folder)]
     notebook = folder / f"{experiment.name}.ipynb"
     picture = thumbnail(notebook)
     source = "" if picture is None else f'<img alt="curves" src="data:image/png;base64,{picture}">'
     files = [notebook, notebook.with_suffix(".csv"), notebook.with_suffix(".json")]
     links = " ".join(f'<a href="{escape(f.name)}">{f.suffix[1:]}</a>' for f in files if f.exists())
     return f"<tr>{''.join(cells)}<td>{source}</td><td>{links}</td></tr>"
+
+
+def _ends(experiment: Plan, folder: Path) -> list[str]:
+    table = load(experiment, folder)
+    if table is None:
+        return [""] * len(experiment.ends)
+    last = table[table[experiment.by] == table[experiment.by].max()]
+    return [f"{last[name].mean():.4f}" for name in experiment.ends]
 
 
 def outputs(notebook: Path) -> list[nbformat.NotebookNode]:

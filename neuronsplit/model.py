@@ -17,6 +17,7 @@ class MLP:
 
     sizes: inputs, one or more hidden widths, outputs, such as (784, 10, 10).
     weights[k] is (R, n_out, n_in) and biases[k] is (R, n_out, 1): the k-th layer of every replica, a row a neuron.
+    ages (R, H): epochs since a neuron of the last hidden layer was split, or began.
     Weights are Xavier-uniform (Glorot & Bengio 2010, eq. 16), biases zero. Raises ValueError for a bad shape.
     """
 
@@ -30,6 +31,7 @@ class MLP:
         networks = [_xavier(sizes, stream(seed + r, "weights")) for r in range(replicas)]
         self.weights = [torch.stack(layer) for layer in zip(*networks)]
         self.biases = [torch.zeros(replicas, n_out, 1) for n_out in sizes[1:]]
+        self.ages = torch.zeros(replicas, sizes[-2])
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -67,6 +69,7 @@ class MLP:
         """Networks whose parameters are made of these ones' each."""
         made = copy(self)
         made.weights, made.biases = ([parameter(p) for p in layers] for layers in (self.weights, self.biases))
+        made.ages = parameter(self.ages)
         return made
 
     def hidden(self, images: Tensor) -> list[Tensor]:
@@ -127,12 +130,16 @@ class MLP:
         self.weights[k] = fan_in.take_along_dim(rows, 1) * gain  # (R, H + 1, n_in)
         self.biases[k] = bias.take_along_dim(rows, 1) * gain  # (R, H + 1, 1)
         self.weights[k + 1] = fan_out.take_along_dim(source[:, None], 2) * share.to(fan_out)  # (R, n_out, H + 1)
+        if k == layers - 1:
+            self.ages = self.ages.take_along_dim(source, 1)
+            self.ages[source == neurons.to(source)[:, None]] = 0
 
     def append(self, fan_in: Tensor, bias: Tensor, fan_out: Tensor) -> None:
         """Append K neurons to the last hidden layer: fan_in (R, K, n_in), bias (R, K, 1), fan_out (R, n_out, K)."""
         self.weights[-2] = torch.cat([self.weights[-2], fan_in], dim=1)
         self.biases[-2] = torch.cat([self.biases[-2], bias], dim=1)
         self.weights[-1] = torch.cat([self.weights[-1], fan_out], dim=2)
+        self.ages = torch.cat([self.ages, torch.zeros_like(bias[:, :, 0])], dim=1)
 
 
 def wide(rows: Tensor, a: Tensor) -> Tensor:

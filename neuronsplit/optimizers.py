@@ -8,7 +8,7 @@ gradients is split as the network is, with (γ, δ, α, β); of their squares, w
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ def start(name: str, mlp: MLP, learning_rate: float) -> Optimizer:
     """An optimiser that has not made a step: its means are 0."""
     update, powers = OPTIMIZERS[name]
     return Optimizer(update, learning_rate, {power: mlp.zeros() for power in powers})
+
+
+def some(optimizer: Optimizer, replicas: list[int]) -> Optimizer:
+    """The optimiser of some of the replicas, or of one several times, copied."""
+    return replace(optimizer, means={power: mean[replicas] for power, mean in optimizer.means.items()})
 
 
 def split(mlp: MLP, optimizer: Optimizer, neurons: Tensor, coefficients: list[Coefficients]) -> None:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from neuronsplit.data import Dataset, Split
-from neuronsplit.growth import GROWTHS, SAMPLE
+from neuronsplit.growth import GROWTHS, sample_of
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import Optimizer, start
-from neuronsplit.policies import look
+from neuronsplit.scores import look
 from neuronsplit.seeds import stream
 from neuronsplit.split import Coefficients, draw
 from neuronsplit.training import evaluate, measures, train_epoch, train_step
@@ -136,7 +136,7 @@ def follow_twins(
     at_work = start(optimizer, begun, learning_rate)
     for _ in range(before):
         train_epoch(begun, dataset.train, order, at_work, batch_size)
-    sample = Split(*(part[:SAMPLE] for part in dataset.train))
+    sample = sample_of(dataset)
     pairs = _pairs(width)
     for rule in rules:
         mlp, own, same_order = deepcopy((begun, at_work, order))

@@ -19,7 +19,7 @@ COLOURS = {  # in the order of every legend
     "max-loss": "#b2182b", "min-loss": "#ef8a1f", "loss-probs": "#d684a8",
     "max-fire": "#08519c", "min-fire": "#56b4e9", "half-fire": "#1b9e77",
     "max-importance": "#7f3b08", "importance-probs": "#c9a15b", "max-gradient": "#003c30", "max-variance": "#8cc63f",
-    "min-eigenvalue": "#e7298a",
+    "min-eigenvalue": "#e7298a", "learned": "#000000", "greedy": "#ffb000",
     # how: exact splits, inexact ones, neurons that are no twins
     "scaled": "#9b59b6", "even": "#c7a17a", "outgoing": "#1f77b4", "scaled-outgoing": "#17becf", "opposed": "#b2182b",
     "noisy": "#e6ab02", "steepest": "#e7298a", "fresh": "#1b7837", "gradmax": "#7fbf3f",

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import yaml
 
-from neuronsplit.study import ROOT, Experiment
+from neuronsplit.branches import Branching
+from neuronsplit.study import ROOT, Experiment, Plan
 
 STUDIES = ROOT / "notebooks" / "studies"
 MOST = 10_000  # experiments in a study
+KINDS = {"experiment": Experiment, "branches": Branching}
 
 
 def read_study(name: str) -> dict:
     """The parameters of a study: notebooks/studies/NAME.yaml, or another .yaml file. Raises ValueError if it is none.
 
-    They are those of `Experiment`, each a value or a list, `each` and `zip` (see experiments) and `report`, the
-    notebook that reports on the study's table (04_comparison unless told otherwise).
+    They are those of `Experiment`, each a value or a list, `each` and `zip` (see experiments), `report`, the notebook
+    that reports on the study's table (04_comparison unless told otherwise), and `kind`: one of KINDS, whose parameters
+    they then are.
     """
     file = Path(name) if name.endswith(".yaml") else STUDIES / f"{name}.yaml"
     if not file.is_file():
@@ -45,14 +48,17 @@ def number_or_text(value: object) -> object:
     return value
 
 
-def experiments(parameters: dict) -> list[Experiment]:
-    """The experiments of a study, each once: every combination of the parameters that are lists.
+def experiments(parameters: dict) -> list[Plan]:
+    """The experiments of a study, all of one of KINDS, each once: every combination of the parameters that are lists.
 
     `each`, a list of further parameters, stands for as many studies in one: the rest with each of them. `zip` holds
     lists of one length that go side by side. Raises ValueError for a parameter that is none, a list that is empty or
     names a value twice, and more than MOST experiments.
     """
-    common = {name: value for name, value in parameters.items() if name not in ("each", "zip")}
+    common = {name: value for name, value in parameters.items() if name not in ("kind", "each", "zip")}
+    kind = parameters.get("kind", "experiment")
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: allowed are {', '.join(KINDS)}")
     each, beside = parameters.get("each", [{}]), parameters.get("zip", {})
     if not (isinstance(each, list) and each and all(isinstance(block, dict) for block in each)):
         raise ValueError(f"each {each!r}: allowed are lists of parameters")
@@ -65,11 +71,11 @@ def experiments(parameters: dict) -> list[Experiment]:
     size = sum(math.prod(len(v) for v in block.values() if isinstance(v, list)) for block in blocks)
     if size > MOST:
         raise ValueError(f"{size} experiments: allowed are {MOST} in a study")
-    return list(dict.fromkeys(e for block in blocks for e in _combinations(block)))
+    return list(dict.fromkeys(e for block in blocks for e in _combinations(KINDS[kind], block)))
 
 
-def _combinations(parameters: dict) -> list[Experiment]:
-    allowed = [field.name for field in fields(Experiment)]
+def _combinations(kind: type[Plan], parameters: dict) -> list[Plan]:
+    allowed = [field.name for field in fields(kind)]
     for name, value in parameters.items():
         if name not in allowed:
             raise ValueError(f"parameter {name!r}: allowed are {', '.join(allowed)}")
@@ -78,4 +84,4 @@ def _combinations(parameters: dict) -> list[Experiment]:
         if isinstance(value, list) and any(one in value[:place] for place, one in enumerate(value)):
             raise ValueError(f"{name} {value}: allowed are different values")
     lists = [value if isinstance(value, list) else [value] for value in parameters.values()]
-    return [Experiment(**dict(zip(parameters, values))) for values in product(*lists)]
+    return [kind(**dict(zip(parameters, values))) for values in product(*lists)]

@@ -10,7 +10,7 @@ import subprocess
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -18,6 +18,7 @@ from io import BytesIO
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,8 @@ import torch
 
 import neuronsplit
 from neuronsplit.data import DATASETS, Dataset, checksum, load_dataset
-from neuronsplit.growth import GROWTHS, WITHOUT_PARENT
+from neuronsplit.greedy import grow_greedily
+from neuronsplit.growth import GROWTHS, INEXACT, WITHOUT_PARENT
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import OPTIMIZERS
 from neuronsplit.policies import POLICIES
@@ -37,6 +39,7 @@ LARGEST = 100_000  # of every count that an experiment has
 ROOT = Path(__file__).parents[1]
 RESULTS = 5  # raised when a change to the package changes what an experiment computes
 CONTROL, NARROW = CONTROLS = "no-split", "stay-narrow"  # the final width from the start, the starting width for ever
+GREEDY = "greedy"  # of every split there is the best one, an epoch later
 COLUMNS = (  # of every table, first; then what else was measured
     "policy rule schedule dataset seed epoch hidden parameters split_neuron "
     "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
@@ -48,12 +51,56 @@ SETTINGS = "rule schedule optimizer learning_rate batch_size".split()  # handed 
 
 
 def policy_names() -> tuple[str, ...]:
-    """The controls and every policy."""
-    return *CONTROLS, *POLICIES
+    """The controls, every policy, and the oracle's greedy choice."""
+    return *CONTROLS, *POLICIES, GREEDY
+
+
+class Plan:
+    """What the experiments of every kind have, each a frozen dataclass of all that decides its result.
+
+    Those that are not `alone` train as one with those that differ from them in their policies alone. One trains so many
+    `networks` a repeat; `run` does it, and its table has its rows in the order of `by`, at whose end it `ends` with
+    some measures. notebook shows one of them.
+    """
+
+    notebook: ClassVar[str]
+    by: ClassVar[str]
+    ends: ClassVar[tuple[str, ...]]
+    alone = True
+
+    def refuse(self, named: dict[str, Iterable[str]], least: dict[str, int]) -> None:
+        """Raise ValueError for a field that holds none of some names, or is no whole number from the least allowed."""
+        for name, names in named.items():
+            if getattr(self, name) not in tuple(names):
+                raise ValueError(f"{name} {getattr(self, name)!r}: allowed are {', '.join(names)}")
+        for name, lowest in least.items():
+            value, most = getattr(self, name), LARGEST if name != "seed" else 2**32
+            if type(value) is not int or not lowest <= value <= most:
+                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {lowest} to {most}")
+        if self.seed + self.repeats - 1 > 2**32:
+            raise ValueError(f"seed {self.seed} with repeats {self.repeats}: allowed are seeds to {2**32}")
+        if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
+
+    def arguments(self, folder: Path) -> dict:
+        """The parameters of its notebook that show the one whose table is in a folder."""
+        return asdict(self) | {"folder": str(folder)}
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each repeat."""
+        return list(range(self.seed, self.seed + self.repeats))
+
+    @property
+    def name(self) -> str:
+        """A file name: its title, and a hash of all that decides the result, which are the fields, data and maths."""
+        text = json.dumps([RESULTS, asdict(self), checksum(self.dataset)], sort_keys=True)
+        return f"{self.title}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Plan):
     """Everything that decides a result; the fields are the parameters of the experiment notebook, one to one.
 
     The control no-split trains the final width, width + splits, from the start; stay-narrow trains the starting width.
@@ -74,22 +121,18 @@ class Experiment:
     learning_rate: float = 0.05  # of the optimiser
     batch_size: int = 32  # images a step
 
+    notebook = "03_experiment"
+    by = "epoch"
+    ends = ("test_accuracy", "test_loss")
+
     def __post_init__(self):
-        for name, names in {
-            "policy": policy_names(), "dataset": DATASETS, "rule": GROWTHS, "schedule": SCHEDULES,
-            "optimizer": OPTIMIZERS,
-        }.items():  # fmt: skip
-            if getattr(self, name) not in tuple(names):
-                raise ValueError(f"{name} {getattr(self, name)!r}: allowed are {', '.join(names)}")
-        for name, least in {"width": 1, "splits": 0, "still": 0, "repeats": 1, "seed": 0, "batch_size": 1}.items():
-            value, most = getattr(self, name), LARGEST if name != "seed" else 2**32
-            if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {least} to {most}")
-        if self.seed + self.repeats - 1 > 2**32:
-            raise ValueError(f"seed {self.seed} with repeats {self.repeats}: allowed are seeds to {2**32}")
-        if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
-        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
+        self.refuse(
+            {
+                "policy": policy_names(), "dataset": DATASETS, "rule": GROWTHS, "schedule": SCHEDULES,
+                "optimizer": OPTIMIZERS,
+            },
+            {"width": 1, "splits": 0, "still": 0, "repeats": 1, "seed": 0, "batch_size": 1},
+        )  # fmt: skip
         if self.epochs == 0:
             raise ValueError("splits 0 with still 0: allowed are at least one epoch")
         short = self.policy not in CONTROLS and self.schedule not in BY_LOSS and self._planned() < self.splits
@@ -101,6 +144,10 @@ class Experiment:
         if self.policy in CONTROLS:
             object.__setattr__(self, "rule", Experiment.rule)
             object.__setattr__(self, "schedule", Experiment.schedule)
+        if self.policy == GREEDY and (self.schedule != "every-epoch" or self.rule in (*INEXACT, *WITHOUT_PARENT)):
+            raise ValueError(
+                f"policy {GREEDY!r} with {self.rule}, {self.schedule}: allowed are every-epoch and exact splits"
+            )
         if self.rule in WITHOUT_PARENT:
             object.__setattr__(self, "policy", Experiment.policy)
 
@@ -117,15 +164,24 @@ class Experiment:
         return self.splits + self.still
 
     @property
-    def seeds(self) -> list[int]:
-        """The seed of each repeat."""
-        return list(range(self.seed, self.seed + self.repeats))
+    def title(self) -> str:
+        """What it is called, but for the settings."""
+        return self.policy
 
     @property
-    def name(self) -> str:
-        """A file name: the policy, and a hash of all that decides the result, which are the fields, data and maths."""
-        text = json.dumps([RESULTS, asdict(self), checksum(self.dataset)], sort_keys=True)
-        return f"{self.policy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    def alone(self) -> bool:
+        """Also with a control, with a schedule by loss, for each repeat has its own times, and with many networks."""
+        return self.policy in (*CONTROLS, GREEDY) or self.schedule in BY_LOSS
+
+    @property
+    def networks(self) -> int:
+        """Networks that a repeat trains at a time, at most."""
+        return self.width + self.splits if self.policy == GREEDY else 1
+
+    @staticmethod
+    def run(group: list["Experiment"]) -> Iterator[list[pd.DataFrame]]:
+        """As `run_epochs` does."""
+        return run_epochs(group)
 
 
 def run_experiment(experiment: Experiment) -> pd.DataFrame:
@@ -140,14 +196,10 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
 
 
 def together(experiments: list[Experiment]) -> list[list[Experiment]]:
-    """Experiments in groups that train as one: those that differ in their policies alone, else one by one.
-
-    A control does not split, and a schedule by loss splits each repeat at a time of its own.
-    """
+    """Experiments in groups that train as one: those that differ in their policies alone, else one by one."""
     groups: dict[Experiment, list[Experiment]] = {}
     for e in experiments:
-        alone = e.policy in CONTROLS or e.schedule in BY_LOSS
-        groups.setdefault(e if alone else replace(e, policy=Experiment.policy), []).append(e)
+        groups.setdefault(e if e.alone else replace(e, policy=Experiment.policy), []).append(e)
     return list(groups.values())
 
 
@@ -170,7 +222,13 @@ def run_epochs(group: list[Experiment]) -> Iterator[list[pd.DataFrame]]:
     for seeds in [[seed] for seed in first.seeds] if first.schedule in BY_LOSS else [first.seeds]:
         mlp = MLP((dataset.train.images.shape[1], width, len(dataset.classes)), len(seeds), seeds[0])
         mlp = mlp[[r for r in range(len(seeds)) for _ in group]]
-        for record in grow(mlp, dataset, seeds, policies, splits=splits, epochs=first.epochs, **settings):
+        how = {"splits": splits, "epochs": first.epochs, **settings}
+        if first.policy == GREEDY:
+            del how["schedule"]
+            records = grow_greedily(mlp, dataset, seeds, **how)
+        else:
+            records = grow(mlp, dataset, seeds, policies, **how)
+        for record in records:
             record |= {"seed": np.repeat(seeds, len(group))}
             rows = pd.DataFrame(record).astype({"split_neuron": "string"})
             yield [_tidy(e, rows.iloc[turn :: len(group)]) for turn, e in enumerate(group)]
@@ -198,7 +256,9 @@ def train(group: list[Experiment], folder: Path) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     parts = [part_file(e, folder, os.getpid()) for e in group]
-    for epoch, tables in enumerate(run_epochs(group)):
+    for part in parts:
+        part.touch()
+    for epoch, tables in enumerate(group[0].run(group)):
         for part, rows in zip(parts, tables):
             rows.to_csv(part, mode="a" if epoch else "w", header=not epoch, index=False, float_format="%.6g")
     seconds = round((time.perf_counter() - start) / len(group), 1)  # of the time that they took together
@@ -215,7 +275,8 @@ def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
     """
     groups, found = together(planned), []
     for group in groups:
-        cuts = max(-(-len(group) * group[0].repeats // FITTING), 2 if len(groups) < FEW_GROUPS else 1)
+        fitting = -(-sum(e.networks * e.repeats for e in group) // FITTING)
+        cuts = max(fitting, 2 if len(groups) < FEW_GROUPS else 1)
         for seeds in np.array_split(group[0].seeds, min(cuts, group[0].repeats)):
             found.append({e: replace(e, seed=int(seeds[0]), repeats=len(seeds)) for e in group})
     return found
@@ -225,7 +286,7 @@ def join(experiment: Experiment, its_pieces: list[Experiment], folder: Path) -> 
     """Save an experiment's table, put together from those of its pieces in folder/pieces."""
     read = [read_table(Path(folder) / PIECES / f"{piece.name}.csv") for piece in its_pieces]
     part = part_file(experiment, folder, os.getpid())
-    table = pd.concat([table for table, _ in read]).sort_values("epoch", kind="stable")
+    table = pd.concat([table for table, _ in read]).sort_values(experiment.by, kind="stable")
     table.to_csv(part, index=False, float_format="%.6g")
     seconds = round(sum(about["seconds"] for _, about in read), 1)
     save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
@@ -322,7 +383,7 @@ def read_results(place: Path) -> tuple[pd.DataFrame, dict]:
     tables, abouts = zip(*(read_table(file.with_suffix(".csv")) for file in found))
     for file, about in zip(found, abouts):
         if about.get("results") != RESULTS or set(about.get("experiment", {})) != {f.name for f in fields(Experiment)}:
-            raise ValueError(f"{file} is of another version: allowed are results of {version()}")
+            raise ValueError(f"{file} is of another version or kind: allowed are experiments of {version()}")
     given = {field.name: {about["experiment"][field.name] for about in abouts} for field in fields(Experiment)}
     parameters = {name: values.pop() if len(values) == 1 else sorted(values) for name, values in given.items()}
     order = sorted(range(len(found)), key=lambda n: policy_names().index(abouts[n]["experiment"]["policy"]))

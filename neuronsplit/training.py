@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from neuronsplit.data import Dataset, Split
-from neuronsplit.growth import GROWTHS, SAMPLE, WITHOUT_PARENT
+from neuronsplit.growth import GROWTHS, WITHOUT_PARENT, sample_of
 from neuronsplit.model import MLP, wide
 from neuronsplit.optimizers import Optimizer, start
-from neuronsplit.policies import Seen, choose, look
+from neuronsplit.policies import choose
 from neuronsplit.products import fast_products
+from neuronsplit.scores import Seen, look
 from neuronsplit.seeds import stream
 
 NEW = "new"  # stands for the neuron split where one was added without a parent
@@ -72,7 +73,7 @@ def grow(
     coefficients, draws = (
         [stream(seed, name) for seed in seeds for _ in policies] for name in ("coefficients", "draws")
     )
-    sample = Split(dataset.train.images[:SAMPLE], dataset.train.labels[:SAMPLE])
+    sample = sample_of(dataset)
     at_work = start(optimizer, mlp, learning_rate)
     past: list[list[float]] = [[] for _ in draws]  # validation losses
     for epoch in range(1, epochs + 1):
@@ -149,6 +150,7 @@ def train_epoch(
     for batch, labels in zip(orders.split(batch_size, dim=1), all_labels.split(batch_size, dim=1)):
         images = train.images.index_select(0, batch.flatten()).unflatten(0, batch.shape)  # (S, B, n_in)
         met.append(judged(train_step(mlp, images, labels, optimizer), labels))
+    mlp.ages += 1
     return joined(met)
 
 

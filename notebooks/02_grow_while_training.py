@@ -38,7 +38,8 @@ from IPython.display import Image, display
 import neuronsplit as ns
 from neuronsplit import compare, drawings, plots, study
 from neuronsplit.optimizers import start
-from neuronsplit.policies import choose, look
+from neuronsplit.policies import choose
+from neuronsplit.scores import look
 from neuronsplit.seeds import stream
 from neuronsplit.split import draw
 from neuronsplit.training import evaluate, measures, train_epoch

@@ -38,7 +38,7 @@ import torch
 
 import neuronsplit as ns
 from neuronsplit import compare, parting, plots, study
-from neuronsplit.policies import fire_rate, look
+from neuronsplit.scores import fire_rate, look
 from neuronsplit.training import grow
 
 torch.set_num_threads(1)

@@ -72,6 +72,25 @@ def splitting_matrix(net: nn.Sequential, neuron: int, images, labels) -> torch.T
     return torch.autograd.functional.hessian(loss, theta)
 
 
+def nearest(net: nn.Sequential, images, labels) -> list[float]:
+    """The largest correlation of each activation with another's; 0 for one that is constant or alone."""
+    activation = net[1](net[0](images)).detach().double().numpy()
+    width, found = activation.shape[1], []
+    for j in range(width):
+        others = [0.0] if width == 1 else []
+        for k in [k for k in range(width) if k != j]:
+            both = activation[:, j].std() * activation[:, k].std()
+            product = (activation[:, j] - activation[:, j].mean()) * (activation[:, k] - activation[:, k].mean())
+            others.append(product.mean() / both if both > 0 else 0.0)
+        found.append(max(others))
+    return found
+
+
+def incoming(net: nn.Sequential, images, labels) -> list[float]:
+    fan_in, bias, _, _ = gradients(net, images, labels)
+    return [torch.cat([fan_in[j], bias[j : j + 1]]).norm().item() for j in range(net[0].out_features)]
+
+
 SCORES = {
     "importance": importances,
     "gradient": lambda net, x, y: gradients(net, x, y)[2].norm(dim=0).tolist(),
@@ -79,6 +98,12 @@ SCORES = {
     "eigenvalue": lambda net, x, y: [
         torch.linalg.eigvalsh(splitting_matrix(net, j, x, y))[0].item() for j in range(net[0].out_features)
     ],
+    "incoming": incoming,
+    "nearest": nearest,
+    "fan-in": lambda net, x, y: [
+        torch.cat([net[0].weight[j], net[0].bias[j : j + 1]]).norm().item() for j in range(net[0].out_features)
+    ],
+    "fan-out": lambda net, x, y: [net[2].weight[:, j].norm().item() for j in range(net[0].out_features)],
 }
 
 
@@ -176,6 +201,46 @@ def run(experiment, dataset, seed: int) -> list[dict]:
         row |= {"train_loss": np.mean(losses), "train_accuracy": np.mean(hits)}
         rows.append(row | evaluate("test", net, *dataset.test))
     return rows
+
+
+def run_greedily(experiment, dataset, seed: int) -> list[dict]:
+    """One repeat of plain SGD that trains every split for an epoch and goes on with the best: a row an epoch."""
+    sizes = (dataset.train.images.shape[1], experiment.width, len(dataset.classes))
+    nets, rows = [network(MLP(sizes, seed=seed), 0)], []
+    order, coefficients = (stream(seed, name) for name in ("order", "coefficients"))
+    for epoch in range(1, experiment.epochs + 1):
+        permutation = torch.from_numpy(order.permutation(len(dataset.train.labels)))
+        trained = [epoch_of(net, permutation, dataset.train, experiment) for net in nets]
+        losses = [evaluate("val", net, *dataset.validation)["val_loss"] for net in nets]
+        best = int(np.argmin(losses))
+        if len(nets) > 1:
+            rows[-1]["split_neuron"] = str(best)
+        net = nets[best]
+        row = {"epoch": epoch, "split_neuron": None} | trained[best] | evaluate("val", net, *dataset.validation)
+        row |= evaluate("test", net, *dataset.test)
+        nets = [net]
+        if epoch <= experiment.splits:
+            drawn = RULES[experiment.rule](coefficients, sizes[-1])
+            nets = [split(net, neuron, drawn) for neuron in range(net[0].out_features)]
+        row |= {"hidden": nets[0][0].out_features, "parameters": sum(p.numel() for p in nets[0].parameters())}
+        rows.append(row)
+    return rows
+
+
+def epoch_of(net, permutation, train, experiment) -> dict[str, float]:
+    """An epoch of plain SGD in such an order: the means of what each mini-batch met."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=experiment.learning_rate)
+    losses, hits = [], []
+    for batch in permutation.split(experiment.batch_size):
+        if len(batch) == experiment.batch_size:
+            logits = net(train.images[batch])
+            loss = cross_entropy(logits, train.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            hits.append((logits.argmax(1) == train.labels[batch]).float().mean().item())
+    return {"train_loss": np.mean(losses), "train_accuracy": np.mean(hits)}
 
 
 @torch.no_grad()

@@ -11,20 +11,18 @@ from neuronsplit.curvature import _principal, smallest_eigenvalue, steepest_spli
 from neuronsplit.data import Split, load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
-from neuronsplit.policies import (
+from neuronsplit.policies import POLICIES, TIE, choose, highest, lottery, lowest, nearest_half
+from neuronsplit.scores import (
     FEW,
-    POLICIES,
-    TIE,
     activation_variance,
-    choose,
+    fan_in,
+    fan_out,
     fire_rate,
-    highest,
     importance,
+    incoming_gradient,
     look,
     loss_after_removal,
-    lottery,
-    lowest,
-    nearest_half,
+    nearest,
     outgoing_gradient,
 )
 from neuronsplit.seeds import stream
@@ -43,6 +41,7 @@ def test_scores_equal_the_plain_way_one_neuron_at_a_time(replicas, width, n, see
     images = torch.randn(n, 5, generator=g, dtype=torch.float64)
     labels = torch.randint(classes, (n,), generator=g)
     beyond = [importance, outgoing_gradient, activation_variance, smallest_eigenvalue]
+    beyond += [incoming_gradient, nearest, fan_in, fan_out]
     seen = list(look(mlp, Split(images, labels)))
     losses, rates, *others = (score(mlp, seen) for score in (loss_after_removal, fire_rate, *beyond))
     for r in range(replicas):
@@ -66,7 +65,10 @@ def test_every_replica_follows_its_own_policy():
     for s in seeds:
         for turn, policy in enumerate(POLICIES):
             alone = mlp[[s * len(POLICIES) + turn]]
-            expected = plain.choose(policy, plain.network(alone, 0), *data.validation, stream(s, "draws"))
+            if policy == "learned":  # whose features and whose network have tests of their own
+                expected = choose([policy], alone, list(look(alone, data.validation)), [None])
+            else:
+                expected = plain.choose(policy, plain.network(alone, 0), *data.validation, stream(s, "draws"))
             assert together[s, turn] == expected, policy
 
 
@@ -226,5 +228,5 @@ def test_importance_looks_at_the_first_images_only():
 def test_the_policies_are_the_seven_of_2021_and_those_beyond():
     assert list(POLICIES) == [
         "random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire",
-        "max-importance", "importance-probs", "max-gradient", "max-variance", "min-eigenvalue",
+        "max-importance", "importance-probs", "max-gradient", "max-variance", "min-eigenvalue", "learned",
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from neuronsplit.data import load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import OPTIMIZERS, start
-from neuronsplit.policies import look
+from neuronsplit.scores import look
 from neuronsplit.seeds import stream
 from neuronsplit.split import draw
 from neuronsplit.training import SCHEDULES, evaluate, grow, judged, measures, train_epoch, train_step

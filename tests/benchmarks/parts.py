@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuronsplit import policies, training
+from neuronsplit import policies, scores, training
 from neuronsplit.data import load_dataset
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import start
@@ -82,14 +82,14 @@ def test_gather(benchmark, data, way):
 @pytest.mark.parametrize("width", [10, 60])
 def test_evaluation(benchmark, data, width):
     mlp = networks(width, 1)
-    benchmark(lambda: training.evaluate(policies.look(mlp, data.validation)))
+    benchmark(lambda: training.evaluate(scores.look(mlp, data.validation)))
 
 
 @pytest.mark.parametrize("width", [10, 60])
 def test_removal(benchmark, data, width):
     """With its own forward pass."""
     mlp = networks(width, 1)
-    benchmark(lambda: policies.loss_after_removal(mlp, list(policies.look(mlp, data.validation))))
+    benchmark(lambda: scores.loss_after_removal(mlp, list(scores.look(mlp, data.validation))))
 
 
 @pytest.mark.parametrize("width", [10, 60])
@@ -101,7 +101,7 @@ def test_epoch(benchmark, data, width):
     def epoch():
         training.train_epoch(mlp, data.train, order, optimizer, BATCH)
         for split in (data.validation, data.test):
-            training.evaluate(policies.look(mlp, split))
+            training.evaluate(scores.look(mlp, split))
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
 
@@ -111,6 +111,6 @@ def test_epoch(benchmark, data, width):
 def test_choice(benchmark, data, policy, width):
     """From the activations that the validation pass has left."""
     mlp = networks(width, 1)
-    seen = list(policies.look(mlp, data.validation))
+    seen = list(scores.look(mlp, data.validation))
     rngs = [np.random.default_rng(seed) for seed in range(REPEATS)]
     benchmark.pedantic(policies.choose, ([policy], mlp, seen, rngs), rounds=5, warmup_rounds=1)

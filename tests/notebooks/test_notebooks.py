@@ -8,6 +8,7 @@ import nbformat
 import papermill
 import pytest
 
+from neuronsplit.branches import Branching
 from neuronsplit.study import Experiment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -19,7 +20,7 @@ def test_the_notebooks_are_found():
     assert [file.stem for file in NOTEBOOKS] == [
         "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison", "05_split_your_own_network",
         "06_the_2021_study", "07_do_twins_part", "08_which_how_when",
-        "09_how_good_could_a_choice_be",
+        "09_how_good_could_a_choice_be", "10_a_network_that_decides",
     ]  # fmt: skip
 
 
@@ -51,9 +52,12 @@ def test_a_notebook_keeps_the_form(file):
     assert parameters and all(p["help"] for p in parameters.values())
 
 
-def test_the_parameters_of_the_experiment_notebook_are_the_fields_of_experiment():
-    found = papermill.inspect_notebook(str(FOLDER / "03_experiment.ipynb"))
+@pytest.mark.parametrize("kind, others", [(Experiment, []), (Branching, ["table", "figures"])])
+def test_the_parameters_of_an_experiment_notebook_are_the_fields_of_its_kind(kind, others):
+    found = papermill.inspect_notebook(str(FOLDER / f"{kind.notebook}.ipynb"))
+    for name in others:
+        del found[name]
     types = {"str": str, "int": int, "float": float}
     defaults = {name: types[p["inferred_type_name"]](p["default"].strip('"')) for name, p in found.items()}
     assert defaults.pop("folder") == "runs/notebook"
-    assert defaults == asdict(Experiment())
+    assert defaults == asdict(kind())

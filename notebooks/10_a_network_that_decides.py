@@ -1,0 +1,355 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A network that decides
+#
+# The 2021 study ends with a wish: that which neuron to split, and when, be decided by a network of its own. Here is one. It sees every neuron's loss after removal, fire rate, gradients, weights, variance,
+# nearest neighbour, age and curvature, free of scale, and says how much lower the network will end if that neuron is split. It learned that from [every split there was](09_how_good_could_a_choice_be.ipynb).
+# First how well it predicts networks that it never saw, then what it goes by, then the study at full size.
+
+# %% tags=["parameters"]
+fashion: str = "figures/data/oracle.csv.gz"  # branches on Fashion-MNIST, from the project's folder
+digits: str = "figures/data/oracle-digits.csv.gz"  # and on digits
+study_table: str = "figures/data/learned.csv.gz"  # the study learned, with the network as a policy
+seed: int = 0  # of what is random in training the network
+save: str = ""  # where its weights go, from the project's folder: neuronsplit/learned.npz; not saved by default
+figures: str = ""  # where pictures go, and how their names begin: figures/; none are saved by default
+
+# %%
+import platform
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+
+import neuronsplit as ns
+from neuronsplit import compare, learned, oracle, plots, study
+from neuronsplit.branches import HORIZONS
+
+torch.set_num_threads(1)
+plots.use_style()
+
+# %% [markdown]
+# ## What it learns from
+#
+# Networks under plain SGD, split by the 2021 rule in every way, and what each branch was worth ten epochs later: its validation loss below that of the network unsplit. No test image has a part in it.
+
+# %%
+horizon = max(HORIZONS)
+tables = {
+    name: study.read_table(study.ROOT / file)[0] for name, file in (("fashion-mnist", fashion), ("digits", digits))
+}
+for name, table in tables.items():
+    usual = (table.rule == "scaled") & (table.optimizer == "sgd") & (table.learning_rate == table.learning_rate.iloc[0])
+    tables[name] = table[usual]
+examples = {name: learned.examples(table, horizon) for name, table in tables.items()}
+for name, known in examples.items():
+    print(
+        f"{name}: {len(known)} networks, {sum(e.gains.shape[1] for e in known)} splits, {len({e.of['seed'] for e in known})} seeds"
+    )
+
+# %%
+print("seen of every neuron:", ", ".join(learned.INPUTS))
+
+# %% [markdown]
+# ## Does it know networks that it never saw?
+#
+# Three tests, each harder. *Other seeds*: the ten seeds in five parts, each foretold by a network that learned from the other four. *Another width*: also no network of that width. *Another dataset*: from digits to Fashion-MNIST and back,
+# again on other seeds. The cell asserts that no network is foretold from its own seed.
+
+# %%
+PARTS = 5  # of the seeds
+
+
+def train(known, without=()):
+    """A network that learned from some examples; the inputs that it has to do without are 0."""
+    kept = torch.tensor([name not in without for name in learned.INPUTS])
+    pairs = [(e.x * kept, e.gains.mean(0, keepdim=True)) for e in known]
+    return learned.fit(pairs, torch.Generator().manual_seed(seed))
+
+
+def foretold(networks, others, without=()):
+    """Each network with what is said of it, by one that learned from others with other seeds."""
+    said = []
+    for part in range(PARTS):
+        mine = [e for e in networks if e.of["seed"] % PARTS == part]
+        known = [e for e in others if e.of["seed"] % PARTS != part]
+        assert not {e.of["seed"] for e in mine} & {e.of["seed"] for e in known}
+        weights = train(known, without)
+        said += [(e, learned.predict(weights, e.x)[0]) for e in mine]
+    return said
+
+
+# %%
+def judged(said):
+    """How well networks were foretold, a row each: as oracle.gains judges policies."""
+    rows = []
+    for e, predicted in said:
+        gain = e.gains.mean(0)  # (H,)
+        rows.append(e.of | {"policy": "learned", "gain": (gain[predicted.argmax()] - gain.mean()).item()})
+        rows[-1] |= {
+            "rank": spearmanr(predicted, gain).statistic,
+            "predicted": predicted.max().item(),
+            "best": gain.max().item(),
+        }
+        rows[-1] |= {"worth": gain.mean().item(), "predicted worth": predicted.mean().item()}
+    return pd.DataFrame(rows)
+
+
+on_fashion, on_digits = examples.values()
+widths = sorted({e.of["width"] for e in on_fashion})
+another = [
+    foretold([e for e in on_fashion if e.of["width"] == w], [e for e in on_fashion if e.of["width"] != w])
+    for w in widths
+]
+tests = {"other seeds": foretold(on_fashion, on_fashion), "another width": sum(another, [])}
+tests |= {
+    "learned from digits": foretold(on_fashion, on_digits),
+    "from Fashion to digits": foretold(on_digits, on_fashion),
+}
+found = {name: judged(said) for name, said in tests.items()}
+
+# %%
+policies = {name: oracle.gains(table[table.horizon == horizon]) for name, table in tables.items()}
+
+
+def line(name, rows, of_oracle):
+    """Mean and interval over the seeds of the gain, its share of the oracle's, and the rank correlation."""
+    by_seed = rows.groupby("seed")[["gain", "rank"]].mean()
+    (_, mean, low, high), (_, r, r_low, r_high) = compare.intervals(by_seed).reset_index().itertuples(index=False)
+    return {
+        "": name, "gain": f"{mean:+.5f} [{low:+.5f}, {high:+.5f}]", "share of the oracle's": f"{mean / of_oracle:.0%}",
+        "rank correlation": f"{r:+.2f} [{r_low:+.2f}, {r_high:+.2f}]",
+    }  # fmt: skip
+
+
+lines = []
+for where, names in (("fashion-mnist", list(found)[:3]), ("digits", list(found)[3:])):
+    there = policies[where]
+    of_oracle = there.loc[there.policy == "oracle", "gain"].mean()
+    lines += [line(f"{where}: learned, {name}", found[name], of_oracle) for name in names]
+    plain = there[~there.policy.isin(["oracle", "random", "learned"])]
+    best = plain.groupby("policy").gain.mean().idxmax()
+    lines.append(line(f"{where}: {best}, the best policy", plain[plain.policy == best], of_oracle))
+    lines.append(line(f"{where}: oracle", there[there.policy == "oracle"], of_oracle))
+pd.DataFrame(lines).set_index("")
+
+# %% [markdown]
+# The best policy is picked with hindsight, on these very networks; the network is not. Its share of the oracle's gain by width and age, on other seeds:
+
+# %%
+shares = found["other seeds"].groupby(["width", "grown", "age"]).gain.mean()
+of_oracle = policies["fashion-mnist"].query("policy == 'oracle'").groupby(["width", "grown", "age"]).gain.mean()
+pd.DataFrame(
+    {
+        "learned": shares.map("{:+.5f}".format),
+        "oracle": of_oracle.map("{:+.5f}".format),
+        "share": (shares / of_oracle).map("{:.0%}".format),
+    }
+)
+
+# %% [markdown]
+# ## When?
+#
+# The network says what the best split is worth, so it can say *split* or *wait*: wait where it foretells that the split network ends higher. Each point is a network that it never saw.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
+for axis, (title, rows) in zip(
+    axes,
+    (
+        ("Fashion-MNIST, other seeds", found["other seeds"]),
+        ("digits, learned from Fashion-MNIST", found["from Fashion to digits"]),
+    ),
+):
+    axis.axline((0, 0), slope=1, color="0.6", lw=1)
+    axis.axhline(0, color="0.8", lw=1)
+    for width, of_width in rows.groupby("width"):
+        axis.scatter(of_width["predicted worth"], of_width.worth, s=16, label=f"width {width}")
+    axis.set(title=title, xlabel="foretold gain of the mean split over none", ylabel="what it was")
+axes[0].legend(frameon=False)
+plots.keep(figure, figures, "learned-when")
+
+# %%
+when = pd.DataFrame(
+    {
+        name: {
+            "networks": len(rows), "a split paid": f"{(rows.worth > 0).mean():.0%}",
+            "told right whether": f"{((rows['predicted worth'] > 0) == (rows.worth > 0)).mean():.0%}",
+            "correlation of worths": f"{np.corrcoef(rows['predicted worth'], rows.worth)[0, 1]:+.2f}",
+        }
+        for name, rows in found.items()
+    }
+).T  # fmt: skip
+when
+
+# %% [markdown]
+# ## What does it go by?
+#
+# Left: how much worse its ranking gets, on seeds that it never saw, when one input is shuffled among the neurons of a network. Right: how well networks rank that had to learn without a group of inputs.
+
+
+# %%
+def without_order(input_name, rng):
+    """The mean rank correlation on networks never seen, with one input shuffled among the neurons of each."""
+    place, ranks = learned.INPUTS.index(input_name), []
+    for part in range(PARTS):
+        weights = train([e for e in on_fashion if e.of["seed"] % PARTS != part])
+        for e in [e for e in on_fashion if e.of["seed"] % PARTS == part]:
+            x = e.x.clone()
+            x[0, :, place] = x[0, torch.randperm(x.shape[1], generator=rng), place]
+            ranks.append(spearmanr(learned.predict(weights, x)[0], e.gains.mean(0)).statistic)
+    return np.mean(ranks)
+
+
+GROUPS = {
+    "losses": ["loss_after_removal", "importance"], "gradients": ["incoming_gradient", "outgoing_gradient"],
+    "weights": ["fan_in", "fan_out"], "activity": ["fire_rate", "activation_variance", "nearest"],
+    "curvature": ["smallest_eigenvalue"], "history": ["since_split"], "network": ["width", "age"],
+}  # fmt: skip
+whole = found["other seeds"]["rank"].mean()
+of_neurons = [name for name in learned.INPUTS if name not in GROUPS["network"]]
+shuffled = pd.Series({name: whole - without_order(name, torch.Generator().manual_seed(seed)) for name in of_neurons})
+ablated = {name: judged(foretold(on_fashion, on_fashion, group)) for name, group in GROUPS.items()}
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+shuffled.sort_values().plot.barh(ax=left, color="#08519c")
+left.set(xlabel=f"rank correlation lost, of {whole:.2f}, by shuffling")
+gaps = pd.DataFrame(
+    {
+        name: (rows.groupby("seed")["rank"].mean() - found["other seeds"].groupby("seed")["rank"].mean())
+        for name, rows in ablated.items()
+    }
+)
+of_groups = compare.intervals(gaps)
+right.errorbar(
+    of_groups["mean"],
+    range(len(of_groups)),
+    xerr=[of_groups["mean"] - of_groups.low, of_groups.high - of_groups["mean"]],
+    fmt="o",
+    color="#08519c",
+)
+right.axvline(0, color="0.6", lw=1)
+right.set(
+    yticks=range(len(of_groups)),
+    yticklabels=[f"without {name}" for name in of_groups.index],
+    xlabel="change of the rank correlation, 95 % interval",
+)
+plots.keep(figure, figures, "learned-inputs")
+
+# %% [markdown]
+# What it makes of each input: the foretold gain of a neuron over the mean neuron of its network, when that input alone is changed, in the mean over all neurons.
+
+
+# %%
+def effect(weights, e, place, value):
+    """The foretold gain of a neuron over its network's mean one where its input has such a value, in the mean over neurons."""
+    each = torch.arange(e.x.shape[1])
+    x = e.x.repeat(len(each), 1, 1)  # (H, H, inputs): in the i-th, neuron i is changed
+    x[each, each, place] = value
+    said = learned.predict(weights, x)  # (H, H)
+    return (said.diagonal() - said.mean(1)).mean().item()
+
+
+weights, some = train(on_fashion), on_fashion[::4]
+shown = shuffled.sort_values(ascending=False).index[:6]
+figure, axes = plt.subplots(1, len(shown), figsize=(2.1 * len(shown), 2.8), sharey=True, layout="constrained")
+for axis, name in zip(axes, shown):
+    place = learned.INPUTS.index(name)
+    seen = torch.cat([e.x[0, :, place] for e in on_fashion])
+    grid = torch.linspace(seen.quantile(0.02), seen.quantile(0.98), 9)
+    axis.plot(grid, [np.mean([effect(weights, e, place, value) for e in some]) for value in grid], color="#08519c")
+    axis.axhline(0, color="0.8", lw=1)
+    axis.set(xlabel=name.replace("_", " ") + (" (rank)" if name in learned.RANKED else ""))
+axes[0].set_ylabel("foretold gain")
+plots.keep(figure, figures, "learned-effects")
+
+# %% [markdown]
+# A rule of thumb is what one input alone can do: the neuron that has the highest, or the lowest, of each, and its gain.
+
+# %%
+thumbs = []
+for name in of_neurons:
+    for most, sign in (("highest", 1), ("lowest", -1)):
+        place = learned.INPUTS.index(name)
+        gained = pd.DataFrame(
+            {
+                "seed": e.of["seed"],
+                "gain": (e.gains.mean(0)[(sign * e.x[0, :, place]).argmax()] - e.gains.mean()).item(),
+            }
+            for e in on_fashion
+        )
+        thumbs.append(
+            {"rule": f"{most} {name.replace('_', ' ')}"}
+            | dict(zip(("mean", "low", "high"), compare.intervals(gained.groupby("seed")[["gain"]].mean()).iloc[0, 1:]))
+        )
+thumbs = pd.DataFrame(thumbs).set_index("rule").sort_values("mean", ascending=False)
+thumbs.map("{:+.5f}".format).head(6)
+
+# %% [markdown]
+# ## The whole way
+#
+# The network that learned from all ten seeds of Fashion-MNIST is the policy `learned` of the package. Here it splits 50 times in a row, 10 neurons to 60, next to every other policy, the controls, and
+# `greedy`, the oracle's choice: of all splits the one that is best an epoch later. On ten seeds that it never saw.
+
+# %%
+results, _ = study.read_table(study.ROOT / study_table)
+assert not set(results.seed) & {e.of["seed"] for known in examples.values() for e in known}
+order = [policy for policy in plots.COLOURS if policy in set(results.policy)]
+print(
+    f"{results.policy.nunique()} experiments, seeds {results.seed.min()} to {results.seed.max()}, learning rate {results.learning_rate.iloc[0]}"
+)
+
+# %%
+measures = {"final test loss − that of random": "test_loss", "final test accuracy − that of random": "test_accuracy"}
+shown_there = results[results.policy != "stay-narrow"]
+figure = plots.differences(
+    {title: compare.paired(shown_there, measure, "random") for title, measure in measures.items()}
+)
+plots.keep(figure, figures, "learned-study")
+
+# %%
+against_chance = compare.verdicts(compare.paired(results, "test_loss", "random"), "test_loss")
+compare.readable(against_chance)
+
+# %%
+against_learned = compare.verdicts(compare.paired(results, "test_loss", "learned"), "test_loss")
+compare.readable(against_learned)
+
+# %% [markdown]
+# ## What we see
+#
+# WRITE
+#
+# The cell asserts these sentences.
+
+# %%
+if fashion == "figures/data/oracle.csv.gz" and study_table == "figures/data/learned.csv.gz":
+    print("held")
+
+# %% [markdown]
+# The weights of the package are those that were trained here. The file holds numbers alone.
+
+# %%
+if save:
+    np.savez(study.ROOT / save, **weights)
+    learned.weights.cache_clear()
+both = [torch.cat([learned.predict(w, e.x)[0] for e in on_fashion]) for w in (weights, learned.weights())]
+same = np.corrcoef(*both)[0, 1]
+print(f"{learned.FILE.name}, {learned.FILE.stat().st_size} bytes, says the same: {same > 0.99}")
+
+# %% tags=["nbval-ignore-output"]
+print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")
