@@ -191,7 +191,7 @@ def work_through(planned: list[Plan], place: Place, executor: Executor, at_once:
         parts = {piece for its_pieces in missing.values() for piece in its_pieces}
         untrained = {piece for piece in parts if load(piece, folder / PIECES) is None}
     groups = [group for group in pieces(planned) if untrained & set(group.values())]
-    groups.sort(key=lambda group: -sum(piece.repeats for piece in group.values()))
+    groups.sort(key=lambda group: -sum(piece.networks * piece.repeats for piece in group.values()))  # the longest first
     jobs = deque(Job(list(group), learn, (list(group.values()), place)) for group in groups)
     awaited = {e: sum(e in group for group in groups) for e in missing}
     failures = []

@@ -1,6 +1,7 @@
 """Every split that a network could make, each trained on: one step of it, or all the way."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from neuronsplit.training import evaluate, train_epoch
 ORDERS = ("a", "b")  # two ways to go on, with mini-batches of their own: what is due to the choice shows in both
 HORIZONS = (1, 3, 10)  # epochs after the split
 DRAWS = 5  # other coefficients that the first neuron is split with
-KINDS = NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"
+NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"  # kinds of rows
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,14 @@ def every_split(e: Branching) -> pd.DataFrame:
     "draw" are splits of its first neuron with other coefficients; of kind "unsplit" is the network itself.
     """
     dataset = dataset_of(e)
-    mlp, at_work = trained(e, dataset)
+    mlp, at_work, rngs = trained(e, dataset)
     with fast_products():
         seen = list(look(mlp, dataset.validation))
         known = {feature.__name__: feature(mlp, seen).float() for feature in FEATURES}  # (R, H) each
         before = evaluate(seen)[0].mean(1)  # (R,)
     neurons = torch.tensor([*range(e.width), *[0] * DRAWS]).expand(e.repeats, -1)  # (R, H + DRAWS)
-    rngs = [
-        rng
-        for seed in e.seeds
-        for rng in [*[stream(seed, "coefficients") for _ in range(e.width)], *stream(seed, "coefficients").spawn(DRAWS)]
-    ]
-    branches = branch(mlp, at_work, neurons, e.rule, sample_of(dataset), rngs)
+    each = [again for rng in rngs for again in [*[deepcopy(rng) for _ in range(e.width)], *rng.spawn(DRAWS)]]
+    branches = branch(mlp, at_work, neurons, e.rule, sample_of(dataset), each)
     kinds = [NEURON] * e.width + [DRAW] * DRAWS
     of_branches = {"seed": np.repeat(e.seeds, len(kinds)), "kind": np.tile(kinds, e.repeats)}
     of_branches |= {"neuron": neurons.flatten(), "loss_before": before.repeat_interleave(len(kinds))}
@@ -114,13 +111,13 @@ def every_split(e: Branching) -> pd.DataFrame:
         for horizon in HORIZONS:
             losses = {f"loss_{name}": after[name][horizon] for name in ORDERS}
             tables.append(pd.DataFrame(found | {"horizon": horizon} | losses))
-    table = pd.concat(tables, ignore_index=True).astype({"neuron": "Int64"})
+    table = pd.concat(tables).sort_values("horizon", kind="stable", ignore_index=True).astype({"neuron": "Int64"})
     fields = {name: value for name, value in asdict(e).items() if name not in ("repeats", "seed")}
     return pd.DataFrame(fields, table.index).join(table)
 
 
-def trained(e: Branching, dataset: Dataset) -> tuple[MLP, Optimizer]:
-    """The networks that are to be split, and the optimiser that has trained them."""
+def trained(e: Branching, dataset: Dataset) -> tuple[MLP, Optimizer, list[np.random.Generator]]:
+    """The networks that are to be split, the optimiser that has trained them, and the streams of their coefficients."""
     mlp = MLP((dataset.train.images.shape[1], e.width - e.grown, len(dataset.classes)), e.repeats, e.seed)
     at_work, order = start(e.optimizer, mlp, e.learning_rate), [stream(seed, "order") for seed in e.seeds]
     draws, coefficients = ([stream(seed, name) for seed in e.seeds] for name in ("draws", "coefficients"))
@@ -130,7 +127,7 @@ def trained(e: Branching, dataset: Dataset) -> tuple[MLP, Optimizer]:
         if epoch < e.grown:
             neurons = torch.tensor([int(rng.integers(mlp.width)) for rng in draws])
             GROWTHS[e.rule](mlp, at_work, neurons, sample_of(dataset), coefficients)
-    return mlp, at_work
+    return mlp, at_work, coefficients
 
 
 def follow(

@@ -1,6 +1,7 @@
 """Where jobs run: in processes of this machine, or on a Dask cluster."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -28,11 +29,16 @@ def as_they_end(
 ) -> Iterator[tuple[Job, str | None]]:
     """Run jobs, so many at once; yields each that has ended, with what it returned. Jobs may be added meanwhile."""
     running: dict[Future, Job] = {}
+    ended = cost = 0.0  # of the last look at what happens meanwhile, which takes a twentieth of the time at most
     while jobs or running:
         while jobs and len(running) < at_once:
             job = jobs.popleft()
             running[executor.submit(job.function, *job.arguments)] = job
-        meanwhile()
+        begun = time.monotonic()
+        if begun > ended + 20 * cost:
+            meanwhile()
+            ended = time.monotonic()
+            cost = ended - begun
         done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in done:
             if isinstance(future.exception(), BrokenProcessPool):

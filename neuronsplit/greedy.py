@@ -9,6 +9,7 @@ from neuronsplit.data import Dataset
 from neuronsplit.growth import branch, sample_of
 from neuronsplit.model import MLP
 from neuronsplit.optimizers import some, start
+from neuronsplit.policies import lowest
 from neuronsplit.products import fast_products
 from neuronsplit.scores import look
 from neuronsplit.seeds import stream
@@ -37,7 +38,7 @@ def grow_greedily(
         with fast_products():
             losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R ways, N) each
             judged = evaluate(look(mlp, dataset.validation))
-            best = judged[0].mean(1).view(len(seeds), ways).argmin(1)  # (R,)
+            best = lowest(judged[0].mean(1).view(len(seeds), ways).nan_to_num(torch.inf, torch.inf), [])  # (R,)
             kept = (best + ways * torch.arange(len(seeds))).tolist()
             mlp, at_work = mlp[kept], some(at_work, kept)
             if record:

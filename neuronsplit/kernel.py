@@ -12,7 +12,6 @@ from subprocess import DEVNULL
 
 from jupyter_client import BlockingKernelClient, KernelManager
 from papermill import PapermillExecutionError, execute_notebook
-from papermill.engines import NBClientEngine, papermill_engines
 
 # What every notebook imports stays imported, and is kept out of the garbage collections with which %reset ends.
 WARM = "import gc, neuronsplit.compare, neuronsplit.plots, neuronsplit.study; gc.collect(); gc.freeze()"
@@ -27,7 +26,9 @@ def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
     for last in (False, True):
         try:
             with empty_kernel() as kernel:
-                execute_notebook(notebook, part, parameters, "saved-once", progress_bar=False, km=kernel)
+                execute_notebook(
+                    notebook, part, parameters, progress_bar=False, request_save_on_cell_execute=False, km=kernel
+                )
             os.replace(part, out)
             return None
         except PapermillExecutionError as error:
@@ -38,21 +39,6 @@ def papermill(notebook: Path, out: Path, parameters: dict) -> str | None:
             part.unlink(missing_ok=True)
             if last:
                 return f"{out}: {error}"
-
-
-class SavedOnce(NBClientEngine):
-    """Papermill's engine, but that a notebook is not written anew at the start and the end of every cell."""
-
-    @classmethod
-    def execute_managed_notebook(cls, notebook, kernel_name, **options):
-        path, notebook.output_path = notebook.output_path, None
-        try:
-            super().execute_managed_notebook(notebook, kernel_name, **options)
-        finally:
-            notebook.output_path = path  # written once more when all is done
-
-
-papermill_engines.register("saved-once", SavedOnce)
 
 
 class Client(BlockingKernelClient):

@@ -144,9 +144,11 @@ class Experiment(Plan):
         if self.policy in CONTROLS:
             object.__setattr__(self, "rule", Experiment.rule)
             object.__setattr__(self, "schedule", Experiment.schedule)
-        if self.policy == GREEDY and (self.schedule != "every-epoch" or self.rule in (*INEXACT, *WITHOUT_PARENT)):
+        ahead = self.still > 0 and self.schedule == "every-epoch" and self.rule not in (*INEXACT, *WITHOUT_PARENT)
+        if self.policy == GREEDY and not ahead:
             raise ValueError(
-                f"policy {GREEDY!r} with {self.rule}, {self.schedule}: allowed are every-epoch and exact splits"
+                f"policy {GREEDY!r} with rule {self.rule!r}, schedule {self.schedule!r}, still {self.still}: "
+                "allowed are exact splits, 'every-epoch' and an epoch after the last split"
             )
         if self.rule in WITHOUT_PARENT:
             object.__setattr__(self, "policy", Experiment.policy)
@@ -284,11 +286,15 @@ def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
 
 def join(experiment: Experiment, its_pieces: list[Experiment], folder: Path) -> None:
     """Save an experiment's table, put together from those of its pieces in folder/pieces."""
-    read = [read_table(Path(folder) / PIECES / f"{piece.name}.csv") for piece in its_pieces]
+    files = [Path(folder) / PIECES / f"{piece.name}.csv" for piece in its_pieces]
     part = part_file(experiment, folder, os.getpid())
-    table = pd.concat([table for table, _ in read]).sort_values(experiment.by, kind="stable")
-    table.to_csv(part, index=False, float_format="%.6g")
-    seconds = round(sum(about["seconds"] for _, about in read), 1)
+    texts, abouts = zip(*map(_checked, files))
+    if its_pieces == [experiment]:
+        part.write_bytes(texts[0])
+    else:
+        table = pd.concat(map(_parsed, texts)).sort_values(experiment.by, kind="stable")
+        table.to_csv(part, index=False, float_format="%.6g")
+    seconds = round(sum(about["seconds"] for about in abouts), 1)
     save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
 
 
@@ -346,7 +352,12 @@ def about_file(file: Path) -> Path:
 
 def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
     """A saved table and what produced it; raises ValueError where the table is not what its JSON file says."""
-    file = Path(file)
+    text, about = _checked(Path(file))
+    return _parsed(text), about
+
+
+def _checked(file: Path) -> tuple[bytes, dict]:
+    """The text of a saved table, and what produced it."""
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: make run and make publish make such tables from a study")
     try:
@@ -360,7 +371,11 @@ def read_table(file: Path) -> tuple[pd.DataFrame, dict]:
         raise ValueError(f"{file} is damaged ({error})") from error
     if digest != hashlib.sha256(text).hexdigest():
         raise ValueError(f"{file} is damaged (wrong checksum)")
-    return pd.read_csv(BytesIO(text), dtype={"split_neuron": "string"}), about
+    return text, about
+
+
+def _parsed(text: bytes) -> pd.DataFrame:
+    return pd.read_csv(BytesIO(text), dtype={"split_neuron": "string"})
 
 
 def read_results(place: Path) -> tuple[pd.DataFrame, dict]:

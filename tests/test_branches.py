@@ -38,7 +38,7 @@ def test_a_row_is_a_branch_and_a_horizon(table):
 def test_a_branch_is_what_its_network_becomes_alone(table, seed, name, turn):
     """One network at a time, split and trained on with torch.nn and torch.optim; the last is not split."""
     digits = load_dataset("digits")
-    mlp, _ = trained(SMALL, digits)
+    mlp, *_ = trained(SMALL, digits)
     coefficients = draw("scaled", [stream(seed, "coefficients")], 10)[0]
     for neuron in [*range(4), None]:
         net = plain.network(mlp, seed - 3)
@@ -58,13 +58,13 @@ def test_a_branch_is_what_its_network_becomes_alone(table, seed, name, turn):
 def test_what_is_split_is_what_an_experiment_trains(optimizer):
     """As many epochs, with the same draws, of a study's own loop; the optimiser comes along."""
     e = Branching(width=5, grown=2, age=3, repeats=2, optimizer=optimizer, learning_rate=0.01)
-    mlp, at_work = trained(e, load_dataset("digits"))
+    mlp, at_work, _ = trained(e, load_dataset("digits"))
     assert mlp.width == 5 and all(mean.width == 5 for mean in at_work.means.values())
     assert at_work.steps == 3 * (len(load_dataset("digits").train.labels) // 32)
     assert mlp.ages.amin().item() == 1 and mlp.ages.amax().item() == 3
     whole = study.Experiment("no-split", optimizer=optimizer, width=5, splits=0, still=3, repeats=2, learning_rate=0.01)
     _, _, losses = (table for (table,) in study.run_epochs([whole]))
-    plainly, _ = trained(Branching(width=5, age=3, repeats=2, optimizer=optimizer, learning_rate=0.01),
+    plainly, *_ = trained(Branching(width=5, age=3, repeats=2, optimizer=optimizer, learning_rate=0.01),
                          load_dataset("digits"))  # fmt: skip
     found = plain.evaluate("val", plain.network(plainly, 1), *load_dataset("digits").validation)["val_loss"]
     assert found == pytest.approx(losses.val_loss.iloc[1], rel=1e-5)
@@ -72,7 +72,7 @@ def test_what_is_split_is_what_an_experiment_trains(optimizer):
 
 def test_the_scores_are_those_that_policies_choose_by(table):
     digits = load_dataset("digits")
-    mlp, _ = trained(SMALL, digits)
+    mlp, *_ = trained(SMALL, digits)
     seen = list(look(mlp, digits.validation))
     rows = table[(table.kind == "neuron") & (table.horizon == 1)]
     for feature in FEATURES:
