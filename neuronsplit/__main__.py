@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--force", action="store_true", help="run also what is finished")
             one.add_argument("--workers", type=int, help="processes (one a core unless told otherwise)")
             one.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster of this address instead")
-    publish = commands.add_parser("publish", help="copy a finished study's table to figures/data")
+    publish = commands.add_parser("publish", help="pack a finished study's table into figures/data")
     publish.set_defaults(command=lambda options: print(batch.publish(options.study, options.name)) or 0)
     publish.add_argument("study", help="a study that has run")
     publish.add_argument("name", help="what to call it there")

@@ -47,8 +47,9 @@ def plan(study: str, changes: dict) -> tuple[dict, list[Plan], str]:
     Raises ValueError or OSError where it cannot run.
     """
     parameters = read_study(study) | changes
-    report = parameters.pop("report", "04_comparison")
+    report = parameters.pop("report", None)
     planned = experiments(parameters)
+    report = report or planned[0].report
     for name in changes:
         if any(name in block for block in [*parameters.get("each", []), parameters.get("zip", {})]):
             raise ValueError(f"parameter {name!r} is set in the study's own `each` or `zip`: change it in the file")
@@ -103,8 +104,8 @@ def epochs_done(its_pieces: dict[Plan, list[Plan]], folder: Path) -> dict[Plan, 
     def rows(piece: Plan) -> int:
         if about_file(folder / PIECES / f"{piece.name}.csv").exists():
             return piece.epochs * piece.repeats
-        written = max((lines(part) - 1 for part in parts.get(piece.name, [])), default=0)
-        return min(max(written, 0), piece.epochs * piece.repeats)  # a table of branches has no row an epoch
+        found = max((lines(part) - 1 for part in parts.get(piece.name, [])), default=0)
+        return min(max(found, 0), piece.epochs * piece.repeats)  # a table of branches has no row an epoch
 
     done = {e: about_file(folder / f"{e.name}.csv").exists() for e in its_pieces}
     return {e: e.epochs if done[e] else sum(map(rows, cuts)) // e.repeats for e, cuts in its_pieces.items()}

@@ -45,9 +45,12 @@ class Branching(Plan):
     batch_size: int = 32  # images a step
 
     title = "branches"
-    notebook = "09_how_good_could_a_choice_be"
+    notebook = report = "09_how_good_could_a_choice_be"
     by = "horizon"
-    ends = ("loss_a", "loss_b")
+    ends = {
+        "loss split": lambda last: last.loc[last["kind"] == NEURON, "loss_a"].mean(),
+        "loss unsplit": lambda last: last.loc[last["kind"] == UNSPLIT, "loss_a"].mean(),
+    }
 
     def __post_init__(self):
         rules = [rule for rule in GROWTHS if rule not in WITHOUT_PARENT]
@@ -96,12 +99,12 @@ def every_split(e: Branching) -> pd.DataFrame:
         before = evaluate(seen)[0].mean(1)  # (R,)
     neurons = torch.tensor([*range(e.width), *[0] * DRAWS]).expand(e.repeats, -1)  # (R, H + DRAWS)
     each = [again for rng in rngs for again in [*[deepcopy(rng) for _ in range(e.width)], *rng.spawn(DRAWS)]]
-    branches = branch(mlp, at_work, neurons, e.rule, sample_of(dataset), each)
+    branches = branch(mlp, at_work, neurons.to(before.device), e.rule, sample_of(dataset), each)
     kinds = [NEURON] * e.width + [DRAW] * DRAWS
     of_branches = {"seed": np.repeat(e.seeds, len(kinds)), "kind": np.tile(kinds, e.repeats)}
-    of_branches |= {"neuron": neurons.flatten(), "loss_before": before.repeat_interleave(len(kinds))}
-    of_branches |= {name: values.gather(1, neurons).flatten() for name, values in known.items()}
-    whole = {"seed": e.seeds, "kind": UNSPLIT, "loss_before": before}
+    of_branches |= {"neuron": neurons.flatten(), "loss_before": before.cpu().repeat_interleave(len(kinds))}
+    of_branches |= {name: values.cpu().gather(1, neurons).flatten() for name, values in known.items()}
+    whole = {"seed": e.seeds, "kind": UNSPLIT, "loss_before": before.cpu()}
     tables = []
     for found, networks in ((of_branches, branches), (whole, (mlp, at_work))):
         after = {}
@@ -144,4 +147,4 @@ def follow(
             train_epoch(mlp, dataset.train, order, optimizer, batch_size)
             losses = evaluate(look(mlp, dataset.validation))[0].mean(1) if epoch in HORIZONS else None
         if epoch in HORIZONS:
-            yield epoch, losses
+            yield epoch, losses.cpu()

@@ -33,16 +33,15 @@ def grow_greedily(
     and with the same coefficients: what a policy would choose that saw an epoch ahead.
     """
     order, coefficients = ([stream(seed, name) for seed in seeds] for name in ("order", "coefficients"))
-    at_work, ways, record = start(optimizer, mlp, learning_rate), 1, {}
+    at_work, ways, before = start(optimizer, mlp, learning_rate), 1, {}
     for epoch in range(1, epochs + 1):
         with fast_products():
             losses, hits = train_epoch(mlp, dataset.train, order, at_work, batch_size)  # (R ways, N) each
             judged = evaluate(look(mlp, dataset.validation))
-            best = lowest(judged[0].mean(1).view(len(seeds), ways).nan_to_num(torch.inf, torch.inf), [])  # (R,)
-            kept = (best + ways * torch.arange(len(seeds))).tolist()
+            means = judged[0].mean(1).view(len(seeds), ways).nan_to_num(torch.inf, torch.inf)
+            best = lowest(means, [])  # (R,)
+            kept = [r * ways + way for r, way in enumerate(best.tolist())]
             mlp, at_work = mlp[kept], some(at_work, kept)
-            if record:
-                yield record | {"split_neuron": best.tolist() if epoch <= splits + 1 else None}
             losses, hits = losses[kept], hits[kept]
             record = {"epoch": epoch} | measures("train", losses, hits)
             record |= measures("last_batch", losses[:, -batch_size:], hits[:, -batch_size:])
@@ -52,9 +51,12 @@ def grow_greedily(
             ways = 1
             if epoch <= splits:
                 ways = mlp.width
-                neurons = torch.arange(ways).expand(len(seeds), -1)
+                neurons = torch.arange(ways, device=best.device).expand(len(seeds), -1)
                 rngs = [deepcopy(rng) for rng in coefficients for _ in range(ways)]
                 mlp, at_work = branch(mlp, at_work, neurons, rule, sample_of(dataset), rngs)
                 coefficients = rngs[::ways]
             record |= {"hidden": mlp.width, "parameters": mlp.n_parameters()}
-    yield record | {"split_neuron": None}
+        if before:  # whose split is decided now
+            yield before | {"split_neuron": best.tolist() if epoch <= splits + 1 else None}
+        before = record
+    yield before | {"split_neuron": None}

@@ -25,7 +25,7 @@ def write_index(study: str, states: dict[Plan, str], folder: Path) -> None:
     same = {name: value for name, value in given[0].items() if all(one[name] == value for one in given)}
     differ = [name for name in given[0] if name not in same]
     ends = next(iter(states)).ends
-    names = [*differ, "state", *(name.replace("_", " ") for name in ends), "curves", ""]
+    names = [*differ, "state", *ends, "curves", ""]
     rows = "\n".join(_row(experiment, state, differ, folder) for experiment, state in states.items())
     report = '<p><a href="report.html">The report</a></p>' if (folder / "report.html").exists() else ""
     (folder / "index.html").write_text(
@@ -58,7 +58,7 @@ def _ends(experiment: Plan, folder: Path) -> list[str]:
     if table is None:
         return [""] * len(experiment.ends)
     last = table[table[experiment.by] == table[experiment.by].max()]
-    return [f"{last[name].mean():.4f}" for name in experiment.ends]
+    return [f"{number(last):.4f}" for number in experiment.ends.values()]
 
 
 def outputs(notebook: Path) -> list[nbformat.NotebookNode]:

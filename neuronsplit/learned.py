@@ -6,10 +6,8 @@ width: their ranks among the neurons, shares, and the width and age of the netwo
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -50,7 +48,7 @@ def predict(weights: Weights, x: Tensor) -> Tensor:
 
     The sum of what a split brings whatever the neuron, and of what the neuron makes of it, which is 0 in the mean.
     """
-    w = {name: torch.from_numpy(values) for name, values in weights.items()}
+    w = {name: torch.from_numpy(values).to(x) for name, values in weights.items()}
     worth, choice = _outputs(w, (x - w["mean"]) / w["sd"])
     return worth * w["worth"] + choice * w["choice"]
 
@@ -67,12 +65,16 @@ def fit(
     """Train the network on others: of each its `inputs` (1, H, ·) and the gain (1, H) of every split over none.
 
     Squared errors, with equal weight, of the mean gain of a network and of the gains about it, these on the scale of
-    their own spread, so that every network counts alike. By AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
+    their own spread, so that every network counts alike. By AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101). Raises
+    ValueError for a gain that is not finite, as of a network that diverged.
     """
+    if not all(gain.isfinite().all() for _, gain in networks):
+        raise ValueError("gains of nan or inf: allowed are those of networks that did not diverge")
     x = torch.cat([one.flatten(0, 1) for one, _ in networks])
     mean, sd = x.mean(0), x.std(0).clamp(min=0.01)
     worths = torch.stack([gain.mean() for _, gain in networks])
-    spreads = torch.stack([gain.std().clamp(min=1e-12) for _, gain in networks])
+    spreads = torch.stack([gain.std(correction=0) for _, gain in networks])
+    spreads = spreads.clamp(min=1e-3 * spreads.mean().item() or 1)  # of one neuron, or of equals, there is none
     scale = worths.abs().mean()
     bound = x.shape[1] ** -0.5
     w = {
@@ -109,26 +111,3 @@ def predicted_gain(mlp: MLP, seen: list[Seen]) -> Tensor:
     """How much lower the networks would end by each split than unsplit (R, H), in validation loss after ten epochs."""
     known = {feature.__name__: feature(mlp, seen) for feature in FEATURES}
     return predict(weights(), inputs(known))
-
-
-def of_table(rows: pd.DataFrame) -> dict[str, Tensor]:
-    """FEATURES (1, H) of the neurons of one network, from its branches in a table of `branches.every_split`."""
-    return {f.__name__: torch.tensor(rows[f.__name__].to_numpy(float))[None] for f in FEATURES}
-
-
-class Example(NamedTuple):
-    """A network that was split in every way: its columns in the table, what is seen of it, and what came of it."""
-
-    of: dict[str, object]
-    x: Tensor  # (1, H, INPUTS)
-    gains: Tensor  # (2, H): how much lower than unsplit each branch ended, under either order
-
-
-def examples(table: pd.DataFrame, horizon: int) -> list[Example]:
-    """Every network of a table of `branches.every_split`, with what came of it so many epochs after the split."""
-    columns, found = [name for name in table.columns[: table.columns.get_loc("kind")]], []
-    for key, rows in table[table["horizon"] == horizon].groupby(columns, sort=False):
-        losses = [rows[rows["kind"] == kind][["loss_a", "loss_b"]].to_numpy().T for kind in ("unsplit", "neuron")]
-        gains = torch.tensor(losses[0] - losses[1]).float()
-        found.append(Example(dict(zip(columns, key)), inputs(of_table(rows[rows["kind"] == "neuron"])), gains))
-    return found

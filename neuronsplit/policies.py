@@ -24,6 +24,7 @@ from neuronsplit.scores import (
     outgoing_gradient,
 )
 
+SHARPNESS = 10  # of the lotteries
 TIE = 1e-6  # scores this near are a tie: float32 losses of neurons that never fire differ by less
 Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]
 
@@ -63,15 +64,15 @@ class Policy(NamedTuple):
 
 
 POLICIES = {  # the seven of the 2021 study, then those beyond it
-    "random": Policy(no_score, lottery(10)),
+    "random": Policy(no_score, lottery(SHARPNESS)),
     "max-loss": Policy(loss_after_removal, highest),
     "min-loss": Policy(loss_after_removal, lowest),
-    "loss-probs": Policy(loss_after_removal, lottery(10)),
+    "loss-probs": Policy(loss_after_removal, lottery(SHARPNESS)),
     "max-fire": Policy(fire_rate, highest),
     "min-fire": Policy(fire_rate, lowest),
     "half-fire": Policy(fire_rate, nearest_half),
     "max-importance": Policy(importance, highest),
-    "importance-probs": Policy(importance, lottery(10)),
+    "importance-probs": Policy(importance, lottery(SHARPNESS)),
     "max-gradient": Policy(outgoing_gradient, highest),
     "max-variance": Policy(activation_variance, highest),
     "min-eigenvalue": Policy(smallest_eigenvalue, lowest),

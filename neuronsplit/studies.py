@@ -18,9 +18,8 @@ KINDS = {"experiment": Experiment, "branches": Branching}
 def read_study(name: str) -> dict:
     """The parameters of a study: notebooks/studies/NAME.yaml, or another .yaml file. Raises ValueError if it is none.
 
-    They are those of `Experiment`, each a value or a list, `each` and `zip` (see experiments), `report`, the notebook
-    that reports on the study's table (04_comparison unless told otherwise), and `kind`: one of KINDS, whose parameters
-    they then are.
+    They are those of `Experiment`, or of another of KINDS that `kind` names, each a value or a list; `each` and `zip`
+    (see experiments); and `report`, the notebook that reports on the study's table, where it is not the kind's own.
     """
     file = Path(name) if name.endswith(".yaml") else STUDIES / f"{name}.yaml"
     if not file.is_file():
@@ -57,7 +56,7 @@ def experiments(parameters: dict) -> list[Plan]:
     """
     common = {name: value for name, value in parameters.items() if name not in ("kind", "each", "zip")}
     kind = parameters.get("kind", "experiment")
-    if kind not in KINDS:
+    if kind not in tuple(KINDS):
         raise ValueError(f"kind {kind!r}: allowed are {', '.join(KINDS)}")
     each, beside = parameters.get("each", [{}]), parameters.get("zip", {})
     if not (isinstance(each, list) and each and all(isinstance(block, dict) for block in each)):

@@ -10,7 +10,7 @@ import subprocess
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +25,7 @@ import pandas as pd
 import torch
 
 import neuronsplit
+from neuronsplit import learned
 from neuronsplit.data import DATASETS, Dataset, checksum, load_dataset
 from neuronsplit.greedy import grow_greedily
 from neuronsplit.growth import GROWTHS, INEXACT, WITHOUT_PARENT
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = 5  # raised when a change to the package changes what an experiment computes
 CONTROL, NARROW = CONTROLS = "no-split", "stay-narrow"  # the final width from the start, the starting width for ever
 GREEDY = "greedy"  # of every split there is the best one, an epoch later
+LEARNED = "learned"  # the policy that weights of the package decide
 COLUMNS = (  # of every table, first; then what else was measured
     "policy rule schedule dataset seed epoch hidden parameters split_neuron "
     "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
@@ -60,16 +62,20 @@ class Plan:
 
     Those that are not `alone` train as one with those that differ from them in their policies alone. One trains so many
     `networks` a repeat; `run` does it, and its table has its rows in the order of `by`, at whose end it `ends` with
-    some measures. notebook shows one of them.
+    some numbers. A notebook shows one of them, and another reports on a study of them.
     """
 
     notebook: ClassVar[str]
+    report: ClassVar[str]
     by: ClassVar[str]
-    ends: ClassVar[tuple[str, ...]]
+    ends: ClassVar[dict[str, Callable[[pd.DataFrame], float]]]
     alone = True
 
     def refuse(self, named: dict[str, Iterable[str]], least: dict[str, int]) -> None:
-        """Raise ValueError for a field that holds none of some names, or is no whole number from the least allowed."""
+        """Raise ValueError for a field that holds none of some names, or is no whole number from the least allowed.
+
+        A learning rate of 1 becomes 1.0, so that the two are one experiment.
+        """
         for name, names in named.items():
             if getattr(self, name) not in tuple(names):
                 raise ValueError(f"{name} {getattr(self, name)!r}: allowed are {', '.join(names)}")
@@ -81,7 +87,7 @@ class Plan:
             raise ValueError(f"seed {self.seed} with repeats {self.repeats}: allowed are seeds to {2**32}")
         if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
-        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 and 1.0 are one experiment
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))
 
     def arguments(self, folder: Path) -> dict:
         """The parameters of its notebook that show the one whose table is in a folder."""
@@ -94,8 +100,11 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """A file name: its title, and a hash of all that decides the result, which are the fields, data and maths."""
-        text = json.dumps([RESULTS, asdict(self), checksum(self.dataset)], sort_keys=True)
+        """A file name: its title, and a hash of all that decides the result: the fields, data, maths, and weights."""
+        decides = [RESULTS, asdict(self), checksum(self.dataset)]
+        if self.title == LEARNED:
+            decides.append(hashlib.sha256(learned.FILE.read_bytes()).hexdigest())
+        text = json.dumps(decides, sort_keys=True)
         return f"{self.title}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -108,7 +117,7 @@ class Experiment(Plan):
     a rule that adds a neuron without a parent. Raises ValueError for a value not allowed.
     """
 
-    policy: str = "random"  # which neuron is split, or a control: no-split, stay-narrow
+    policy: str = "random"  # which neuron is split, a control (no-split, stay-narrow), or greedy
     dataset: str = "digits"  # what is learned
     rule: str = "scaled"  # how a neuron is split, or another way to grow by one
     schedule: str = "every-epoch"  # when
@@ -122,8 +131,12 @@ class Experiment(Plan):
     batch_size: int = 32  # images a step
 
     notebook = "03_experiment"
+    report = "04_comparison"
     by = "epoch"
-    ends = ("test_accuracy", "test_loss")
+    ends = {
+        "test accuracy": lambda last: last["test_accuracy"].mean(),
+        "test loss": lambda last: last["test_loss"].mean(),
+    }
 
     def __post_init__(self):
         self.refuse(
@@ -197,15 +210,15 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
     return pd.concat((table for (table,) in run_epochs([experiment])), ignore_index=True)
 
 
-def together(experiments: list[Experiment]) -> list[list[Experiment]]:
+def together(experiments: list[Plan]) -> list[list[Plan]]:
     """Experiments in groups that train as one: those that differ in their policies alone, else one by one."""
-    groups: dict[Experiment, list[Experiment]] = {}
+    groups: dict[Plan, list[Plan]] = {}
     for e in experiments:
         groups.setdefault(e if e.alone else replace(e, policy=Experiment.policy), []).append(e)
     return list(groups.values())
 
 
-def dataset_of(experiment: Experiment) -> Dataset:
+def dataset_of(experiment: Plan) -> Dataset:
     """The data that an experiment learns; raises ValueError where it has fewer training images than one batch."""
     dataset = load_dataset(experiment.dataset)
     available = len(dataset.train.labels)
@@ -241,7 +254,7 @@ def _tidy(experiment: Experiment, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[*COLUMNS, *(name for name in rows if name not in COLUMNS)]]
 
 
-def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
+def obtain(experiment: Plan, folder: Path) -> pd.DataFrame:
     """An experiment's table: read where folder holds it, else trained and saved there."""
     table = load(experiment, folder)
     if table is None:
@@ -250,7 +263,7 @@ def obtain(experiment: Experiment, folder: Path) -> pd.DataFrame:
     return table
 
 
-def train(group: list[Experiment], folder: Path) -> None:
+def train(group: list[Plan], folder: Path) -> None:
     """Train a group of `together` and save its tables in folder.
 
     They are written under another name as they train and renamed when whole, so that what has the right name is whole.
@@ -268,12 +281,12 @@ def train(group: list[Experiment], folder: Path) -> None:
         save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
 
 
-def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
+def pieces(planned: list[Plan]) -> list[dict[Plan, Plan]]:
     """What trains as one of some experiments: each of several, with the piece of it that is some of its repeats.
 
-    A piece has at most FITTING networks, for more leave the cache and are slower. Where there are few groups of
-    `together`, each is cut in two at least, so that there is work for two processes. It depends on what is planned
-    alone, not on what is finished, and the rounding of the results with it.
+    A piece has at most FITTING networks, or one repeat, for more leave the cache and are slower. Where there are few
+    groups of `together`, each is cut in two at least, so that there is work for two processes. It depends on what is
+    planned alone, not on what is finished, and the rounding of the results with it.
     """
     groups, found = together(planned), []
     for group in groups:
@@ -284,7 +297,7 @@ def pieces(planned: list[Experiment]) -> list[dict[Experiment, Experiment]]:
     return found
 
 
-def join(experiment: Experiment, its_pieces: list[Experiment], folder: Path) -> None:
+def join(experiment: Plan, its_pieces: list[Plan], folder: Path) -> None:
     """Save an experiment's table, put together from those of its pieces in folder/pieces."""
     files = [Path(folder) / PIECES / f"{piece.name}.csv" for piece in its_pieces]
     part = part_file(experiment, folder, os.getpid())
@@ -298,12 +311,12 @@ def join(experiment: Experiment, its_pieces: list[Experiment], folder: Path) -> 
     save(part, Path(folder) / f"{experiment.name}.csv", {"experiment": asdict(experiment), "seconds": seconds})
 
 
-def part_file(experiment: Experiment, folder: Path, process: int | str) -> Path:
+def part_file(experiment: Plan, folder: Path, process: int | str) -> Path:
     """Where a process of this machine writes an experiment's table as it trains."""
     return Path(folder) / f"{experiment.name}.{platform.node()}.{process}.part"
 
 
-def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
+def load(experiment: Plan, folder: Path) -> pd.DataFrame | None:
     """An experiment's table from folder, or None; what is damaged or of another experiment is set aside."""
     try:
         return read(experiment, folder)
@@ -312,7 +325,7 @@ def load(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
         return None
 
 
-def read(experiment: Experiment, folder: Path) -> pd.DataFrame | None:
+def read(experiment: Plan, folder: Path) -> pd.DataFrame | None:
     """An experiment's table from folder, or None where it is not finished.
 
     Raises ValueError or FileNotFoundError where it is damaged or of another experiment.

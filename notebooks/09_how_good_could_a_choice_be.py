@@ -78,11 +78,13 @@ rows[(rows.seed == seed) & (rows.horizon == max(HORIZONS)) & (rows.kind == "neur
 # %%
 full, about = study.read_table(study.ROOT / table) if table else (rows, {})
 full["setting"] = oracle.settings(full)
-gains, spreads = oracle.gains(full), oracle.spreads(full)
+gains, variances = oracle.gains(full), oracle.variances(full)
 last = max(HORIZONS)
 networks = full.drop_duplicates([*oracle.SETTING, "seed"])
+diverged = full[full[oracle.LOSSES].isna().any(axis=1)].drop_duplicates([*oracle.SETTING, "seed"])
+print(f"networks that diverged: {len(diverged)}")
 print(
-    f"{len(networks)} networks of {full.setting.nunique()} settings, {(full.horizon == last).sum()} branches, each under two orders"
+    f"{len(networks)} networks of {full.setting.nunique()} settings, {((full.horizon == last) & (full.kind != 'unsplit')).sum()} branches, each under two orders"
 )
 
 # %% [markdown]
@@ -98,20 +100,27 @@ def plain(t):
     return t[same & (t.grown == 0)]
 
 
-plain_gains, plain_spreads = plain(gains), plain(spreads)
+plain_gains, plain_variances = plain(gains), plain(variances)
 print(f"the plain case: {first.dataset}, {first.optimizer} at {first.learning_rate:g}, {first.rule}")
 
 # %% [markdown]
 # ## What is there to win?
 #
 # Why two branches of a network differ in validation loss: because of the neuron that was split (*choice*), because of the coefficients that it was split with, because of the order of the mini-batches after
-# it, alike for all branches (*order*), or because of what the order does to one branch and not to the other (*rest*). Standard deviations, means over networks of all ages.
+# it, alike for all branches (*order*), or because of what the order does to one branch and not to the other (*rest*). Standard deviations: roots of the variances' means over networks of all ages.
 
 # %%
 parts = ["choice", "coefficients", "order", "rest"]
+
+
+def sd(variance):
+    """The root, 0 where an unbiased variance is negative."""
+    return variance.clip(lower=0) ** 0.5
+
+
 figure, axes = plt.subplots(1, len(HORIZONS), figsize=(12, 3.2), sharey=True, layout="constrained")
-for axis, (horizon, at) in zip(axes, plain_spreads.groupby("horizon")):
-    at.groupby("width")[parts].mean().plot.bar(ax=axis, rot=0, legend=False, width=0.8)
+for axis, (horizon, at) in zip(axes, plain_variances.groupby("horizon")):
+    sd(at.groupby("width")[parts].mean()).plot.bar(ax=axis, rot=0, legend=False, width=0.8)
     axis.set(
         title=f"{horizon} epoch{'s' * (horizon > 1)} after the split",
         xlabel="hidden neurons",
@@ -121,8 +130,8 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", 
 plots.keep(figure, figures, "oracle-spreads")
 
 # %%
-by_age = plain_spreads[plain_spreads.horizon == last].groupby(["width", "age"])[parts].mean()
-by_age.map("{:.5f}".format)
+by_age = plain_variances[plain_variances.horizon == last].groupby(["width", "age"])[parts].mean()
+sd(by_age).map("{:.5f}".format)
 
 # %% [markdown]
 # ## How much of it do policies take?
@@ -151,7 +160,7 @@ texts["share of the oracle's"] = (answer["mean"] / answer["mean"]["oracle"]).map
 texts["rank correlation"] = (
     plain_gains[plain_gains.horizon == last].groupby("policy")["rank"].mean().map("{:+.2f}".format)
 )
-pd.DataFrame(texts, index=answer.index)
+pd.DataFrame(texts, index=answer.index).replace("+nan", "")
 
 # %% [markdown]
 # The oracle's rank correlation is the one between the two orders: how far the order of the branches repeats itself at all.
@@ -161,7 +170,7 @@ pd.DataFrame(texts, index=answer.index)
 # The oracle's gain in every setting: width and age, then networks of which most neurons came by splits, other rates, rules and optimisers.
 
 # %%
-at_last = gains[gains.horizon == last].assign(setting=lambda t: oracle.settings(t))
+at_last = gains[gains.horizon == last].assign(setting=oracle.settings)
 of_oracle = at_last[at_last.policy == "oracle"].pivot_table(index="seed", columns="setting", values="gain", sort=False)
 figure = plots.differences({f"{last} epochs after the split": of_oracle}, "the oracle's gain")
 plots.keep(figure, figures, "oracle-settings")
@@ -174,13 +183,13 @@ plots.keep(figure, figures, "oracle-settings")
 of_policies = at_last[~at_last.policy.isin(["oracle", "random"])].pivot_table(
     index="setting", columns="policy", values="gain", sort=False
 )
-spread = spreads[spreads.horizon == last].assign(setting=lambda t: oracle.settings(t)).groupby("setting", sort=False)
+spread = sd(variances[variances.horizon == last].assign(setting=oracle.settings).groupby("setting")[parts].mean())
 where = compare.intervals(of_oracle)
 summary = pd.DataFrame(
     {"oracle": [f"{r['mean']:.4f} [{r.low:.4f}, {r.high:.4f}]" for _, r in where.iterrows()]}, index=where.index
 )
 summary["split"] = at_last.groupby("setting").split.mean().map("{:+.4f}".format)
-summary["order"] = spread.order.mean().map("{:.4f}".format)
+summary["order"] = spread.order.map("{:.4f}".format)
 summary["repeats itself"] = at_last[at_last.policy == "oracle"].groupby("setting")["rank"].mean().map("{:+.2f}".format)
 summary["best policy"] = [f"{of_policies.loc[s].idxmax()} {of_policies.loc[s].max():+.4f}" for s in summary.index]
 summary

@@ -73,53 +73,52 @@ print("seen of every neuron:", ", ".join(learned.INPUTS))
 PARTS = 5  # of the seeds
 
 
+def masked(x, without=()):
+    """What is seen of neurons, with 0 for what is left out."""
+    return x * torch.tensor([name not in without for name in learned.INPUTS])
+
+
 def train(known, without=()):
-    """A network that learned from some examples; the inputs that it has to do without are 0."""
-    kept = torch.tensor([name not in without for name in learned.INPUTS])
-    pairs = [(e.x * kept, e.gains.mean(0, keepdim=True)) for e in known]
+    """A network that learned from some examples, without some of the inputs."""
+    pairs = [(masked(e.x, without), e.gains.mean(0, keepdim=True)) for e in known]
     return learned.fit(pairs, torch.Generator().manual_seed(seed))
 
 
-def foretold(networks, others, without=()):
-    """Each network with what is said of it, by one that learned from others with other seeds."""
-    said = []
+def taught(networks, others, without=()):
+    """Each network, with the weights that were learned from others with other seeds."""
+    found = []
     for part in range(PARTS):
         mine = [e for e in networks if e.of["seed"] % PARTS == part]
         known = [e for e in others if e.of["seed"] % PARTS != part]
         assert not {e.of["seed"] for e in mine} & {e.of["seed"] for e in known}
         weights = train(known, without)
-        said += [(e, learned.predict(weights, e.x)[0]) for e in mine]
-    return said
+        found += [(e, weights) for e in mine]
+    return found
 
 
 # %%
-def judged(said):
-    """How well networks were foretold, a row each: as oracle.gains judges policies."""
+def judged(pairs, see=masked):
+    """How well networks were foretold by the weights beside them, a row each: as oracle.gains judges policies."""
     rows = []
-    for e, predicted in said:
-        gain = e.gains.mean(0)  # (H,)
-        rows.append(e.of | {"policy": "learned", "gain": (gain[predicted.argmax()] - gain.mean()).item()})
-        rows[-1] |= {
-            "rank": spearmanr(predicted, gain).statistic,
-            "predicted": predicted.max().item(),
-            "best": gain.max().item(),
-        }
-        rows[-1] |= {"worth": gain.mean().item(), "predicted worth": predicted.mean().item()}
+    for e, weights in pairs:
+        gain, said = e.gains.mean(0), learned.predict(weights, see(e.x))[0]  # (H,) each
+        best = said.argmax()
+        rows.append(e.of | {"rank": spearmanr(said, gain).statistic, "gain": (gain[best] - gain.mean()).item()})
+        rows[-1] |= {"foretold": said[best].item(), "was": gain[best].item()}
     return pd.DataFrame(rows)
 
 
 on_fashion, on_digits = examples.values()
 widths = sorted({e.of["width"] for e in on_fashion})
 another = [
-    foretold([e for e in on_fashion if e.of["width"] == w], [e for e in on_fashion if e.of["width"] != w])
-    for w in widths
+    taught([e for e in on_fashion if e.of["width"] == w], [e for e in on_fashion if e.of["width"] != w]) for w in widths
 ]
-tests = {"other seeds": foretold(on_fashion, on_fashion), "another width": sum(another, [])}
+tests = {"other seeds": taught(on_fashion, on_fashion), "another width": sum(another, [])}
 tests |= {
-    "learned from digits": foretold(on_fashion, on_digits),
-    "from Fashion to digits": foretold(on_digits, on_fashion),
+    "learned from digits": taught(on_fashion, on_digits),
+    "from Fashion to digits": taught(on_digits, on_fashion),
 }
-found = {name: judged(said) for name, said in tests.items()}
+found = {name: judged(pairs) for name, pairs in tests.items()}
 
 # %%
 policies = {name: oracle.gains(table[table.horizon == horizon]) for name, table in tables.items()}
@@ -128,7 +127,7 @@ policies = {name: oracle.gains(table[table.horizon == horizon]) for name, table 
 def line(name, rows, of_oracle):
     """Mean and interval over the seeds of the gain, its share of the oracle's, and the rank correlation."""
     by_seed = rows.groupby("seed")[["gain", "rank"]].mean()
-    (_, mean, low, high), (_, r, r_low, r_high) = compare.intervals(by_seed).reset_index().itertuples(index=False)
+    (_, mean, low, high), (_, r, r_low, r_high) = compare.intervals(by_seed).itertuples(index=False)
     return {
         "": name, "gain": f"{mean:+.5f} [{low:+.5f}, {high:+.5f}]", "share of the oracle's": f"{mean / of_oracle:.0%}",
         "rank correlation": f"{r:+.2f} [{r_low:+.2f}, {r_high:+.2f}]",
@@ -140,7 +139,7 @@ for where, names in (("fashion-mnist", list(found)[:3]), ("digits", list(found)[
     there = policies[where]
     of_oracle = there.loc[there.policy == "oracle", "gain"].mean()
     lines += [line(f"{where}: learned, {name}", found[name], of_oracle) for name in names]
-    plain = there[~there.policy.isin(["oracle", "random", "learned"])]
+    plain = there[~there.policy.isin(["oracle", "random"])]
     best = plain.groupby("policy").gain.mean().idxmax()
     lines.append(line(f"{where}: {best}, the best policy", plain[plain.policy == best], of_oracle))
     lines.append(line(f"{where}: oracle", there[there.policy == "oracle"], of_oracle))
@@ -163,37 +162,36 @@ pd.DataFrame(
 # %% [markdown]
 # ## When?
 #
-# The network says what the best split is worth, so it can say *split* or *wait*: wait where it foretells that the split network ends higher. Each point is a network that it never saw.
+# The network also says what the split that it chooses is worth against none, so it can say *split* or *wait*: wait where it foretells that the network ends higher. Each point is a network that it never saw.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
-for axis, (title, rows) in zip(
-    axes,
-    (
-        ("Fashion-MNIST, other seeds", found["other seeds"]),
-        ("digits, learned from Fashion-MNIST", found["from Fashion to digits"]),
-    ),
-):
+titles = {"other seeds": "Fashion-MNIST, other seeds", "from Fashion to digits": "digits, learned from Fashion-MNIST"}
+for axis, (name, title) in zip(axes, titles.items()):
+    rows = found[name]
     axis.axline((0, 0), slope=1, color="0.6", lw=1)
     axis.axhline(0, color="0.8", lw=1)
     for width, of_width in rows.groupby("width"):
-        axis.scatter(of_width["predicted worth"], of_width.worth, s=16, label=f"width {width}")
-    axis.set(title=title, xlabel="foretold gain of the mean split over none", ylabel="what it was")
+        axis.scatter(of_width.foretold, of_width.was, s=16, label=f"width {width}")
+    axis.set(title=title, xlabel="foretold gain of the chosen split over none", ylabel="what it was")
 axes[0].legend(frameon=False)
 plots.keep(figure, figures, "learned-when")
 
+# %% [markdown]
+# Right whether: how often it told rightly whether its split would pay. Within settings: the correlation of what was foretold with what was, less the means of each width and age, which it knows.
+
 # %%
-when = pd.DataFrame(
-    {
-        name: {
-            "networks": len(rows), "a split paid": f"{(rows.worth > 0).mean():.0%}",
-            "told right whether": f"{((rows['predicted worth'] > 0) == (rows.worth > 0)).mean():.0%}",
-            "correlation of worths": f"{np.corrcoef(rows['predicted worth'], rows.worth)[0, 1]:+.2f}",
-        }
-        for name, rows in found.items()
+when = {}
+for name, rows in found.items():
+    about = rows[["foretold", "was"]] - rows.groupby(["width", "age", "grown"])[["foretold", "was"]].transform("mean")
+    when[name] = {"networks": len(rows), "its split paid": f"{(rows.was > 0).mean():.0%}"}
+    when[name] |= {"told split": f"{(rows.foretold > 0).mean():.0%}"}
+    when[name] |= {"right whether": f"{((rows.foretold > 0) == (rows.was > 0)).mean():.0%}"}
+    when[name] |= {
+        "correlation": f"{rows.foretold.corr(rows.was):+.2f}",
+        "within settings": f"{about.foretold.corr(about.was):+.2f}",
     }
-).T  # fmt: skip
-when
+pd.DataFrame(when).T
 
 # %% [markdown]
 # ## What does it go by?
@@ -202,16 +200,15 @@ when
 
 
 # %%
-def without_order(input_name, rng):
-    """The mean rank correlation on networks never seen, with one input shuffled among the neurons of each."""
-    place, ranks = learned.INPUTS.index(input_name), []
-    for part in range(PARTS):
-        weights = train([e for e in on_fashion if e.of["seed"] % PARTS != part])
-        for e in [e for e in on_fashion if e.of["seed"] % PARTS == part]:
-            x = e.x.clone()
-            x[0, :, place] = x[0, torch.randperm(x.shape[1], generator=rng), place]
-            ranks.append(spearmanr(learned.predict(weights, x)[0], e.gains.mean(0)).statistic)
-    return np.mean(ranks)
+def shuffled(place, rng):
+    """A way to see neurons with one input shuffled among those of a network."""
+
+    def see(x):
+        x = x.clone()
+        x[0, :, place] = x[0, torch.randperm(x.shape[1], generator=rng), place]
+        return x
+
+    return see
 
 
 GROUPS = {
@@ -221,12 +218,21 @@ GROUPS = {
 }  # fmt: skip
 whole = found["other seeds"]["rank"].mean()
 of_neurons = [name for name in learned.INPUTS if name not in GROUPS["network"]]
-shuffled = pd.Series({name: whole - without_order(name, torch.Generator().manual_seed(seed)) for name in of_neurons})
-ablated = {name: judged(foretold(on_fashion, on_fashion, group)) for name, group in GROUPS.items()}
+rng = torch.Generator().manual_seed(seed)
+lost = pd.Series(
+    {
+        name: whole - judged(tests["other seeds"], shuffled(learned.INPUTS.index(name), rng))["rank"].mean()
+        for name in of_neurons
+    }
+)
+ablated = {
+    name: judged(taught(on_fashion, on_fashion, group), lambda x, group=group: masked(x, group))
+    for name, group in GROUPS.items()
+}
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-shuffled.sort_values().plot.barh(ax=left, color="#08519c")
+lost.sort_values().plot.barh(ax=left, color="#08519c")
 left.set(xlabel=f"rank correlation lost, of {whole:.2f}, by shuffling")
 gaps = pd.DataFrame(
     {
@@ -265,7 +271,7 @@ def effect(weights, e, place, value):
 
 
 weights, some = train(on_fashion), on_fashion[::4]
-shown = shuffled.sort_values(ascending=False).index[:6]
+shown = lost.sort_values(ascending=False).index[:6]
 figure, axes = plt.subplots(1, len(shown), figsize=(2.1 * len(shown), 2.8), sharey=True, layout="constrained")
 for axis, name in zip(axes, shown):
     place = learned.INPUTS.index(name)
@@ -308,7 +314,6 @@ thumbs.map("{:+.5f}".format).head(6)
 # %%
 results, _ = study.read_table(study.ROOT / study_table)
 assert not set(results.seed) & {e.of["seed"] for known in examples.values() for e in known}
-order = [policy for policy in plots.COLOURS if policy in set(results.policy)]
 print(
     f"{results.policy.nunique()} experiments, seeds {results.seed.min()} to {results.seed.max()}, learning rate {results.learning_rate.iloc[0]}"
 )

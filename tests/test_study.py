@@ -199,6 +199,20 @@ def test_a_value_not_allowed_is_named(name, value, allowed):
         Experiment(**{name: value})
 
 
+@pytest.mark.parametrize("changes", [{"still": 0}, {"schedule": "at-first"}, {"rule": "noisy"}, {"rule": "fresh"}])
+def test_greedy_has_to_look_an_epoch_ahead_at_exact_splits(changes):
+    message = "^policy 'greedy' with rule '.*', schedule '.*', still .: allowed are exact splits, 'every-epoch' and"
+    with pytest.raises(ValueError, match=message):
+        Experiment("greedy", **changes)
+
+
+def test_other_weights_make_another_experiment_of_the_policy_that_they_decide(monkeypatch, tmp_path):
+    before = Experiment("learned").name, Experiment("random").name
+    monkeypatch.setattr(study.learned, "FILE", tmp_path / "other.npz")
+    (tmp_path / "other.npz").write_bytes(b"other")
+    assert Experiment("learned").name != before[0] and Experiment("random").name == before[1]
+
+
 def test_a_schedule_that_does_not_come_to_its_splits_is_refused():
     message = "^schedule 'at-tenth' makes 0 of 4 splits in 6 epochs: allowed are as many still epochs as it needs$"
     with pytest.raises(ValueError, match=message):

@@ -24,6 +24,7 @@ def eager_epoch(width: int) -> float:
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         eager.train_epoch(net, eager.indexed(*data.train, BATCH), optimizer)
+        eager.evaluate(net, *data.validation)
         times.append(time.perf_counter() - begun)
     return median(times)
 
