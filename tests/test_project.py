@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import neuronsplit as ns
-from neuronsplit import batch, compare, study
+from neuronsplit import batch, compare, oracle, study
+from neuronsplit.branches import DRAWS, HORIZONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,7 +54,10 @@ def test_the_readme_shows_files_that_exist():
 def test_a_committed_table_is_whole_and_says_what_produced_it(file):
     table, about = study.read_table(file)
     parameters = about["parameters"]
-    if "study" in about:
+    if parameters.get("kind") == "branches":
+        rows = [e.repeats * (e.width + DRAWS + 1) * len(HORIZONS) for e in batch.experiments(parameters)]
+        assert len(table) == sum(rows) and np.isfinite(table[oracle.LOSSES]).all(axis=None)
+    elif "study" in about:
         assert list(table)[: len(study.COLUMNS)] == study.COLUMNS
         if not {"policy", "each"} & set(parameters):  # made before studies had lists
             parameters["policy"] = batch.read_study("full")["policy"]
