@@ -340,6 +340,10 @@ def test_a_bad_study_file_is_named(text, message, refusal):
         ("zip: {width: 3}", "zip {'width': 3}: allowed are parameters with lists"),
         ("zip: {width: [3, 4], seed: [1]}", "zip {'width': [3, 4], 'seed': [1]}: allowed are lists of one length"),
         ("folder: /tmp", "parameter 'folder': allowed are policy"),
+        ("kind: branch", "kind 'branch': allowed are experiment, branches"),
+        ("kind: [branches]", "kind ['branches']: allowed are experiment, branches"),
+        ("kind: branches\npolicy: random", "parameter 'policy': allowed are dataset, rule"),
+        ("kind: branches\ngrown: 9\nwidth: 9", "grown 9: allowed are at most 5, one an epoch, of width 9 and age 5"),
     ],
 )
 def test_a_bad_list_is_named(text, message, refusal):
