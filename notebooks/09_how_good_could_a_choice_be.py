@@ -97,7 +97,7 @@ first = full.iloc[0]
 def plain(t):
     """The rows of the plain case."""
     same = (t.rule == first.rule) & (t.optimizer == first.optimizer) & (t.learning_rate == first.learning_rate)
-    return t[same & (t.grown == 0)]
+    return t[same & ((t.grown > 0) == (first.grown > 0))]
 
 
 plain_gains, plain_variances = plain(gains), plain(variances)
