@@ -54,7 +54,7 @@ tables = {
 for name, table in tables.items():
     usual = (table.rule == "scaled") & (table.optimizer == "sgd") & (table.learning_rate == table.learning_rate.iloc[0])
     tables[name] = table[usual]
-examples = {name: learned.examples(table, horizon) for name, table in tables.items()}
+examples = {name: oracle.examples(table, horizon) for name, table in tables.items()}
 for name, known in examples.items():
     print(
         f"{name}: {len(known)} networks, {sum(e.gains.shape[1] for e in known)} splits, {len({e.of['seed'] for e in known})} seeds"
@@ -146,18 +146,14 @@ for where, names in (("fashion-mnist", list(found)[:3]), ("digits", list(found)[
 pd.DataFrame(lines).set_index("")
 
 # %% [markdown]
-# The best policy is picked with hindsight, on these very networks; the network is not. Its share of the oracle's gain by width and age, on other seeds:
+# The best policy is picked with hindsight, on these very networks; the network is not. Its gain by width, splits before and age, on other seeds, and its share of the oracle's:
 
 # %%
-shares = found["other seeds"].groupby(["width", "grown", "age"]).gain.mean()
-of_oracle = policies["fashion-mnist"].query("policy == 'oracle'").groupby(["width", "grown", "age"]).gain.mean()
-pd.DataFrame(
-    {
-        "learned": shares.map("{:+.5f}".format),
-        "oracle": of_oracle.map("{:+.5f}".format),
-        "share": (shares / of_oracle).map("{:.0%}".format),
-    }
-)
+cells = ["width", "grown", "age"]
+shares = found["other seeds"].groupby(cells).gain.mean()
+there = policies["fashion-mnist"].pivot_table(index=cells, columns="policy", values="gain")
+by_cell = pd.DataFrame({"learned": shares, "min-eigenvalue": there["min-eigenvalue"], "oracle": there["oracle"]})
+by_cell.map("{:+.5f}".format).assign(share=(shares / there["oracle"]).map("{:.0%}".format))
 
 # %% [markdown]
 # ## When?
@@ -172,8 +168,8 @@ for axis, (name, title) in zip(axes, titles.items()):
     axis.axline((0, 0), slope=1, color="0.6", lw=1)
     axis.axhline(0, color="0.8", lw=1)
     for width, of_width in rows.groupby("width"):
-        axis.scatter(of_width.foretold, of_width.was, s=16, label=f"width {width}")
-    axis.set(title=title, xlabel="foretold gain of the chosen split over none", ylabel="what it was")
+        axis.scatter(1000 * of_width.foretold, 1000 * of_width.was, s=16, label=f"width {width}")
+    axis.set(title=title, xlabel="foretold gain of the chosen split over none, thousandths", ylabel="what it was")
 axes[0].legend(frameon=False)
 plots.keep(figure, figures, "learned-when")
 
@@ -216,6 +212,8 @@ GROUPS = {
     "weights": ["fan_in", "fan_out"], "activity": ["fire_rate", "activation_variance", "nearest"],
     "curvature": ["smallest_eigenvalue"], "history": ["since_split"], "network": ["width", "age"],
 }  # fmt: skip
+
+# %%
 whole = found["other seeds"]["rank"].mean()
 of_neurons = [name for name in learned.INPUTS if name not in GROUPS["network"]]
 rng = torch.Generator().manual_seed(seed)
@@ -277,10 +275,12 @@ for axis, name in zip(axes, shown):
     place = learned.INPUTS.index(name)
     seen = torch.cat([e.x[0, :, place] for e in on_fashion])
     grid = torch.linspace(seen.quantile(0.02), seen.quantile(0.98), 9)
-    axis.plot(grid, [np.mean([effect(weights, e, place, value) for e in some]) for value in grid], color="#08519c")
+    axis.plot(
+        grid, [1000 * np.mean([effect(weights, e, place, value) for e in some]) for value in grid], color="#08519c"
+    )
     axis.axhline(0, color="0.8", lw=1)
     axis.set(xlabel=name.replace("_", " ") + (" (rank)" if name in learned.RANKED else ""))
-axes[0].set_ylabel("foretold gain")
+axes[0].set_ylabel("foretold gain, thousandths")
 plots.keep(figure, figures, "learned-effects")
 
 # %% [markdown]

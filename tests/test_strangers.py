@@ -29,8 +29,10 @@ UNSAFE |= {"yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "np.load", "j
 
 @pytest.mark.parametrize("file", sorted((ROOT / "neuronsplit").glob("*.py")), ids=lambda file: file.stem)
 def test_the_package_calls_nothing_that_executes_what_it_reads(file):
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)}
-    assert not calls & UNSAFE
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    safe = {"allow_pickle=False"}  # np.load then reads numbers alone
+    names = {ast.unparse(call.func) for call in calls if not safe & {ast.unparse(k) for k in call.keywords}}
+    assert not names & UNSAFE
 
 
 class Bomb:
