@@ -45,6 +45,7 @@ plots.use_style()
 # ## What it learns from
 #
 # Networks under plain SGD, split by the 2021 rule in every way, and what each branch was worth ten epochs later: its validation loss below that of the network unsplit. No test image has a part in it.
+# The network has 16 hidden units and learns for 100 steps: size and steps were chosen by the first of the tests below, on the 60 networks of width 10 that were made first.
 
 # %%
 horizon = max(HORIZONS)
@@ -337,12 +338,39 @@ compare.readable(against_learned)
 # %% [markdown]
 # ## What we see
 #
-# WRITE
+# A network of 16 hidden units that learned from 1,900 splits:
+#
+# - **On seeds that it never saw it takes 28 % of the oracle's gain**, 0.00027 [0.00007, 0.00046] of validation loss below the mean split; on a width that it never saw, 31 %. The best policy, picked with hindsight, takes 25 %.
+# - **Where most neurons came by splits it takes 84 and 86 %**, and `min-eigenvalue` 30 and 40 %.
+# - **It does not cross datasets.** What it learned from digits tells nothing on Fashion-MNIST (rank correlation −0.01 [−0.07, +0.06]), nor the other way round (+0.03 [−0.12, +0.14]).
+# - **It cannot say when.** It foretells a gain for every network of Fashion-MNIST, so it always says *split*. A split paid in 80 % of them, and within settings what it foretold does not go with what was (−0.07).
+# - **It goes by** the smallest eigenvalue and the fire rate most. Without curvature, or without the lengths of weights, it ranks worse; without losses, gradients, activity, history or the network's width and age no worse that ten seeds could tell.
+# - **A rule of thumb**: split the neuron of the smallest eigenvalue, which alone takes 25 %; better one that fires on about half of the images and that no other neuron is like.
+WHOLE
 #
 # The cell asserts these sentences.
 
 # %%
-if fashion == "figures/data/oracle.csv.gz" and study_table == "figures/data/learned.csv.gz":
+if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-digits.csv.gz":
+    seeds = {name: compare.intervals(rows.groupby("seed")[["gain", "rank"]].mean()) for name, rows in found.items()}
+    assert seeds["other seeds"].loc["gain"][["mean", "low", "high"]].round(5).tolist() == [0.00027, 0.00007, 0.00046]
+    oracle_there = there["oracle"].mean()  # as many networks in every cell
+    of = {name: rows.gain.mean() / oracle_there for name, rows in found.items()}
+    assert [round(of[name], 2) for name in ("other seeds", "another width")] == [0.28, 0.31]
+    assert round(there["min-eigenvalue"].mean() / oracle_there, 2) == 0.25
+    grown = by_cell[by_cell.index.get_level_values("grown") > 0]
+    assert (grown.learned / grown.oracle).round(2).tolist() == [0.84, 0.86]
+    assert (grown["min-eigenvalue"] / grown.oracle).round(1).tolist() == [0.3, 0.4]
+    assert seeds["learned from digits"].loc["rank"][["mean", "low", "high"]].round(2).tolist() == [-0.01, -0.07, 0.06]
+    assert seeds["from Fashion to digits"].loc["rank"][["mean", "low", "high"]].round(2).tolist() == [0.03, -0.12, 0.14]
+    assert when["other seeds"]["told split"] == "100%" and when["other seeds"]["its split paid"] == "80%"
+    assert when["other seeds"]["within settings"] == "-0.07"
+    assert set(lost.nlargest(2).index) == {"smallest_eigenvalue", "fire_rate"}
+    assert list(of_groups.index[of_groups.high < 0]) == ["weights", "curvature"]
+    assert thumbs.index[0] == "lowest smallest eigenvalue"
+
+# %%
+if study_table == "figures/data/learned.csv.gz":
     print("held")
 
 # %% [markdown]
