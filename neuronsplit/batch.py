@@ -30,10 +30,10 @@ from neuronsplit.study import (
     join,
     load,
     pieces,
-    read,
     read_table,
     save,
     train,
+    whole,
 )  # fmt: skip
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -75,7 +75,7 @@ def states(planned: list[Plan], folder: Path) -> dict[Plan, str]:
 def state(experiment: Plan, folder: Path) -> str:
     """How far an experiment is that does not run."""
     try:
-        if read(experiment, folder) is not None:
+        if whole(experiment, folder) is not None:
             return "done"
     except (ValueError, FileNotFoundError) as error:
         return f"damaged: {error}"
@@ -138,8 +138,8 @@ def left_behind(folder: Path) -> list[Path]:
 
 def reason(notebook: Path) -> str | None:
     """The first line of the first error in an executed notebook, or None."""
-    errors = (o for o in outputs(notebook) if o.output_type == "error")
-    return next((f"{o.ename}: {o.evalue}".splitlines()[0] for o in errors), None)
+    errors = (o for o in outputs(notebook) if o["output_type"] == "error")
+    return next((f"{o['ename']}: {o['evalue']}".splitlines()[0] for o in errors), None)
 
 
 def run(study: str, changes: dict, place: Place, executor: Executor, at_once: int, force: bool = False) -> None:
@@ -267,7 +267,8 @@ def collect(finished: list[Plan], folder: Path, about: dict) -> None:
     """One table of all experiments, table.csv, with what produced it in table.json."""
     part = folder / f"table.{platform.node()}.{os.getpid()}.part"
     pd.concat(load(e, folder) for e in finished).to_csv(part, index=False, float_format="%.6g")
-    seconds = {e.name: read_table(folder / f"{e.name}.csv")[1]["seconds"] for e in finished}
+    abouts = {e.name: json.loads(about_file(folder / f"{e.name}.csv").read_text()) for e in finished}
+    seconds = {name: about["seconds"] for name, about in abouts.items()}
     save(part, folder / "table.csv", about | {"seconds": seconds})
 
 

@@ -2,11 +2,11 @@
 
 import base64
 import io
+import json
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-import nbformat
 from PIL import Image
 
 from neuronsplit.study import Plan, load
@@ -61,10 +61,10 @@ def _ends(experiment: Plan, folder: Path) -> list[str]:
     return [f"{number(last):.4f}" for number in experiment.ends.values()]
 
 
-def outputs(notebook: Path) -> list[nbformat.NotebookNode]:
-    """The outputs of all cells of a notebook; none of one that is not there, or damaged."""
+def outputs(notebook: Path) -> list[dict]:
+    """The outputs of all cells of a notebook of papermill's; none of one that is not there, or damaged."""
     try:
-        cells = nbformat.read(notebook, as_version=4).cells
+        cells = json.loads(notebook.read_text())["cells"]
     except (FileNotFoundError, ValueError):
         return []
     return [output for cell in cells for output in cell.get("outputs", [])]

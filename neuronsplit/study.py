@@ -319,24 +319,25 @@ def part_file(experiment: Plan, folder: Path, process: int | str) -> Path:
 def load(experiment: Plan, folder: Path) -> pd.DataFrame | None:
     """An experiment's table from folder, or None; what is damaged or of another experiment is set aside."""
     try:
-        return read(experiment, folder)
+        text = whole(experiment, folder)
     except (ValueError, FileNotFoundError) as error:
         set_aside(Path(folder) / f"{experiment.name}.csv", error)
         return None
+    return None if text is None else _parsed(text)
 
 
-def read(experiment: Plan, folder: Path) -> pd.DataFrame | None:
-    """An experiment's table from folder, or None where it is not finished.
+def whole(experiment: Plan, folder: Path) -> bytes | None:
+    """The text of an experiment's table in folder, or None where it is not finished.
 
     Raises ValueError or FileNotFoundError where it is damaged or of another experiment.
     """
     file = Path(folder) / f"{experiment.name}.csv"
     if not about_file(file).exists():
         return None
-    table, about = read_table(file)
+    text, about = _checked(file)
     if about.get("experiment") != asdict(experiment):
         raise ValueError(f"{about_file(file)} is of another experiment")
-    return table
+    return text
 
 
 def set_aside(file: Path, why: Exception) -> None:

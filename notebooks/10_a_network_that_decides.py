@@ -15,7 +15,7 @@
 #
 # The 2021 study ends with a wish: that which neuron to split, and when, be decided by a network of its own. Here is one. It sees every neuron's loss after removal, fire rate, gradients, weights, variance,
 # nearest neighbour, age and curvature, free of scale, and says how much lower the network will end if that neuron is split. It learned that from [every split there was](09_how_good_could_a_choice_be.ipynb).
-# First how well it predicts networks that it never saw, then what it goes by, then the study at full size.
+# First how well it foretells networks that it never saw, then what it goes by, then the study at full size: there it beats every policy that was there before.
 
 # %% tags=["parameters"]
 fashion: str = "figures/data/oracle.csv.gz"  # branches on Fashion-MNIST, from the project's folder
@@ -170,7 +170,7 @@ for axis, (name, title) in zip(axes, titles.items()):
     axis.axhline(0, color="0.8", lw=1)
     for width, of_width in rows.groupby("width"):
         axis.scatter(1000 * of_width.foretold, 1000 * of_width.was, s=16, label=f"width {width}")
-    axis.set(title=title, xlabel="foretold gain of the chosen split over none, thousandths", ylabel="what it was")
+    axis.set(title=title, xlabel="gain over no split: foretold, thousandths", ylabel="what it was, thousandths")
 axes[0].legend(frameon=False)
 plots.keep(figure, figures, "learned-when")
 
@@ -271,7 +271,7 @@ def effect(weights, e, place, value):
 
 weights, some = train(on_fashion), on_fashion[::4]
 shown = lost.sort_values(ascending=False).index[:6]
-figure, axes = plt.subplots(1, len(shown), figsize=(2.1 * len(shown), 2.8), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, len(shown), figsize=(2.3 * len(shown), 2.8), sharey=True, layout="constrained")
 for axis, name in zip(axes, shown):
     place = learned.INPUTS.index(name)
     seen = torch.cat([e.x[0, :, place] for e in on_fashion])
@@ -280,7 +280,7 @@ for axis, name in zip(axes, shown):
         grid, [1000 * np.mean([effect(weights, e, place, value) for e in some]) for value in grid], color="#08519c"
     )
     axis.axhline(0, color="0.8", lw=1)
-    axis.set(xlabel=name.replace("_", " ") + (" (rank)" if name in learned.RANKED else ""))
+    axis.set_xlabel(name.replace("_", " ") + (" (rank)" if name in learned.RANKED else ""), fontsize=9)
 axes[0].set_ylabel("foretold gain, thousandths")
 plots.keep(figure, figures, "learned-effects")
 
@@ -346,7 +346,11 @@ compare.readable(against_learned)
 # - **It cannot say when.** It foretells a gain for every network of Fashion-MNIST, so it always says *split*. A split paid in 80 % of them, and within settings what it foretold does not go with what was (−0.07).
 # - **It goes by** the smallest eigenvalue and the fire rate most. Without curvature, or without the lengths of weights, it ranks worse; without losses, gradients, activity, history or the network's width and age no worse that ten seeds could tell.
 # - **A rule of thumb**: split the neuron of the smallest eigenvalue, which alone takes 25 %; better one that fires on about half of the images and that no other neuron is like.
-WHOLE
+# - **Over fifty splits it beats every other policy.** On ten seeds that it never saw it ends 0.0097 [0.0068, 0.0129] below a random choice in test loss and 0.4 points of accuracy above it; each of the others ends higher
+#   in test loss, `greedy`, which saw an epoch ahead, included (by 0.0050 [0.0025, 0.0075]). So it pays to look ten epochs ahead, and a look at a neuron tells more of that than one epoch of training does.
+# - **The final width from the start stays ahead**, by 0.0105 [0.0059, 0.0138] of test loss: the network's choice makes up for half of what growing by random splits costs.
+#
+# The limits: one rule, one schedule, one learning rate and one dataset, all of them those that it learned from. What it sees of a network costs as much as the scores of all other policies together.
 #
 # The cell asserts these sentences.
 
@@ -371,6 +375,22 @@ if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-di
 
 # %%
 if study_table == "figures/data/learned.csv.gz":
+    numbers = against_chance.loc["learned", ["mean", "low", "high"]]
+    assert numbers.round(4).tolist() == [-0.0097, -0.0129, -0.0068] and against_chance.verdict["learned"] == "better"
+    accuracy = compare.paired(results, "test_accuracy", "random")["learned"].mean()
+    assert round(accuracy, 3) == 0.004
+    grow = against_learned.drop(["no-split", "stay-narrow"])
+    assert (grow.verdict == "worse").all()
+    assert against_learned.loc["greedy", ["mean", "low", "high"]].round(4).tolist() == [0.0050, 0.0025, 0.0075]
+    assert against_learned.loc["no-split", ["mean", "low", "high"]].round(4).tolist() == [-0.0105, -0.0138, -0.0059]
+    costs = -against_chance.loc["no-split", "mean"]
+    assert round(-numbers["mean"] / costs, 1) == 0.5
+    for policy, said in {
+        "min-eigenvalue": [-0.0056, -0.0092, -0.0015],
+        "max-importance": [-0.0069, -0.0097, -0.0040],
+    }.items():
+        assert against_chance.loc[policy, ["mean", "low", "high"]].round(4).tolist() == said  # in the README
+    assert list(against_chance.index[against_chance.verdict == "better"]) == ["no-split", "max-importance", "learned"]
     print("held")
 
 # %% [markdown]

@@ -201,7 +201,7 @@ def test_a_value_not_allowed_is_named(name, value, allowed):
 
 @pytest.mark.parametrize("changes", [{"still": 0}, {"schedule": "at-first"}, {"rule": "noisy"}, {"rule": "fresh"}])
 def test_greedy_has_to_look_an_epoch_ahead_at_exact_splits(changes):
-    message = "^policy 'greedy' with rule '.*', schedule '.*', still .: allowed are exact splits, 'every-epoch' and"
+    message = "^policy 'greedy' with rule '.*', schedule '.*', still .*: allowed are exact splits, 'every-epoch' and"
     with pytest.raises(ValueError, match=message):
         Experiment("greedy", **changes)
 
