@@ -45,7 +45,7 @@ plots.use_style()
 # ## What it learns from
 #
 # Networks under plain SGD, split by the 2021 rule in every way, and what each branch was worth ten epochs later: its validation loss below that of the network unsplit. No test image has a part in it.
-# The network has 16 hidden units and learns for 100 steps: size and steps were chosen by the first of the tests below, on the 60 networks of width 10 that were made first.
+# The network has 16 hidden units and learns for 100 steps: size and steps were chosen by the first of the tests below, on 60 of these networks, all of width 10. The study at the end has other seeds.
 
 # %%
 horizon = max(HORIZONS)
@@ -79,20 +79,20 @@ def masked(x, without=()):
     return x * torch.tensor([name not in without for name in learned.INPUTS])
 
 
-def train(known, without=()):
-    """A network that learned from some examples, without some of the inputs."""
+def train(known, without=(), first=seed):
+    """A network that learned from some examples, without some of the inputs; first: the seed of its first weights."""
     pairs = [(masked(e.x, without), e.gains.mean(0, keepdim=True)) for e in known]
-    return learned.fit(pairs, torch.Generator().manual_seed(seed))
+    return learned.fit(pairs, torch.Generator().manual_seed(first))
 
 
-def taught(networks, others, without=()):
+def taught(networks, others, without=(), first=seed):
     """Each network, with the weights that were learned from others with other seeds."""
     found = []
     for part in range(PARTS):
         mine = [e for e in networks if e.of["seed"] % PARTS == part]
         known = [e for e in others if e.of["seed"] % PARTS != part]
         assert not {e.of["seed"] for e in mine} & {e.of["seed"] for e in known}
-        weights = train(known, without)
+        weights = train(known, without, first)
         found += [(e, weights) for e in mine]
     return found
 
@@ -153,8 +153,26 @@ pd.DataFrame(lines).set_index("")
 cells = ["width", "grown", "age"]
 shares = found["other seeds"].groupby(cells).gain.mean()
 there = policies["fashion-mnist"].pivot_table(index=cells, columns="policy", values="gain")
-by_cell = pd.DataFrame({"learned": shares, "min-eigenvalue": there["min-eigenvalue"], "oracle": there["oracle"]})
+by_cell = pd.DataFrame(
+    {"learned": shares, **{name: there[name] for name in ("min-eigenvalue", "max-importance", "oracle")}}
+)
 by_cell.map("{:+.5f}".format).assign(share=(shares / there["oracle"]).map("{:.0%}".format))
+
+# %% [markdown]
+# Ten networks a row are few. How much of this is due to the first weights of the network that learns? The share of the oracle's gain that it takes on seeds that it never saw, from ten of them; *plain*: networks without earlier splits.
+
+# %%
+FIRSTS = range(10)
+again = {first: judged(taught(on_fashion, on_fashion, first=first)).groupby(cells).gain.mean() for first in FIRSTS}
+grown_ones = there.index.get_level_values("grown") > 0
+which = {"all": there["oracle"] == there["oracle"], "plain": ~grown_ones, "grown": grown_ones}
+of_firsts = pd.DataFrame(
+    {
+        name: {first: gain[rows].mean() / there["oracle"][rows].mean() for first, gain in again.items()}
+        for name, rows in which.items()
+    }
+)
+of_firsts.map("{:.0%}".format).T
 
 # %% [markdown]
 # ## When?
@@ -170,7 +188,7 @@ for axis, (name, title) in zip(axes, titles.items()):
     axis.axhline(0, color="0.8", lw=1)
     for width, of_width in rows.groupby("width"):
         axis.scatter(1000 * of_width.foretold, 1000 * of_width.was, s=16, label=f"width {width}")
-    axis.set(title=title, xlabel="gain over no split: foretold, thousandths", ylabel="what it was, thousandths")
+    axis.set(title=title, xlabel="gain over no split: foretold, thousandths of loss", ylabel="what it was")
 axes[0].legend(frameon=False)
 plots.keep(figure, figures, "learned-when")
 
@@ -193,7 +211,7 @@ pd.DataFrame(when).T
 # %% [markdown]
 # ## What does it go by?
 #
-# Left: how much worse its ranking gets, on seeds that it never saw, when one input is shuffled among the neurons of a network. Right: how well networks rank that had to learn without a group of inputs.
+# Left: how much worse its ranking gets, on seeds that it never saw, when one input is shuffled among the neurons of a network. Right: how much worse networks rank that learned without a group of inputs, in the mean over three first weights.
 
 
 # %%
@@ -224,21 +242,21 @@ lost = pd.Series(
         for name in of_neurons
     }
 )
-ablated = {
-    name: judged(taught(on_fashion, on_fashion, group), lambda x, group=group: masked(x, group))
-    for name, group in GROUPS.items()
-}
+
+
+def ranks(without):
+    """The rank correlation by seed, in the mean over three first weights, without some of the inputs."""
+    rows = [judged(taught(on_fashion, on_fashion, without, first), lambda x: masked(x, without)) for first in range(3)]
+    return pd.concat(rows).groupby("seed")["rank"].mean()
+
+
+whole_by_seed = ranks(())
+gaps = pd.DataFrame({name: ranks(group) - whole_by_seed for name, group in GROUPS.items()})
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 lost.sort_values().plot.barh(ax=left, color="#08519c")
 left.set(xlabel=f"rank correlation lost, of {whole:.2f}, by shuffling")
-gaps = pd.DataFrame(
-    {
-        name: (rows.groupby("seed")["rank"].mean() - found["other seeds"].groupby("seed")["rank"].mean())
-        for name, rows in ablated.items()
-    }
-)
 of_groups = compare.intervals(gaps)
 right.errorbar(
     of_groups["mean"],
@@ -338,21 +356,26 @@ compare.readable(against_learned)
 # %% [markdown]
 # ## What we see
 #
-# A network of 16 hidden units that learned from 1,900 splits:
+# A network of 16 hidden units that learned from 1,900 splits. For a single split:
 #
-# - **On seeds that it never saw it takes 28 % of the oracle's gain**, 0.00027 [0.00007, 0.00046] of validation loss below the mean split; on a width that it never saw, 31 %. The best policy, picked with hindsight, takes 25 %.
-# - **Where most neurons came by splits it takes 84 and 86 %**, and `min-eigenvalue` 30 and 40 %.
-# - **It does not cross datasets.** What it learned from digits tells nothing on Fashion-MNIST (rank correlation −0.01 [−0.07, +0.06]), nor the other way round (+0.03 [−0.12, +0.14]).
+# - **On seeds that it never saw it takes 28 % of the oracle's gain**, 0.00027 [0.00007, 0.00046] of validation loss below the mean split; on a width that it never saw, 31 %. `min-eigenvalue`, the best policy with hindsight, takes 25 %: no difference that ten seeds
+#   can tell. (Its size and steps were chosen by this test, on part of these networks.)
+# - **It is good where neurons came by splits**: of the gain in networks with half or three quarters of such neurons it takes 55 to 85 %, by its own first weights, and of that in plain ones 7 to 25 %. `min-eigenvalue` takes 35 % of the former, `max-importance` 53 %.
+# - **It does not cross datasets.** What it learned from digits ranks splits of Fashion-MNIST no better than chance (−0.01 [−0.07, +0.06]), and its choice ends 0.00010 above the mean one; the other way round +0.03 [−0.12, +0.14]. Two datasets, of which the learning rate differs as well.
 # - **It cannot say when.** It foretells a gain for every network of Fashion-MNIST, so it always says *split*. A split paid in 80 % of them, and within settings what it foretold does not go with what was (−0.07).
-# - **It goes by** the smallest eigenvalue and the fire rate most. Without curvature, or without the lengths of weights, it ranks worse; without losses, gradients, activity, history or the network's width and age no worse that ten seeds could tell.
-# - **A rule of thumb**: split the neuron of the smallest eigenvalue, which alone takes 25 %; better one that fires on about half of the images and that no other neuron is like.
-# - **Over fifty splits it beats every other policy.** On ten seeds that it never saw it ends 0.0097 [0.0068, 0.0129] below a random choice in test loss and 0.4 points of accuracy above it; each of the others ends higher
-#   in test loss, `greedy`, which saw an epoch ahead, included (by 0.0050 [0.0025, 0.0075]). So it pays to look ten epochs ahead, and a look at a neuron tells more of that than one epoch of training does.
-# - **The final width from the start stays ahead**, by 0.0105 [0.0059, 0.0138] of test loss: the network's choice makes up for half of what growing by random splits costs.
+# - **It goes by the smallest eigenvalue**, as far as can be told: without it, it ranks worse, without any other group of inputs not. Shuffled, the fire rate costs as much, but learned anew without it other inputs stand in.
+# - **A rule of thumb**: split the neuron of the smallest eigenvalue, which alone takes 25 % (the best of 22 rules, on the same networks). The network also prefers neurons that fire on some 60 % of the images and that no other neuron is like; that was not tried as a rule, and `half-fire` alone
+#   ends worse than chance over fifty splits.
 #
-# The limits: one rule, one schedule, one learning rate and one dataset, all of them those that it learned from. What it sees of a network costs as much as the scores of all other policies together.
+# Over fifty splits, on ten seeds that nothing was learned from:
 #
-# The cell asserts these sentences.
+# - **It ends with the lowest test loss of all that grow**: 0.0097 [0.0068, 0.0129] below a random choice, 0.0028 [0.0015, 0.0037] below the next best, `max-importance`, and 0.0050 [0.0025, 0.0075] below `greedy`, which saw an epoch ahead. In accuracy it is 0.4 points above a random choice, and not told from
+#   `max-importance` and `min-eigenvalue`.
+# - **The final width from the start stays ahead**, by 0.0105 [0.0059, 0.0138] of test loss after as many epochs: the network's choice makes up for half of what growing by random splits costs.
+#
+# The limits: one rule, one schedule, one learning rate, one dataset and the same images, all of them those that it learned from; other seeds are other first weights, orders and coefficients. What it sees was not timed; the scores of the other policies add up to some 10 % of an epoch at 60 neurons.
+#
+# The cells below assert the numbers.
 
 # %%
 if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-digits.csv.gz":
@@ -362,15 +385,17 @@ if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-di
     of = {name: rows.gain.mean() / oracle_there for name, rows in found.items()}
     assert [round(of[name], 2) for name in ("other seeds", "another width")] == [0.28, 0.31]
     assert round(there["min-eigenvalue"].mean() / oracle_there, 2) == 0.25
-    grown = by_cell[by_cell.index.get_level_values("grown") > 0]
-    assert (grown.learned / grown.oracle).round(2).tolist() == [0.84, 0.86]
-    assert (grown["min-eigenvalue"] / grown.oracle).round(1).tolist() == [0.3, 0.4]
+    ends = of_firsts.agg(["min", "max"]).round(2)
+    assert ends["grown"].tolist() == [0.55, 0.85] and ends["plain"].tolist() == [0.07, 0.25]
+    of_grown = there[grown_ones].mean() / there["oracle"][grown_ones].mean()
+    assert of_grown[["min-eigenvalue", "max-importance"]].round(2).tolist() == [0.35, 0.53]
+    assert round(seeds["learned from digits"].loc["gain", "mean"], 5) == -0.0001
     assert seeds["learned from digits"].loc["rank"][["mean", "low", "high"]].round(2).tolist() == [-0.01, -0.07, 0.06]
     assert seeds["from Fashion to digits"].loc["rank"][["mean", "low", "high"]].round(2).tolist() == [0.03, -0.12, 0.14]
     assert when["other seeds"]["told split"] == "100%" and when["other seeds"]["its split paid"] == "80%"
     assert when["other seeds"]["within settings"] == "-0.07"
     assert set(lost.nlargest(2).index) == {"smallest_eigenvalue", "fire_rate"}
-    assert list(of_groups.index[of_groups.high < 0]) == ["weights", "curvature"]
+    assert list(of_groups.index[of_groups.high < 0]) == ["curvature"]
     assert thumbs.index[0] == "lowest smallest eigenvalue"
 
 # %%
@@ -380,7 +405,11 @@ if study_table == "figures/data/learned.csv.gz":
     accuracy = compare.paired(results, "test_accuracy", "random")["learned"].mean()
     assert round(accuracy, 3) == 0.004
     grow = against_learned.drop(["no-split", "stay-narrow"])
-    assert (grow.verdict == "worse").all()
+    assert (grow.verdict == "worse").all() and grow["mean"].idxmin() == "max-importance"
+    assert grow.loc["max-importance", ["mean", "low", "high"]].round(4).tolist() == [0.0028, 0.0015, 0.0037]
+    in_accuracy = compare.verdicts(compare.paired(results, "test_accuracy", "learned"), "test_accuracy")
+    level = list(in_accuracy.index[in_accuracy.verdict == "no difference found"])
+    assert level == ["max-importance", "min-eigenvalue"]
     assert against_learned.loc["greedy", ["mean", "low", "high"]].round(4).tolist() == [0.0050, 0.0025, 0.0075]
     assert against_learned.loc["no-split", ["mean", "low", "high"]].round(4).tolist() == [-0.0105, -0.0138, -0.0059]
     costs = -against_chance.loc["no-split", "mean"]

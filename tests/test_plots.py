@@ -9,7 +9,7 @@ from neuronsplit.data import load_dataset
 from neuronsplit.growth import GROWTHS
 from neuronsplit.parting import against_theory, follow_twins
 from neuronsplit.policies import POLICIES
-from neuronsplit.study import Experiment, policy_names, run_experiment
+from neuronsplit.study import CONTROLS, Experiment, policy_names, run_experiment
 from neuronsplit.training import SCHEDULES
 
 plt.switch_backend("Agg")
@@ -76,7 +76,7 @@ def test_differences_draw_their_intervals(table):
 
 def test_family_trees_have_a_line_a_neuron_and_none_crosses_another(table):
     figure = plots.family_trees(table, seed=1)
-    assert len([axis for axis in figure.axes if axis.get_title()]) == len(POLICIES)
+    assert len([axis for axis in figure.axes if axis.get_title()]) == len(policy_names()) - len(CONTROLS)
     for policy in POLICIES:
         tree = compare.lineage(table[(table.policy == policy) & (table.seed == 1)])
         order = plots._branches(tree)
