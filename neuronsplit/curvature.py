@@ -72,7 +72,7 @@ def _principal(images: Tensor, n: int, rounds: int = 3) -> Tensor:
     return axes @ turn.flip(1)
 
 
-def _smallest_eigenpair(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 24) -> tuple[Tensor, Tensor]:
+def _smallest_eigenpair(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 48) -> tuple[Tensor, Tensor]:
     """Smallest eigenvalue (M,) and eigenvector (D, M) of M symmetric matrices, from their products with vectors (D, M).
 
     Lanczos' method with full reorthogonalisation (Golub & Van Loan 2013, section 10.3). A column whose vectors are

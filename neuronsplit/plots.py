@@ -161,6 +161,14 @@ def differences(panels: dict[str, pd.DataFrame], what: str = "") -> Figure:
     return figure
 
 
+def draw_intervals(axis: plt.Axes, found: pd.DataFrame, shade: str = "black") -> None:
+    """Means with their intervals, as compare.intervals makes them: a row each, from above, with a line at 0."""
+    ends = [found["mean"] - found["low"], found["high"] - found["mean"]]
+    axis.errorbar(found["mean"], range(len(found)), xerr=ends, fmt="o", color=shade)
+    axis.axvline(0, color="0.7", lw=1)
+    axis.set(yticks=range(len(found)), yticklabels=found.index, ylim=(len(found) - 0.4, -0.6))
+
+
 def against_cost(table: pd.DataFrame, measure: str, baseline: str) -> Figure:
     """Final values against what was spent, mean and 95 % interval: a colour a rule, a marker a schedule.
 

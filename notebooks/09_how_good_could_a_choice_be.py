@@ -181,15 +181,7 @@ at_last = gains[gains.horizon == last].assign(setting=oracle.settings)
 of_oracle = at_last[at_last.policy == "oracle"].pivot_table(index="seed", columns="setting", values="gain", sort=False)
 where = compare.intervals(1000 * of_oracle)
 figure, axis = plt.subplots(figsize=(9, 0.3 * len(where) + 1), layout="constrained")
-axis.errorbar(
-    where["mean"],
-    range(len(where)),
-    xerr=[where["mean"] - where.low, where.high - where["mean"]],
-    fmt="o",
-    color="black",
-)
-axis.axvline(0, color="0.7", lw=1)
-axis.set(yticks=range(len(where)), yticklabels=where.index, ylim=(len(where) - 0.4, -0.6))
+plots.draw_intervals(axis, where)
 axis.set_xlabel("the oracle's gain in thousandths of loss → better")
 plots.keep(figure, figures, "oracle-settings")
 

@@ -258,19 +258,8 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained"
 lost.sort_values().plot.barh(ax=left, color="#08519c")
 left.set(xlabel=f"rank correlation lost, of {whole:.2f}, by shuffling")
 of_groups = compare.intervals(gaps)
-right.errorbar(
-    of_groups["mean"],
-    range(len(of_groups)),
-    xerr=[of_groups["mean"] - of_groups.low, of_groups.high - of_groups["mean"]],
-    fmt="o",
-    color="#08519c",
-)
-right.axvline(0, color="0.6", lw=1)
-right.set(
-    yticks=range(len(of_groups)),
-    yticklabels=[f"without {name}" for name in of_groups.index],
-    xlabel="change of the rank correlation, 95 % interval",
-)
+plots.draw_intervals(right, of_groups.rename("without {}".format), "#08519c")
+right.set_xlabel("change of the rank correlation, 95 % interval")
 plots.keep(figure, figures, "learned-inputs")
 
 # %% [markdown]

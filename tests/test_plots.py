@@ -160,3 +160,13 @@ def test_a_family_tree_has_a_line_for_every_neuron_also_for_those_without_a_pare
     figure = plots.family_trees(table, seed=0)
     heights = {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_ydata()[0] == line.get_ydata()[1]}
     assert len(heights) == 5
+
+
+def test_intervals_are_drawn_a_row_each_from_above():
+    found = pd.DataFrame({"mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 2.5]}, index=["first", "second"])
+    _, axis = plt.subplots()
+    plots.draw_intervals(axis, found)
+    (bars,) = axis.collections
+    assert [bar[:, 0].tolist() for bar in bars.get_segments()] == [[0.5, 2.0], [1.0, 2.5]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
