@@ -19,7 +19,7 @@ publish: .venv/ready  # a finished study's table to figures/data: make publish S
 	.venv/bin/python -m neuronsplit publish $(STUDY) $(NAME)
 
 pictures: .venv/ready  # figures/ anew, from figures/data and from networks that train meanwhile
-	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 09_how_good_could_a_choice_be 10_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
+	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 11_how_good_could_a_choice_be 12_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
 bench: .venv/ready  # what a study costs, next to what it could and would otherwise cost, and what a split costs

@@ -16,13 +16,15 @@
 # `split_neuron` splits neurons, or channels, of a network that was not made for it: any `nn.Module` that torch.fx can trace, in place, in
 # the middle of training, with its optimiser. This notebook does so in a small convolutional network that learns with Adam,
 # and then in a ResNet and a vision transformer. The claim: the output does not change, and with the optimiser's state carried
-# along neither does the course of training. The limit: a few constructions have no exact split; they are refused, with the reason.
+# along neither does the course of training. The limit: constructions through which no exact split is known are refused, with the reason.
+#
+# Before this: [04_comparison](04_comparison.ipynb) compares eight experiments. The split itself is in [01_split_a_neuron](01_split_a_neuron.ipynb).
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # or fashion-mnist
 steps: int = 300  # training steps before the split, and again after it
 learning_rate: float = 0.003  # of Adam
-batch_size: int = 64  # images a step
+batch_size: int = 64  # images per step
 seed: int = 0  # of the weights, the batches and the coefficients
 
 # %%
@@ -35,11 +37,12 @@ import torch
 from torch import nn
 
 import neuronsplit as ns
-from neuronsplit import plots
-from neuronsplit.data import import_torchvision_datasets
+from neuronsplit.data.download import import_torchvision_datasets
+from neuronsplit.plots.curves import loss_around_split
+from neuronsplit.plots.style import use_style
 
 torch.set_num_threads(1)
-plots.use_style()
+use_style()
 
 # %% [markdown]
 # ## A network and its training
@@ -85,7 +88,7 @@ first_half = train(net, optimizer, batches[:steps])
 
 # %%
 x = data.test.images[:100].view(-1, 1, height, width)
-whole = copy.deepcopy((net, optimizer))  # goes on unsplit, for comparison
+unsplit = copy.deepcopy((net, optimizer))  # for comparison
 
 record = ns.split_neuron(
     net, "0", neurons=list(range(8)), example_inputs=x, optimizer=optimizer, rng=np.random.default_rng(seed)
@@ -104,20 +107,19 @@ print("its momenta have the new shape:", tuple(optimizer.state[net[0].weight]["e
 # optimiser, as after a split that leaves the state behind, and one whose state was filled up with zeros.
 
 # %%
-split = copy.deepcopy((net, optimizer))
-fresh_net = copy.deepcopy(net)
-fresh = fresh_net, torch.optim.Adam(fresh_net.parameters(), lr=learning_rate)
-zeroed = copy.deepcopy((net, optimizer))
+carried, zeroed = copy.deepcopy((net, optimizer)), copy.deepcopy((net, optimizer))
+split_net = copy.deepcopy(net)
+restarted = split_net, torch.optim.Adam(split_net.parameters(), lr=learning_rate)
 for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
     state = zeroed[1].state[zeroed[0].get_parameter(name)]
     for moment in (state["exp_avg"], state["exp_avg_sq"]):
         moment[8:] = 0  # the second twins
-runs = {"not split": whole, "state carried": split, "state filled with zeros": zeroed, "new optimiser": fresh}
-second_half = {name: train(*pair, batches[steps:]) for name, pair in runs.items()}
+arms = {"not split": unsplit, "state carried": carried, "state filled with zeros": zeroed, "new optimiser": restarted}
+second_half = {name: train(*arm, batches[steps:]) for name, arm in arms.items()}
 
 # %%
 losses = pd.DataFrame({name: first_half + after for name, after in second_half.items()})
-figure = plots.through_the_split(losses, at=steps, window=60)
+figure = loss_around_split(losses, step=steps, window=60)
 
 # %% [markdown]
 # In numbers: the mean loss of the first 20 steps after the split.
@@ -180,6 +182,9 @@ assert abs(losses["state carried"].iloc[steps] / losses["not split"].iloc[steps]
 assert abs(after["state carried"] / after["not split"] - 1) < 0.2
 assert after["new optimiser"] / after["not split"] > (2 if dataset == "digits" else 1.05)
 print("held")
+
+# %% [markdown]
+# Next: [06_the_2021_study](06_the_2021_study.ipynb) runs the original study again, with and without its faults.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

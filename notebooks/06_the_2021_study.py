@@ -17,6 +17,9 @@
 # runs, proved its split and invited others to go on. Two faults in its code make its answers void. Here it runs again as it was, both
 # faults put back on purpose; then each is mended alone, to see what it did to the conclusion. The number that decides is the final
 # test accuracy of ten repeats. The limit: the original's random seeds are not known, so ranges are compared, not runs.
+#
+# Before this: [05_split_your_own_network](05_split_your_own_network.ipynb) splits neurons in other networks. [04_comparison](04_comparison.ipynb)
+# has the same study with paired seeds.
 
 # %% tags=["parameters"]
 table: str = "figures/data/replay.csv.gz"  # the replayed runs, from the project's folder
@@ -30,9 +33,11 @@ import pandas as pd
 from scipy.stats import kruskal, levene
 
 import neuronsplit as ns
-from neuronsplit import compare, plots, study
+from neuronsplit.analysis.tables import last_epoch, read_table
+from neuronsplit.plots.replay import before_and_after_fix, compare_with_published
+from neuronsplit.plots.style import ROOT, save_figure, use_style
 
-plots.use_style()
+use_style()
 
 
 # %% [markdown]
@@ -86,18 +91,18 @@ published.unstack()
 # `make run STUDY=replay` trains it. Every network is tested on both versions of the test images: `faulty_test` and `test`.
 
 # %%
-runs, about = study.read_table(study.ROOT / table)
-last = compare.final(runs)
-print(f"{len(runs):,} rows, {about['parameters']['repeats']} repeats a column, {runs.epoch.max()} epochs")
+runs, metadata = read_table(ROOT / table)
+last = last_epoch(runs)
+print(f"{len(runs):,} rows, {metadata['parameters']['n_seeds']} seeds per column, {runs.epoch.max()} epochs")
 
 
 def columns(policies):
     """The final rows of the seven columns, each with the policy that `policies` says it ran."""
-    ends = []
+    found = []
     for column, first in COLUMNS["first seed"].items():
         seeds = last.seed.between(first, first + 9)
-        ends.append(last[seeds & (last.policy == COLUMNS[policies][column])].assign(column=column))
-    return pd.concat(ends, ignore_index=True)
+        found.append(last[seeds & (last.policy == COLUMNS[policies][column])].assign(column=column))
+    return pd.concat(found, ignore_index=True)
 
 
 as_run, as_meant = columns("ran"), columns("meant")
@@ -107,8 +112,7 @@ as_run, as_meant = columns("ran"), columns("meant")
 
 # %%
 titles = {ACCURACY: "final test accuracy, faulty pixels", LOSS: "final test loss, faulty pixels"}
-figure = plots.beside_published(as_run, published, titles)
-plots.keep(figure, figures, "replay-published")
+save_figure(compare_with_published(as_run, published, titles), figures, "replay-published")
 
 # %%
 ranges = published.copy()
@@ -131,7 +135,7 @@ print(f"replayed repeats within the published ranges: {inside:.0%} (82 % expecte
 # %% [markdown]
 # ## What the metrics could show
 #
-# The original recorded the training loss of one mini-batch of 32 images an epoch, the last. Its noise hides what it measures: in the second half of the
+# The original recorded the training loss of one mini-batch of 32 images per epoch, the last. Its noise hides what it measures: in the second half of the
 # training, how far one epoch's value lies from the next, and how much the true loss falls in all of that time.
 
 # %%
@@ -157,8 +161,7 @@ variants = {
     "both mended": (as_meant, "test_accuracy"),
 }
 shown = {name: points.assign(accuracy=points[measure]) for name, (points, measure) in variants.items()}
-figure = plots.mended(shown, "accuracy", "final test accuracy")
-plots.keep(figure, figures, "replay-mended")
+save_figure(before_and_after_fix(shown, "accuracy", "final test accuracy"), figures, "replay-mended")
 
 # %%
 means = {name: points.groupby("column", sort=False).accuracy.mean() for name, points in shown.items()}
@@ -177,15 +180,15 @@ spread.round(4)
 # The spread of the six split columns about their medians, against the control's, with the Brown–Forsythe test of equal spread.
 
 # %%
-judged = {}
+spread_tests = {}
 for name, points in shown.items():
     groups = [values for _, values in points.groupby("column", sort=False).accuracy]
     control, *split = (values - values.median() for values in groups)
     p = levene(control, np.concatenate(split)).pvalue
-    judged[name] = {"control sd": control.std(), "split sd": np.sqrt(np.mean([v.var() for v in split])), "p": p}
-judged = pd.DataFrame(judged).T
-judged["ratio"] = judged["split sd"] / judged["control sd"]
-judged.round(4)
+    spread_tests[name] = {"control sd": control.std(), "split sd": np.sqrt(np.mean([v.var() for v in split])), "p": p}
+spread_tests = pd.DataFrame(spread_tests).T
+spread_tests["ratio"] = spread_tests["split sd"] / spread_tests["control sd"]
+spread_tests.round(4)
 
 # %% [markdown]
 # ## "Half and max fire rate work best"
@@ -196,20 +199,17 @@ judged.round(4)
 # %%
 order = {name: list(found.sort_values(ascending=False).index) for name, found in means.items()}
 same_policy = as_run[as_run.policy == "loss-probs"].groupby("column", sort=False)
-by_chance = {m: kruskal(*(values for _, values in same_policy[m])).pvalue for m in (ACCURACY, "test_accuracy")}
-print(
-    "the three columns of one policy, p that they differ by chance alone:",
-    {k: round(v, 2) for k, v in by_chance.items()},
-)
-pd.DataFrame(order, index=range(1, 8)).rename_axis("place")
+p_equal = {m: kruskal(*(values for _, values in same_policy[m])).pvalue for m in (ACCURACY, "test_accuracy")}
+print("three columns of one policy, p-value of Kruskal–Wallis:", {k: round(float(p), 2) for k, p in p_equal.items()})
+pd.DataFrame(order, index=range(1, 8)).rename_axis("rank")
 
 # %% [markdown]
 # How many repeats would it take to see through the faulty pixels what the right ones show?
 
 # %%
-honest, faulty = judged["split sd"].loc[["both mended", "both faults, as published"]]
-print(f"spread with the faulty pixels: {faulty / honest:.0f} times that with the right ones")
-print(f"so {(faulty / honest) ** 2:,.0f} times as many repeats for the same precision")
+right, faulty = spread_tests["split sd"].loc[["both mended", "both faults, as published"]]
+print(f"spread with the faulty pixels: {faulty / right:.0f} times that with the right ones")
+print(f"so {(faulty / right) ** 2:,.0f} times as many repeats for the same precision")
 
 # %% [markdown]
 # ## What we see: its sentences, one by one
@@ -227,23 +227,41 @@ print(f"so {(faulty / honest) ** 2:,.0f} times as many repeats for the same prec
 # The test pixels did the greater harm: they cost 17 points of accuracy and made the spread 25 times as wide, so that no order of the columns could be seen. Mending
 # the dispatch alone would not have changed a conclusion.
 #
-# The wish that closes the original, a network that decides when and which to split, is open. It was an honest notebook: it showed every run, which is how its faults could be found.
+# The original closes with a wish: a network that decides when and which neuron to split. [12_a_network_that_decides](12_a_network_that_decides.ipynb)
+# tries it. The original was an honest notebook: it showed every run, which is how its faults could be found.
 
 # %%
 if table == "figures/data/replay.csv.gz":
     assert 0.75 < inside < 0.85
     both, pixels, dispatch, mended = shown
-    assert judged.ratio[both].round(1) == 1.7 and judged.p[both].round(2) == 0.10
-    assert judged.ratio[[pixels, mended]].between(0.945, 0.975).all() and (judged.p[[pixels, mended]] > 0.5).all()
+    assert spread_tests.ratio[both].round(1) == 1.7 and spread_tests.p[both].round(2) == 0.10
+    assert spread_tests.ratio[[pixels, mended]].between(0.945, 0.975).all()
+    assert (spread_tests.p[[pixels, mended]] > 0.5).all()
     assert [column for column in order[both] if column != "no_split"][:2] == ["half_fr", "max_fr"]
-    assert round(by_chance[ACCURACY], 2) == 0.87
+    assert round(p_equal[ACCURACY], 2) == 0.87
     assert order[mended].index("half_fr") == 4 and order[mended].index("max_fr") == 5
     assert [column for column in order[dispatch] if column != "no_split"][:2] == ["half_fr", "max_fr"]
     assert all(columns_[0] == "no_split" for columns_ in order.values())
     behind = means[mended]["no_split"] - means[mended].drop("no_split")
     assert behind.between(0.011, 0.0165).all()
-    assert round(100 * (means[mended]["no_split"] - means[both]["no_split"])) == 17 and round(faulty / honest) == 25
+    assert round(100 * (means[mended]["no_split"] - means[both]["no_split"])) == 17 and round(faulty / right) == 25
     print("held")
+
+# %% [markdown]
+# ## What this project decides where the original is silent
+#
+# - **The split of the data** is the same for all seeds: 50,000 images for training, 10,000 for validation and 10,000 for testing. Pixels run from
+#   −0.5 to 0.5 in all three.
+# - **Train loss and accuracy** are means over the epoch as it went. Validation is what the policy saw, before the epoch's split, and test comes
+#   after the split. In the tables of `figures/data` whose JSON file has no `results`, which are older, validation comes after the split too.
+# - **A seed** decides the first weights, the order of the images, the coefficients and the random choices. Each has a stream of its own. The
+#   control starts wider. Its first neurons draw the same random numbers, and Xavier's scale, which depends on the width, turns them into weights.
+# - **Ties**, which are scores within 1e-6, go to the neuron with the lowest index.
+# - **Dead neurons** are scored like any other. `min-fire` does split them, and gets two dead twins.
+# - **The only neuron of a network** is chosen by every policy. Its ablation loss is that of the output biases alone.
+# - **A training that diverges** goes on, and its losses stand as NaN or infinity in the table. The report counts it and leaves it out of means.
+#
+# Next: [07_do_twins_part](07_do_twins_part.ipynb) asks whether the two neurons of a split become different.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, pandas {pd.__version__}, neuronsplit {ns.__version__}")

@@ -14,17 +14,19 @@
 # # Do twins part?
 #
 # A split is worth something only if its two neurons become different. At the split they are scaled copies; what makes them differ
-# is training. This notebook derives how far twins part under plain SGD, holds the theory to a measurement, and then
-# follows twins of every rule under SGD, momentum and Adam. What decides is the angle between the incoming weights of two
+# is training. This notebook derives how far twins part under plain SGD, compares the theory with a measurement, and then
+# follows twins of every growth that splits, under SGD, momentum and Adam. What decides is the angle between the incoming weights of two
 # twins. The limit: networks with one hidden layer of ReLU, all of whose neurons are split once, at one moment.
+#
+# Before this: [06_the_2021_study](06_the_2021_study.ipynb) runs the original study again.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # what the live part learns: digits or fashion-mnist
 width: int = 10  # hidden neurons, each of which is split
-before: int = 10  # epochs before the split
-after: int = 30  # epochs after it
-repeats: int = 5  # networks, of seeds 0, 1, ...
-rates: dict = {"sgd": 0.05, "momentum": 0.005, "adam": 0.001}  # optimisers and their learning rates
+epochs_before: int = 10  # epochs before the split
+epochs_after: int = 30  # epochs after it
+n_seeds: int = 5  # networks, of seeds 0, 1, ...
+learning_rates: dict = {"sgd": 0.05, "momentum": 0.005, "adam": 0.001}  # optimisers and their learning rates
 save: str = ""  # where the live table goes, from the project's folder; not saved by default
 table: str = "figures/data/twins.csv.gz"  # the same on Fashion-MNIST at full size, read
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
@@ -37,14 +39,20 @@ import pandas as pd
 import torch
 
 import neuronsplit as ns
-from neuronsplit import compare, parting, plots, study
-from neuronsplit.scores import fire_rate, look
-from neuronsplit.training import grow
+from neuronsplit.analysis.tables import lineage, read_table
+from neuronsplit.growing import twin_divergence
+from neuronsplit.growing.scores import fire_rate, forward_blocks
+from neuronsplit.growing.train import Run, grow_while_training
+from neuronsplit.plots.families import family_trees_by_angle
+from neuronsplit.plots.style import save_figure, use_style
+from neuronsplit.plots.twins import kappa_histogram, predicted_vs_measured_angles, twin_metric
+from neuronsplit.study import store
 
 torch.set_num_threads(1)
-plots.use_style()
-data, seeds = ns.load_dataset(dataset), list(range(repeats))
-RULES = [parting.NO_SPLIT, "scaled", "even", "outgoing", "scaled-outgoing", "opposed", "noisy", "steepest"]
+use_style()
+data, seeds = ns.load_dataset(dataset), list(range(n_seeds))
+NO_SPLIT = twin_divergence.NO_SPLIT  # "none": the network goes on unsplit
+GROWTHS = "scaled even outgoing scaled-outgoing antisymmetric net2net steepest-descent".split()
 
 
 # %% [markdown]
@@ -68,24 +76,26 @@ RULES = [parting.NO_SPLIT, "scaled", "even", "outgoing", "scaled-outgoing", "opp
 
 # %%
 rng = np.random.default_rng(0)
-draws = np.array([parting.kappa(ns.RULES["scaled"](rng, 1)) for _ in range(50_000)])
+draws = np.array([twin_divergence.kappa(ns.SPLIT_RULES["scaled"].draw(rng, 1)) for _ in range(50_000)])
 frozen = np.mean(np.abs(np.log(draws)) < 0.1)
 median = np.median(np.exp(np.abs(np.log(draws))))
-_ = plots.kappas(draws)
+_ = kappa_histogram(draws)
 print(f"median of max(κ, 1/κ): {median:.2f}; nearly frozen, |log κ| < 0.1: {frozen:.0%} of splits")
 assert 1.29 < median < 1.36 and 0.17 < frozen < 0.23
 
 # %% [markdown]
 # The 2021 draws hold twins together: half of all splits have speeds within a factor of 1.3, and a fifth of them is nearly frozen.
 #
-# ## The theory against a measurement
+# ## The theory and a measurement
 #
 # Every neuron of a half-trained network is split by `scaled`. The split networks and the unsplit ones then take the same steps of SGD. Predicted is the
 # angle between two points on the unsplit neuron's way, at $\gamma/\alpha$ and $\delta/\beta$ of it; measured is the angle between the twins.
 
 # %%
-theory = parting.against_theory(data, rates["sgd"], width, before, [1, 3, 10, 30], seeds)
-_ = plots.against_theory(theory)
+theory = twin_divergence.predicted_and_measured_angles(
+    data, learning_rates["sgd"], width, epochs_before, [1, 3, 10, 30], seeds
+)
+_ = predicted_vs_measured_angles(theory)
 
 # %%
 theory["ratio"] = theory.measured / theory.predicted
@@ -100,40 +110,42 @@ assert ratios.loc[1].between(0.99, 1.01).all()
 #
 # ## From the split to the end of training
 #
-# All rules, three optimisers, the same networks up to the split: `none` goes on unsplit. A line is the median over all pairs of twins of all
-# repeats, the band their middle half.
+# Seven growths, three optimisers, the same networks up to the split: `none` goes on unsplit. A line is the median over all pairs of twins of all
+# seeds, the band their middle half.
 
 # %%
 parts = (
     part
-    for optimizer, rate in rates.items()
-    for part in parting.follow_twins(data, RULES, optimizer, rate, width, before, after, seeds)
+    for optimizer, rate in learning_rates.items()
+    for part in twin_divergence.track_twins(
+        data, [NO_SPLIT, *GROWTHS], optimizer, rate, width, epochs_before, epochs_after, seeds
+    )
 )
 rows = pd.concat(parts, ignore_index=True)
 if save:
-    made_by = {"dataset": dataset, "width": width, "before": before, "after": after, "repeats": repeats, "rates": rates}
-    part = study.ROOT / f"{save}.part"
-    rows.to_csv(part, index=False, float_format="%.5g")
-    study.save(part, study.ROOT / save, {"notebook": "07_do_twins_part", "parameters": made_by})
-print(
-    f"{dataset}: {len(rows):,} rows, {repeats} repeats × {width} pairs × {len(RULES)} rules × {len(rates)} optimisers"
-)
+    made_by = {"dataset": dataset, "width": width, "epochs_before": epochs_before, "epochs_after": epochs_after}
+    made_by |= {"n_seeds": n_seeds, "learning_rates": learning_rates}
+    tmp_path = store.ROOT / f"{save}.part"
+    rows.to_csv(tmp_path, index=False, float_format="%.5g")
+    store.save(tmp_path, store.ROOT / save, {"notebook": "07_do_twins_part", "parameters": made_by})
+print(f"{dataset}: {len(rows):,} rows, {n_seeds} seeds × {width} pairs", end=" × ")
+print(f"{len(GROWTHS)} growths and none × {len(learning_rates)} optimisers")
 
 # %%
-twins = rows[rows.rule != parting.NO_SPLIT]
-figure = plots.parting(twins, "angle", "angle between twins (degrees)")
+twins = rows[rows.growth != NO_SPLIT]
+figure = twin_metric(twins, "angle", "angle between twins (degrees)")
 
 # %% [markdown]
 # The share of validation images on which one twin fires and the other does not.
 
 # %%
-figure = plots.parting(twins, "differ", "share of images that tell twins apart")
+figure = twin_metric(twins, "firing_disagreement", "share of images on which one twin fires")
 
 # %% [markdown]
 # The effective rank of the hidden layer's activations: how many directions the layer really uses. The split doubles the number of neurons.
 
 # %%
-figure = plots.parting(rows, "rank", f"effective rank, of {2 * width} neurons")
+figure = twin_metric(rows, "effective_rank", f"effective rank, of {2 * width} neurons")
 
 # %% [markdown]
 # ## The same on Fashion-MNIST
@@ -141,37 +153,37 @@ figure = plots.parting(rows, "rank", f"effective rank, of {2 * width} neurons")
 # The committed table of the same measurement, at the size that its JSON file states.
 
 # %%
-full, about = study.read_table(study.ROOT / table)
-print(about["parameters"])
-full_twins = full[full.rule != parting.NO_SPLIT]
-figure = plots.parting(full_twins, "angle", "angle between twins (degrees)")
-plots.keep(figure, figures, "twins-angles")
+full, metadata = read_table(store.ROOT / table)
+print(metadata["parameters"])
+full_twins = full[full.growth != NO_SPLIT]
+save_figure(twin_metric(full_twins, "angle", "angle between twins (degrees)"), figures, "twins-angles")
 
 # %%
-figure = plots.parting(full, "rank", "effective rank of the hidden layer")
-plots.keep(figure, figures, "twins-rank")
+save_figure(twin_metric(full, "effective_rank", "effective rank of the hidden layer"), figures, "twins-rank")
 
 # %%
 last = full[full.epoch == full.epoch.max()]
-ends = last.groupby(["optimizer", "rule"], sort=False)[["angle", "differ", "rank", "test_loss"]].median()
-ends.unstack("optimizer").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False).round(3)
+metrics = ["angle", "firing_disagreement", "effective_rank", "test_loss"]
+medians = last.groupby(["optimizer", "growth"], sort=False)[metrics].median()
+medians.unstack("optimizer").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False).round(3)
 
 # %% [markdown]
 # ## Who parted from whom
 #
-# A network that grows by one random neuron an epoch, as in the study: each neuron coloured by the angle between it and the neuron it was split off, at
+# A network that grows by one random neuron per epoch, as in the study: each neuron coloured by the angle between it and the neuron it was split off, at
 # the end of training.
 
 # %%
 trees = {}
-for rule in ("even", "scaled", "outgoing", "opposed"):
-    mlp = ns.MLP((data.train.images.shape[1], width, len(data.classes)))
-    training = grow(mlp, data, [0], ["random"], rule, "every-epoch", after - 10, after, "sgd", rates["sgd"], 32)
-    history = pd.DataFrame([record | {"split_neuron": (record["split_neuron"] or [None])[0]} for record in training])
-    tree = compare.lineage(history)
-    angle = parting.angles(mlp, list(tree.index), list(tree.parent))[0].numpy()
-    trees[rule] = tree.assign(angle=np.where(tree.born > 0, angle, np.nan))
-_ = plots.parted_trees(trees, after)
+for growth in ("even", "scaled", "outgoing", "antisymmetric"):
+    run = Run.start(ns.MLP.for_dataset(data, width, seeds=[0]), [0], "sgd", learning_rates["sgd"], batch_size=32)
+    plan = {"growth": growth, "schedule": "every-epoch", "splits": epochs_after - 10, "epochs": epochs_after}
+    records = grow_while_training(run, data, ["random"], **plan)
+    history = pd.DataFrame([record | {"split_neuron": (record["split_neuron"] or [None])[0]} for record in records])
+    tree = lineage(history)
+    angle = twin_divergence.angles(run.mlp, list(tree.index), list(tree.parent))[0].numpy()
+    trees[growth] = tree.assign(angle=np.where(tree.born > 0, angle, np.nan))
+_ = family_trees_by_angle(trees, epochs_after)
 
 # %% [markdown]
 # Twins of `even` are equal until one of them is split again: its outgoing weights are then halved once more, so it learns at another speed than the other.
@@ -181,13 +193,13 @@ _ = plots.parted_trees(trees, after)
 # It gives two that never fire: no gradient reaches them. `min-fire` finds such neurons where there are any.
 
 # %%
-mlp = ns.MLP((data.train.images.shape[1], width, len(data.classes)))
+mlp = ns.MLP.for_dataset(data, width, seeds=[0])
 mlp.biases[0][0, 3] = -100
-rate = fire_rate(mlp, list(look(mlp, data.validation)))[0]
-mlp.split(3, [ns.RULES["scaled"](rng, len(data.classes))])
-rates_after = fire_rate(mlp, list(look(mlp, data.validation)))[0]
-print("fire rate before:", rate[3].item(), " of its twins:", rates_after[[3, width]].tolist())
-assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
+before = fire_rate(mlp, forward_blocks(mlp, data.validation))[0]  # (H,)
+mlp.split(3, [ns.SPLIT_RULES["scaled"].draw(rng, len(data.classes))])
+after = fire_rate(mlp, forward_blocks(mlp, data.validation))[0]  # (H + 1,)
+print("fire rate before:", before[3].item(), " of its twins:", after[[3, width]].tolist())
+assert before[3] == 0 and (after[[3, width]] == 0).all()
 
 # %% [markdown]
 # ## What we see
@@ -197,7 +209,7 @@ assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
 # - **Equal twins never part.** Under `even` the angle stays 0 with every optimiser: Adam changes the step, but in the same way for both. The second neuron adds nothing (effective
 #   rank 6.8 for 6.8 unsplit under SGD), and under SGD the split does harm: each twin's incoming weights learn at half the speed.
 # - **The 2021 rule parts its twins slowly**: a median of 19° under SGD and momentum, 12° under Adam, with an effective rank of 9.5 to 9.6 under the first two.
-# - **Twins that pull opposite ways part soonest.** `opposed`, as exact as the others, reaches 40° to 44° and the lowest test loss of all rules with every optimiser.
+# - **Twins that pull opposite ways part soonest.** `antisymmetric`, as exact as the others, reaches 40° to 44° and the lowest test loss of all growths with every optimiser.
 #   (Trained for 100 epochs it overfits: [08_which_how_when](08_which_how_when.ipynb).)
 # - **The theory holds** exactly for a step, and for the median pair within a tenth after thirty.
 #
@@ -205,19 +217,20 @@ assert rate[3] == 0 and (rates_after[[3, width]] == 0).all()
 
 # %%
 if table == "figures/data/twins.csv.gz":
-    angle, rank = (
-        ends.angle.unstack("optimizer"),
-        last.groupby(["optimizer", "rule"])["rank"].mean().unstack("optimizer"),
-    )
-    loss = last.groupby(["optimizer", "rule"]).test_loss.mean().unstack("optimizer")
-    assert full_twins[full_twins.rule == "even"].angle.max() < 0.01
-    assert rank.sgd[["none", "even"]].round(1).tolist() == [6.8, 6.8] and loss.sgd["even"] > loss.sgd["none"]
+    means = last.groupby(["optimizer", "growth"])
+    angle, rank = medians.angle.unstack("optimizer"), means.effective_rank.mean().unstack("optimizer")
+    loss = means.test_loss.mean().unstack("optimizer")
+    assert full_twins[full_twins.growth == "even"].angle.max() < 0.01
+    assert rank.sgd[[NO_SPLIT, "even"]].round(1).tolist() == [6.8, 6.8] and loss.sgd["even"] > loss.sgd[NO_SPLIT]
     assert angle.loc["scaled", ["sgd", "momentum", "adam"]].round().tolist() == [19, 19, 12]
     assert rank.loc["scaled", ["sgd", "momentum"]].round(1).between(9.5, 9.6).all()
-    assert angle.loc["opposed"].between(40, 44.5).all() and (angle.idxmax() == "opposed").all()
-    assert (loss.idxmin() == "opposed").all()
+    assert angle.loc["antisymmetric"].between(40, 44.5).all() and (angle.idxmax() == "antisymmetric").all()
+    assert (loss.idxmin() == "antisymmetric").all()
     assert ratios[0.5].between(0.9, 1.1).all()
     print("held")
+
+# %% [markdown]
+# Next: [08_which_how_when](08_which_how_when.ipynb) asks which choices decide how good a grown network becomes.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

@@ -1,4 +1,4 @@
-"""Hypothesis profiles: HYPOTHESIS_PROFILE=deep tries tens of thousands of cases instead of hundreds."""
+"""Fixtures, and hypothesis profiles: HYPOTHESIS_PROFILE=deep tries tens of thousands of cases instead of hundreds."""
 
 import os
 
@@ -14,8 +14,8 @@ policy: [no-split, random, max-loss, min-fire, half-fire, max-variance, max-grad
 dataset: digits
 width: 3
 splits: 6
-still: 30
-repeats: 3
+epochs: 36
+n_seeds: 3
 """
 
 

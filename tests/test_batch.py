@@ -13,13 +13,18 @@ import pandas as pd
 import psutil
 import pytest
 
-from neuronsplit import batch, studies, study
-from neuronsplit.__main__ import main
-from neuronsplit.study import Experiment, about_file, obtain, part_file, read_table, run_experiment
+from neuronsplit.analysis.tables import metadata_file, read_table
+from neuronsplit.growing.which import POLICIES
+from neuronsplit.study import grid as studies
+from neuronsplit.study import run as batch
+from neuronsplit.study import store
+from neuronsplit.study.cli import changes_and_folder, main, parser
+from neuronsplit.study.experiment import Experiment, run_experiment
+from neuronsplit.study.store import obtain, part_file
 
 STUDIES = sorted(file.stem for file in studies.STUDIES.glob("*.yaml"))
 EIGHT = ["no-split", "random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire"]
-TINY = {"dataset": "digits", "splits": 2, "still": 1, "repeats": 2, "width": 3, "learning_rate": 0.05}
+TINY = {"dataset": "digits", "splits": 2, "epochs": 3, "n_seeds": 2, "width": 3, "learning_rate": 0.05}
 
 
 def arguments(study="quick", **changes):
@@ -61,9 +66,9 @@ def test_a_study_from_start_to_report(runs, capsys):
     (folder,) = runs.iterdir()
     for name in ("index.html", "report.html", "figures", "table.csv"):
         assert f" {folder}/{name}\n" in printed and (folder / name).exists()
-    table, about = read_table(folder / "table.csv")
+    table, metadata = read_table(folder / "table.csv")
     assert table.policy.unique().tolist() == EIGHT
-    assert about["study"] == "quick" and about["parameters"]["width"] == 3
+    assert metadata["study"] == "quick" and metadata["parameters"]["width"] == 3
     expected = run_experiment(Experiment("max-loss", **TINY))
     rows = table[table.policy == "max-loss"].reset_index(drop=True)
     pd.testing.assert_series_equal(rows.split_neuron, expected.split_neuron)
@@ -128,23 +133,43 @@ def test_every_committed_study_is_runnable():
 
 
 def test_lists_are_every_combination_once():
-    parameters = {"policy": ["no-split", "random", "max-loss"], "rule": ["scaled", "even"], "width": 4}
-    found = [(e.policy, e.rule) for e in studies.experiments(parameters)]
+    parameters = {"policy": ["no-split", "random", "max-loss"], "growth": ["scaled", "even"], "width": 4}
+    found = [(e.policy, e.growth) for e in studies.experiments(parameters)]
     pairs = [("random", "scaled"), ("random", "even"), ("max-loss", "scaled"), ("max-loss", "even")]
-    assert found == [("no-split", "scaled"), *pairs]  # a control has no rule
+    assert found == [("no-split", "scaled"), *pairs]  # a control does not grow
 
 
 def test_each_is_several_studies_in_one_and_no_experiment_twice():
-    blocks = [{"policy": ["no-split", "random"]}, {"rule": ["scaled", "even"]}, {"seed": 5, "width": 3}]
+    blocks = [{"policy": ["no-split", "random"]}, {"growth": ["scaled", "even"]}, {"seed": 5, "width": 3}]
     found = studies.experiments({"policy": "random", "width": 4, "each": blocks})
-    assert [(e.policy, e.rule, e.seed, e.width) for e in found] == [
+    assert [(e.policy, e.growth, e.seed, e.width) for e in found] == [
         ("no-split", "scaled", 0, 4), ("random", "scaled", 0, 4), ("random", "even", 0, 4), ("random", "scaled", 5, 3),
     ]  # fmt: skip
 
 
+def test_of_experiments_that_would_train_the_same_the_first_is_kept():
+    """Controls that differ in growth and schedule alone, growths without a parent that differ in policy alone."""
+    parameters = {"policy": ["stay-narrow", "max-fire", "random"], "growth": ["even", "gradmax"]}
+    found = [(e.policy, e.growth) for e in studies.experiments(parameters)]
+    assert found == [("stay-narrow", "even"), ("max-fire", "even"), ("max-fire", "gradmax"), ("random", "even")]
+    whole, real = studies.experiments({"each": [{"learning_rate": 1}, {"learning_rate": 1.0}, {"learning_rate": 2}]})
+    assert (whole.learning_rate, real.learning_rate) == (1, 2)
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(tmp_path, monkeypatch):
+    names = ["nan", "1", "1e-3", "None"]
+    for name in names:
+        monkeypatch.setitem(POLICIES, name, POLICIES["random"])
+    (tmp_path / "mine.yaml").write_text("policy: [nan, '1', '1e-3', None]\nlearning_rate: 1e-3\n")
+    planned = studies.experiments(studies.read_study(str(tmp_path / "mine.yaml")))
+    assert [(e.policy, e.learning_rate) for e in planned] == [(name, 0.001) for name in names]
+    options = parser().parse_args(["status", "quick", "-p", "policy", "1", "-p", "width", "1"])
+    assert changes_and_folder(options)[0] == {"policy": "1", "width": 1}
+
+
 def test_zip_goes_side_by_side():
-    found = studies.experiments({"rule": ["scaled", "even"], "zip": {"width": [3, 4], "seed": [0, 7]}})
-    assert [(e.rule, e.width, e.seed) for e in found] == [
+    found = studies.experiments({"growth": ["scaled", "even"], "zip": {"width": [3, 4], "seed": [0, 7]}})
+    assert [(e.growth, e.width, e.seed) for e in found] == [
         ("scaled", 3, 0), ("even", 3, 0), ("scaled", 4, 7), ("even", 4, 7),
     ]  # fmt: skip
 
@@ -162,41 +187,41 @@ def test_what_trains_at_once_is_decided_by_the_plan_alone(tmp_path, monkeypatch)
     planned = studies.experiments(studies.read_study("quick") | TINY)
     obtain(planned[2], tmp_path)
     trained, finished = [], []
-    monkeypatch.setattr(batch, "learn", lambda group, folder: trained.append(group))
+    monkeypatch.setattr(batch, "learn", lambda group, *_: trained.append(group))
     monkeypatch.setattr(batch, "finish", lambda experiment, *_: finished.append(experiment))
     assert batch.work_through(planned, tmp_path, Here(), 2, force=False) == []
-    met = [([e.policy for e in group], {(e.seed, e.repeats) for e in group}) for group in trained]
+    met = [([e.policy for e in group], {(e.seed, e.n_seeds) for e in group}) for group in trained]
     assert met == [(EIGHT[1:], {(0, 1)}), (EIGHT[1:], {(1, 1)}), (EIGHT[:1], {(0, 1)}), (EIGHT[:1], {(1, 1)})]
     assert sorted(finished, key=planned.index) == [e for e in planned if e != planned[2]]
 
 
 def test_an_experiment_joined_from_pieces_is_the_one_trained_whole(tmp_path):
-    planned = [Experiment("random", **TINY | {"repeats": 5, "width": 10}), Experiment("no-split", **TINY)]
-    groups = study.pieces(planned)
-    assert [[(p.policy, p.seed, p.repeats) for p in group.values()] for group in groups] == [
+    planned = [Experiment("random", **TINY | {"n_seeds": 5, "width": 10}), Experiment("no-split", **TINY)]
+    groups = store.pieces(planned)
+    assert [[(p.policy, p.seed, p.n_seeds) for p in group.values()] for group in groups] == [
         [("random", 0, 3)], [("random", 3, 2)], [("no-split", 0, 1)], [("no-split", 1, 1)],
     ]  # fmt: skip
     for group in groups:
-        study.train(list(group.values()), tmp_path / study.PIECES)
+        store.train(list(group.values()), tmp_path / store.PIECES)
     for whole, its_pieces in batch.cut(planned).items():
-        study.join(whole, its_pieces, tmp_path)
+        store.join(whole, its_pieces, tmp_path)
         pd.testing.assert_frame_equal(
             obtain(whole, tmp_path), obtain(whole, tmp_path / "whole"), rtol=1e-4, check_exact=False
         )
 
 
 def test_a_large_group_is_cut_so_that_its_networks_fit():
-    many = [Experiment(policy, **TINY | {"repeats": 10}) for policy in EIGHT[1:]]
-    assert [[p.repeats for p in group.values()] for group in study.pieces(many)] == [[5] * 7, [5] * 7]
+    many = [Experiment(policy, **TINY | {"n_seeds": 10}) for policy in EIGHT[1:]]
+    assert [[p.n_seeds for p in group.values()] for group in store.pieces(many)] == [[5] * 7, [5] * 7]
     several = [Experiment(seed=100 * n, **TINY) for n in range(8)]
-    assert [list(group.values()) for group in study.pieces(several)] == [[e] for e in several]
+    assert [list(group.values()) for group in store.pieces(several)] == [[e] for e in several]
 
 
 def test_that_experiments_could_not_train_together_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(batch, "train", lambda *_: 1 / 0)
     monkeypatch.setattr(batch, "papermill", lambda *_: None)
     batch.work_through([Experiment(**TINY)], tmp_path, Here(), 1, force=False)
-    assert "each trained by itself, for together they could not: ZeroDivisionError" in capsys.readouterr().out
+    assert "each is trained by itself, because together they could not be: ZeroDivisionError" in capsys.readouterr().out
 
 
 def test_a_kernel_serves_many_notebooks_and_leaves_nothing_open_or_named(tmp_path):
@@ -216,9 +241,9 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
     planned = studies.experiments(studies.read_study("quick") | TINY)
     folder = batch.results("quick", TINY)
     obtain(planned[0], folder)
-    (folder / study.PIECES).mkdir()
+    (folder / store.PIECES).mkdir()
     for piece in batch.cut(planned)[planned[1]]:
-        part_file(piece, folder / study.PIECES, os.getpid()).write_text("header\nrow\n")
+        part_file(piece, folder / store.PIECES, os.getpid()).write_text("header\nrow\n")
     gone = subprocess.Popen(["true"])
     gone.wait()
     part_file(planned[2], folder, gone.pid).write_text("header\n")
@@ -245,7 +270,7 @@ def test_force_trains_also_what_is_finished(runs):
     changes = TINY | {"policy": "random"}
     assert main(arguments(**changes)) == 0
     folder = batch.results("quick", changes)
-    files = [*folder.glob("random-*.csv"), *(folder / study.PIECES).glob("*.csv")]
+    files = [*folder.glob("random-*.csv"), *(folder / store.PIECES).glob("*.csv")]
     before = {file: (file.read_text(), file.stat().st_mtime_ns) for file in files}
     assert main([*arguments(**changes), "--force"]) == 0
     assert len(files) == 3
@@ -265,8 +290,8 @@ def test_force_that_is_cut_short_leaves_nothing_that_counts_as_finished(runs, mo
 
 def test_the_full_study_has_the_size_of_the_original():
     (control, *_), parameters = studies.experiments(studies.read_study("full")), studies.read_study("full")
-    assert parameters["learning_rate"] == 0.001 and parameters["batch_size"] == 32 and parameters["repeats"] == 10
-    assert (parameters["width"], parameters["splits"], parameters["still"]) == (10, 50, 50)
+    assert parameters["learning_rate"] == 0.001 and parameters["batch_size"] == 32 and parameters["n_seeds"] == 10
+    assert (parameters["width"], parameters["splits"], parameters["epochs"]) == (10, 50, 100)
     assert control.policy == "no-split" and control.dataset == "fashion-mnist"
 
 
@@ -277,13 +302,13 @@ def test_the_full_study_has_the_size_of_the_original():
         (arguments("../full"), "study '../full': allowed are"),
         (arguments(policy="max_loss"), "policy 'max_loss': allowed are no-split, stay-narrow, random, max-loss"),
         (arguments(dataset="mnist"), "dataset 'mnist': allowed are fashion-mnist, fashion-mnist-2021, digits"),
-        (arguments(learning_rat=0.1), "parameter 'learning_rat': allowed are policy, dataset, rule"),
+        (arguments(learning_rat=0.1), "parameter 'learning_rat': allowed are policy, dataset, growth"),
         (
             arguments("replay", seed=100),
             "parameter 'seed' is set in the study's own `each` or `zip`: change it in the file",
         ),
         (arguments(width=0), "width 0: allowed are whole numbers from 1"),
-        (arguments(repeats=-1), "repeats -1: allowed are whole numbers from 1"),
+        (arguments(n_seeds=-1), "n_seeds -1: allowed are whole numbers from 1"),
         (arguments(splits=1.5), "splits 1.5: allowed are whole numbers from 0"),
         (arguments(learning_rate="nan"), "learning_rate nan: allowed are numbers above 0"),
         (arguments(learning_rate="fast"), "learning_rate 'fast': allowed are numbers above 0"),
@@ -316,8 +341,8 @@ def test_a_bad_study_file_is_named(text, message, refusal):
     "text, message",
     [
         ("width: []", "width []: allowed are one value or more"),
-        ("rule: [scaled, halved]", "rule 'halved': allowed are scaled"),
-        ("report: 04_comparisons\nwidth: [3, 4]", "report '04_comparisons': allowed are 01_split_a_neuron, 02_grow"),
+        ("growth: [scaled, halved]", "growth 'halved': allowed are scaled"),
+        ("report: 04_comparisons\nwidth: [3, 4]", "report '04_comparisons': allowed are 00_start_here, 01_split"),
         ("each: []", "each []: allowed are lists of parameters"),
         ("each: [random, even]", "each ['random', 'even']: allowed are lists of parameters"),
         ("each: [{widht: 3}]", "parameter 'widht': allowed are policy"),
@@ -327,23 +352,29 @@ def test_a_bad_study_file_is_named(text, message, refusal):
         ("width: [[3, 4]]", "width [3, 4]: allowed are whole numbers from 1"),
         ("width: true", "width True: allowed are whole numbers from 1"),
         ("width: 1000000000", "width 1000000000: allowed are whole numbers from 1 to 100000"),
-        ("repeats: 1e9", "repeats 1000000000.0: allowed are whole numbers from 1 to 100000"),
+        ("n_seeds: 1e9", "n_seeds 1000000000.0: allowed are whole numbers from 1 to 100000"),
         ("splits: -1", "splits -1: allowed are whole numbers from 0"),
         ("seed: none", "seed 'none': allowed are whole numbers from 0"),
         ("learning_rate: .inf", "learning_rate inf: allowed are numbers above 0"),
         ("learning_rate: 0", "learning_rate 0: allowed are numbers above 0"),
         ("learning_rate: '__import__(\"os\")'", "learning_rate '__import__(\"os\")': allowed are numbers above 0"),
-        ("splits: 0\nstill: 0", "splits 0 with still 0: allowed are at least one epoch"),
-        ("schedule: 5-every-5\nsplits: 12\nstill: 0", "schedule '5-every-5' makes 10 of 12 splits in 12 epochs"),
+        ("splits: 0\nepochs: 0", "epochs 0: allowed are whole numbers from 1 to 100000"),
+        (
+            "schedule: 5-per-5-epochs\nsplits: 12\nepochs: 12",
+            "schedule '5-per-5-epochs' makes 10 of 12 splits in 12 epochs",
+        ),
         (f"seed: {[*range(200)]}\nwidth: {[*range(1, 200)]}", "39800 experiments: allowed are 10000 in a study"),
         ("zip: [1]", "zip [1]: allowed are parameters with lists"),
         ("zip: {width: 3}", "zip {'width': 3}: allowed are parameters with lists"),
         ("zip: {width: [3, 4], seed: [1]}", "zip {'width': [3, 4], 'seed': [1]}: allowed are lists of one length"),
         ("folder: /tmp", "parameter 'folder': allowed are policy"),
-        ("kind: branch", "kind 'branch': allowed are experiment, branches"),
-        ("kind: [branches]", "kind ['branches']: allowed are experiment, branches"),
-        ("kind: branches\npolicy: random", "parameter 'policy': allowed are dataset, rule"),
-        ("kind: branches\ngrown: 9\nwidth: 9", "grown 9: allowed are at most 5, one an epoch, of width 9 and age 5"),
+        ("kind: branch", "kind 'branch': allowed are experiment, all-splits"),
+        ("kind: [all-splits]", "kind ['all-splits']: allowed are experiment, all-splits"),
+        ("kind: all-splits\npolicy: random", "parameter 'policy': allowed are dataset, growth"),
+        (
+            "kind: all-splits\nprior_splits: 9\nwidth: 9",
+            "prior_splits 9: allowed are at most 5, one per epoch, of width 9 and epochs_before 5",
+        ),
     ],
 )
 def test_a_bad_list_is_named(text, message, refusal):
@@ -368,8 +399,8 @@ def test_what_is_damaged_or_foreign_is_set_aside_and_trained_anew(damage, runs, 
     if damage == "cut":
         file.write_text(kept)
     elif damage == "foreign":
-        other = json.loads(about_file(file).read_text())
-        about_file(file).write_text(json.dumps(other | {"experiment": asdict(Experiment())}))
+        other = json.loads(metadata_file(file).read_text())
+        metadata_file(file).write_text(json.dumps(other | {"experiment": asdict(Experiment())}))
     else:
         file.unlink()
     assert main(arguments(**changes)) == 0
@@ -387,8 +418,8 @@ def test_publish_packs_a_table_with_what_produced_it(runs, tmp_path, monkeypatch
     obtain(experiment, folder)
     batch.collect([experiment], folder, {"study": "tiny"})
     assert main(["publish", "tiny", "digits"]) == 0
-    table, about = read_table(target / "digits.csv.gz")
-    assert len(table) == 6 and about["study"] == "tiny"
+    table, metadata = read_table(target / "digits.csv.gz")
+    assert len(table) == 6 and metadata["study"] == "tiny"
 
 
 def test_a_worker_that_is_killed_is_an_error_and_the_rest_can_be_run_again(runs, monkeypatch, capsys):
@@ -406,7 +437,7 @@ def kill(*arguments):
 
 def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
     experiment = Experiment(**TINY)
-    (first, second), folder = batch.cut([experiment])[experiment], tmp_path / study.PIECES
+    (first, second), folder = batch.cut([experiment])[experiment], tmp_path / store.PIECES
     assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 0}
     folder.mkdir()
     for piece in (first, second):
@@ -414,7 +445,7 @@ def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
     assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}
     obtain(first, folder)
     assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}  # 3 and 2
-    study.train([second], folder)
+    store.train([second], folder)
     assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: experiment.epochs}
 
 
@@ -427,18 +458,18 @@ def test_a_study_of_several_ways_and_settings_is_reported_and_compared_from_a_zi
     text = """
 each:
   - policy: [no-split, random, max-loss]
-  - {rule: [even, fresh]}
-  - {policy: [no-split, random], width: 5, still: 2}
+  - {growth: [even, zero-outgoing]}
+  - {policy: [no-split, random], width: 5, epochs: 5}
 dataset: digits
 width: 4
 splits: 3
-still: 1
-repeats: 2
+epochs: 4
+n_seeds: 2
 """
     (tmp_path / "mine.yaml").write_text(text)
     assert main(["run", str(tmp_path / "mine.yaml"), "--folder", str(tmp_path / "a" / "mine")]) == 0
     shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "a")
-    for setting, said in enumerate(("width 4, still 1", "width 5, still 2")):
+    for setting, said in enumerate(("width 4, epochs 4", "width 5, epochs 5")):
         out = tmp_path / f"{setting}.ipynb"
         where = {"table": str(tmp_path / "all.zip"), "setting": setting}
         assert batch.papermill(batch.NOTEBOOKS / "04_comparison.ipynb", out, where) is None

@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from test_survival import start, tables
+from test_crash_recovery import start, tables
 
-from neuronsplit.study import ROOT
+from neuronsplit.study.store import ROOT
 
 pytest.importorskip("distributed")
 
@@ -56,6 +56,19 @@ def test_a_cluster_gives_the_same_bytes_also_where_a_worker_is_killed(sweep, tmp
     processes[1].send_signal(signal.SIGKILL)
     assert run.wait() == 0, run.stdout.read()
     assert tables(there) == tables(here) and len(tables(there)) == 7
+
+
+@pytest.mark.long
+def test_workers_import_the_extensions_of_a_study(tmp_path, cluster):
+    (tmp_path / "own.py").write_text(
+        "from neuronsplit.growing.which import POLICIES\nPOLICIES['mine'] = POLICIES['max-fire']\n"
+    )
+    study = tmp_path / "mine.yaml"
+    study.write_text("extensions: own.py\npolicy: mine\nwidth: 3\nsplits: 1\nepochs: 2\nn_seeds: 2\n")
+    address, _ = cluster(1)
+    run = start(study, tmp_path / "there", "--scheduler", address)
+    assert run.wait() == 0, run.stdout.read()
+    assert [name.rpartition("-")[0] for name in tables(tmp_path / "there")] == ["mine"]
 
 
 def test_a_scheduler_that_cannot_be_reached_is_named(sweep, tmp_path):

@@ -2,10 +2,10 @@ import subprocess
 import sys
 
 import pytest
-from test_survival import start, tables
+from test_crash_recovery import start, tables
 
-from neuronsplit.__main__ import main
-from neuronsplit.folders import at_hand, place
+from neuronsplit.study.cli import main
+from neuronsplit.study.folders import at_hand, place
 
 
 def test_a_folder_is_itself(tmp_path):

@@ -5,10 +5,12 @@ import subprocess
 import nbformat
 import pytest
 
-from neuronsplit import batch, compare
-from neuronsplit.__main__ import main
-from neuronsplit.index import THUMBNAIL, outputs, write_index
-from neuronsplit.study import Experiment, load
+from neuronsplit.analysis.tables import last_epoch
+from neuronsplit.study import run as batch
+from neuronsplit.study.cli import main
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.index import THUMBNAIL, outputs, write_index
+from neuronsplit.study.store import load
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIZES = "<script>document.title = [...document.images].map(i => i.naturalWidth + ' ' + i.naturalHeight)</script>"
@@ -18,20 +20,20 @@ SIZES = "<script>document.title = [...document.images].map(i => i.naturalWidth +
 def folder(tmp_path_factory):
     """Of a study that has run."""
     folder = tmp_path_factory.mktemp("study")
-    tiny = {"policy": "[no-split, random]", "dataset": "digits", "splits": 1, "still": 1, "repeats": 2}
+    tiny = {"policy": "[no-split, random]", "dataset": "digits", "splits": 1, "epochs": 2, "n_seeds": 2}
     (folder / "mine.yaml").write_text("\n".join(f"{name}: {value}" for name, value in tiny.items()))
     assert main(["run", str(folder / "mine.yaml"), "--folder", str(folder)]) == 0
     return folder
 
 
 def planned():
-    return [Experiment(p, "digits", splits=1, still=1, repeats=2) for p in ("no-split", "random")]
+    return [Experiment(p, "digits", splits=1, epochs=2, n_seeds=2) for p in ("no-split", "random")]
 
 
 def test_the_page_has_every_experiment_with_its_numbers_and_links_that_lead_somewhere(folder):
     page = (folder / "index.html").read_text()
     for experiment in planned():
-        last = compare.final(load(experiment, folder))
+        last = last_epoch(load(experiment, folder))
         assert f'<td>{experiment.policy}</td><td class="done">done</td>' in page
         assert f"{last.test_accuracy.mean():.4f}</td>" in page and f"{last.test_loss.mean():.4f}</td>" in page
     links = re.findall('href="([^"]+)"', page)

@@ -1,24 +1,22 @@
+"""Figures show what their tables hold: curves, comparisons, the replay and twins."""
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from synthetic import study_table
 
-from neuronsplit import compare, plots
-from neuronsplit.data import load_dataset
-from neuronsplit.growth import GROWTHS
-from neuronsplit.parting import against_theory, follow_twins
-from neuronsplit.policies import POLICIES
-from neuronsplit.study import CONTROLS, Experiment, policy_names, run_experiment
-from neuronsplit.training import SCHEDULES
+from neuronsplit.analysis import cost, stats, tables
+from neuronsplit.plots import comparisons, curves, replay, style, twins
 
 plt.switch_backend("Agg")
+POLICIES = list(style.COLORS)[:16]
 
 
 @pytest.fixture(scope="module")
 def table():
-    parts = [run_experiment(Experiment(p, width=3, splits=3, still=2, repeats=3)) for p in policy_names()]
-    return pd.concat(parts, ignore_index=True)
+    return study_table(POLICIES)
 
 
 @pytest.fixture(autouse=True)
@@ -27,82 +25,88 @@ def close():
     plt.close("all")
 
 
-def test_everything_compared_has_its_colour_and_no_two_of_a_kind_share_one():
-    kinds = list(policy_names()), list(GROWTHS), list(SCHEDULES)
-    assert list(plots.COLOURS) == sum(kinds, [])
-    for names in kinds:
-        assert len({plots.COLOURS[name] for name in names}) == len(names)
-    assert plots.colour("random · fresh · 0.1") == plots.COLOURS["fresh"]
-    assert plots.colour("mine") == "black"
+def text_of(figure):
+    return figure._suptitle.get_text().replace("\n", " ")
 
 
-def test_together_draws_the_mean_of_every_policy_in_its_colour(table):
-    figure = plots.together(table, ["test_loss", "test_accuracy"])
-    lines = {line.get_label(): line for line in figure.axes[1].lines}
-    for policy in policy_names():
+def labelled_lines(axis):
+    return {line.get_label(): line for line in axis.lines}
+
+
+def test_mean_curves_are_means_in_the_colors_of_their_policies(table):
+    figure = curves.mean_curves(table, ["test_loss", "test_accuracy"])
+    lines = labelled_lines(figure.axes[1])
+    for policy in POLICIES:
         expected = table[table.policy == policy].groupby("epoch").test_accuracy.mean()
         np.testing.assert_allclose(lines[policy].get_ydata(), expected)
-        assert to_hex(lines[policy].get_color()) == plots.COLOURS[policy]
+        assert to_hex(lines[policy].get_color()) == style.COLORS[policy]
+    assert text_of(figure).startswith("mean of n = 3 seeds")
 
 
-def test_apart_draws_every_repeat(table):
-    figure = plots.apart(table, ["train_loss"])
+def test_curves_per_policy_draw_every_seed(table):
+    figure = curves.curves_per_policy(table, ["train_loss"])
     panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
-    assert list(panels) == list(policy_names())
+    assert list(panels) == POLICIES
     rows = table[(table.policy == "min-loss") & (table.seed == 2)]
     np.testing.assert_allclose(panels["min-loss"].lines[2].get_ydata(), rows.train_loss)
 
 
-def test_gaps_are_paired_within_a_repeat(table):
-    figure = plots.gaps(table, ["test_loss"], "random")
-    line = next(line for line in figure.axes[0].lines if line.get_label() == "max-fire")
-    wide = table.pivot(index=["epoch", "seed"], columns="policy", values="test_loss")
-    expected = (wide["max-fire"] - wide["random"]).groupby("epoch").mean()
-    np.testing.assert_allclose(line.get_ydata(), expected, atol=1e-12)
+def test_difference_curves_are_paired_within_a_seed(table):
+    figure = curves.difference_curves(table, ["test_loss"], "random")
+    values = table.pivot(index=["epoch", "seed"], columns="policy", values="test_loss")
+    expected = (values["max-fire"] - values["random"]).groupby("epoch").mean()
+    np.testing.assert_allclose(labelled_lines(figure.axes[0])["max-fire"].get_ydata(), expected, atol=1e-12)
 
 
-def test_final_points_are_the_final_values(table):
-    figure = plots.final_points(table, ["test_accuracy"])
-    points = np.concatenate([c.get_offsets()[:, 1] for c in figure.axes[0].collections[: len(policy_names())]])
-    assert sorted(points) == sorted(compare.final(table).test_accuracy)
+def test_published_levels_stand_within_the_axis_however_many_there_are(table):
+    levels = {"low": 0.1, "middle": 0.5, "higher": 1.5, "high": 1.7}
+    axis = curves.curves({str(n): table for n in range(12)}, "test_accuracy", levels).axes[0]
+    assert set(labelled_lines(axis)) == {*map(str, range(12)), *levels}
+    assert axis.get_ylim()[0] < 0.1 and axis.get_ylim()[1] > 1.7
 
 
-def test_differences_draw_their_intervals(table):
-    figure = plots.differences({"gap": compare.paired(table, "test_loss", "no-split")})
-    found = compare.intervals(compare.paired(table, "test_loss", "no-split"))
+def test_the_loss_is_drawn_around_the_split():
+    losses = pd.DataFrame({"not split": np.arange(1, 41.0), "split": np.arange(2, 42.0)})
+    lines = labelled_lines(curves.loss_around_split(losses, step=20, window=5).axes[0])
+    assert lines["split"].get_xdata().tolist() == list(range(-5, 5))
+    assert lines["split"].get_ydata().tolist() == losses["split"][15:25].tolist()
+
+
+def test_final_values_are_those_of_the_last_epoch(table):
+    figure = comparisons.final_values(table, ["test_accuracy"])
+    points = np.concatenate([c.get_offsets()[:, 1] for c in figure.axes[0].collections[: len(POLICIES)]])
+    assert sorted(points) == sorted(tables.last_epoch(table).test_accuracy)
+
+
+def test_paired_differences_draw_their_intervals(table):
+    differences = tables.paired_differences(table, "test_loss", "no-split")
+    figure = comparisons.paired_differences({"difference": differences}, "final test loss")
     drawn = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2][1:]
-    np.testing.assert_allclose(drawn, found[["low", "high"]])
+    np.testing.assert_allclose(drawn, stats.intervals(differences)[["low", "high"]])
+    assert text_of(figure).startswith("final test loss: mean of n = 3 seeds and its 95 % interval (Student's t)")
 
 
-def test_family_trees_have_a_line_a_neuron_and_none_crosses_another(table):
-    figure = plots.family_trees(table, seed=1)
-    assert len([axis for axis in figure.axes if axis.get_title()]) == len(policy_names()) - len(CONTROLS)
-    for policy in POLICIES:
-        tree = compare.lineage(table[(table.policy == policy) & (table.seed == 1)])
-        order = plots._branches(tree)
-        assert sorted(order) == list(tree.index)
-        place = {neuron: y for y, neuron in enumerate(order)}
-        for neuron, row in tree[tree.born > 0].iterrows():  # between a child and its parent: only younger ones
-            between = order[place[row.parent] + 1 : place[neuron]]
-            assert all(tree.born[other] > row.born for other in between)
+def test_the_title_of_a_single_panel_is_not_cut(table):
+    differences = tables.paired_differences(table, "test_loss", "no-split")[["random"]]
+    figure = comparisons.paired_differences({"final test loss − that of no-split": differences}, "a longer title " * 4)
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
-def test_a_table_without_any_split_is_drawn(table):
-    still = table[table.policy == "no-split"]
-    assert len(plots.family_trees(still, seed=0).axes) == 1
+def test_intervals_are_drawn_a_row_each_from_above():
+    intervals = pd.DataFrame({"mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 2.5]}, index=["first", "second"])
+    _, axis = plt.subplots()
+    comparisons.draw_intervals(axis, intervals)
+    (bars,) = axis.collections
+    assert [bar[:, 0].tolist() for bar in bars.get_segments()] == [[0.5, 2.0], [1.0, 2.5]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
 
 
-def test_a_diverged_table_is_drawn(table):
-    broken = table.assign(test_loss=np.inf, train_loss=np.nan)
-    plots.together(broken, ["test_loss", "train_loss"]).canvas.draw()
-    plots.apart(broken, ["test_loss"]).canvas.draw()
-    plots.differences({"gap": compare.paired(broken, "test_loss", "no-split")}).canvas.draw()
-
-
-def test_growth_is_drawn_at_what_it_cost(table):
-    figure = plots.against_cost(
-        table[table.policy.isin(["no-split", "stay-narrow", "random"])], "test_loss", "no-split"
-    )
+def test_final_values_stand_at_their_cost(table):
+    shown = table[table.policy.isin(["no-split", "stay-narrow", "random"])]
+    figure = comparisons.final_vs_cost(shown, "test_loss", "no-split")
     axis = figure.axes[0]
     control, narrow = axis.lines[:2]
     assert control.get_xdata()[-1] == 1 and narrow.get_xdata()[-1] == pytest.approx(3 / 6)
@@ -110,63 +114,85 @@ def test_growth_is_drawn_at_what_it_cost(table):
     (point,) = (line for line in axis.lines if len(line.get_xdata()) == 1)
     assert point.get_xdata()[0] == pytest.approx((3 + 4 + 5 + 6 + 6) / 30)
     assert point.get_ydata()[0] == pytest.approx(rows.test_loss.mean())
+    assert "95 % interval (Student's t)" in text_of(figure)
+
+
+def test_differences_at_equal_cost_are_means_over_the_seeds(table):
+    shown = table[table.policy.isin(["no-split", "random"])]
+    figure = comparisons.difference_at_equal_cost({"mine": shown}, "test_loss", "no-split")
+    rows = cost.difference_at_equal_cost(shown, "test_loss", "no-split").dropna(subset="difference")
+    line = labelled_lines(figure.axes[0])["random"]
+    np.testing.assert_allclose(line.get_ydata(), rows.groupby("epoch").difference.mean())
+    np.testing.assert_allclose(line.get_xdata(), rows.groupby("epoch").cost.mean())
+
+
+def test_names_that_no_registry_knew_are_drawn_in_colors_of_their_own():
+    """A user's own policy, growth and schedule, as many schedules as there may be."""
+    control = study_table(["no-split"])
+    own = [study_table([p], growth=g, schedule=f"{s}") for p, g, s in zip("abcdefgh", "ijklmnop", range(8))]
+    table = pd.concat([control, *own], ignore_index=True)
+    labels = tables.with_labels(table)
+    axis = comparisons.final_vs_cost(table, "test_loss", "no-split").axes[0]
+    points = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    assert len({to_hex(line.get_color()) for line in points}) == 8
+    lines = labelled_lines(curves.mean_curves(labels, ["test_loss"]).axes[0])
+    assert len({to_hex(lines[label].get_color()) for label in labels.policy.unique()}) == 9
+    policies = table.assign(growth="scaled", schedule="every-epoch")  # where policies alone differ, they have colours
+    axis = comparisons.final_vs_cost(policies, "test_loss", "no-split").axes[0]
+    points = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    assert {to_hex(line.get_color()) for line in points} == {style.color_of(policy) for policy in "abcdefgh"}
+
+
+@pytest.mark.parametrize("seeds", [0, 3])
+def test_a_diverged_table_and_a_single_seed_are_drawn(table, seeds):
+    """With seeds == 0 only the first seed is left, which has no interval."""
+    broken = table[table.seed == 0] if seeds == 0 else table.assign(test_loss=np.inf, train_loss=np.nan)
+    curves.mean_curves(broken, ["test_loss", "train_loss"]).canvas.draw()
+    curves.curves_per_policy(broken, ["test_loss"]).canvas.draw()
+    differences = {"difference": tables.paired_differences(broken, "test_loss", "no-split")}
+    comparisons.paired_differences(differences).canvas.draw()
+    comparisons.final_vs_cost(broken, "test_loss", "no-split").canvas.draw()
 
 
 def test_a_replay_is_drawn_on_the_published_ranges(table):
-    points = compare.final(table).assign(column=lambda rows: rows.policy)
-    published = pd.DataFrame(
-        {"low": 0.2, "high": 0.5}, index=pd.MultiIndex.from_product([policy_names(), ["test_loss"]])
-    )
-    axis = plots.beside_published(points, published, {"test_loss": "loss"}).axes[0]
-    assert [(bar.get_y(), bar.get_height()) for bar in axis.patches] == [(0.2, pytest.approx(0.3))] * len(
-        policy_names()
-    )
+    points = tables.last_epoch(table).assign(column=lambda rows: rows.policy)
+    index = pd.MultiIndex.from_product([POLICIES, ["test_loss"]])
+    published = pd.DataFrame({"low": 0.2, "high": 0.5}, index=index)
+    axis = replay.compare_with_published(points, published, {"test_loss": "loss"}).axes[0]
+    assert [(bar.get_y(), bar.get_height()) for bar in axis.patches] == [(0.2, pytest.approx(0.3))] * len(POLICIES)
     drawn = np.concatenate([c.get_offsets()[:, 1] for c in axis.collections])
     assert sorted(drawn) == sorted(points.test_loss)
-    figure = plots.mended({"a": points, "b": points, "c": points}, "test_loss", "loss")
-    assert len(figure.axes) == 4
+    figure = replay.before_and_after_fix({"a": points, "b": points, "c": points}, "test_loss", "loss")
+    assert [axis.get_title(loc="left") for axis in figure.axes if axis.axison] == ["a", "b", "c"]
 
 
 def test_twins_are_drawn_as_medians():
-    rows = pd.concat(follow_twins(load_dataset("digits"), ["scaled", "even"], "sgd", 0.05, 3, 1, 2, [0, 1]))
-    axis = plots.parting(rows, "angle", "angle").axes[0]
-    expected = rows[rows.rule == "scaled"].groupby("epoch").angle.median()
-    np.testing.assert_allclose(axis.lines[0].get_ydata(), expected)
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product(
+        [["none", "scaled", "mine"], ["sgd", "adam"], range(3), range(4), range(5)],
+        names=["growth", "optimizer", "epoch", "seed", "pair"],
+    )
+    rows = pd.DataFrame({"angle": rng.uniform(0, 90, len(index))}, index).reset_index()
+    figure = twins.twin_metric(rows, "angle", "angle")
+    axis = figure.axes[0]
+    expected = rows[(rows.growth == "scaled") & (rows.optimizer == "sgd")].groupby("epoch").angle.median()
+    np.testing.assert_allclose(labelled_lines(axis)["scaled"].get_ydata(), expected)
     assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > expected.max()
+    assert to_hex(labelled_lines(axis)["mine"].get_color()) == style.color_of("mine")
+    assert text_of(figure).startswith("median of n = 20 pairs of 4 seeds")
 
 
-def test_the_theory_is_a_line_through_the_measured_angles():
-    rows = against_theory(load_dataset("digits"), 0.05, 4, 1, [1, 3], [0, 1])
-    first, _, _ = plots.against_theory(rows).axes
-    drawn = first.collections[0].get_offsets()
-    np.testing.assert_allclose(drawn, rows[rows.steps == 1][["predicted", "measured"]])
-    np.testing.assert_allclose(drawn[:, 0], drawn[:, 1], rtol=1e-2, atol=1e-4)  # exact, but for float32
-    np.testing.assert_allclose(first.lines[0].get_xdata(), first.lines[0].get_ydata())
-
-
-def test_trees_are_coloured_by_angle():
-    tree = pd.DataFrame({"founder": [0, 1, 0], "parent": [0, 1, 0], "born": [0, 0, 2], "angle": [np.nan, np.nan, 20.0]})
-    axis = plots.parted_trees({"mine": tree}, 5).axes[0]
-    assert [to_hex(line.get_color()) for line in axis.lines[::2]] == [to_hex("0.6"), to_hex("0.6"), "#fde725"]
+def test_predicted_angles_stand_against_measured_ones():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"steps": [1, 3] * 50, "predicted": rng.uniform(1, 9, 100), "kappa": rng.uniform(0.5, 2, 100)})
+    rows["measured"] = rows.predicted * rng.uniform(0.9, 1.1, 100)
+    first, second, _ = twins.predicted_vs_measured_angles(rows).axes
+    for axis, steps in ((first, 1), (second, 3)):
+        drawn = axis.collections[0].get_offsets()
+        np.testing.assert_allclose(drawn, rows[rows.steps == steps][["predicted", "measured"]])
+        np.testing.assert_allclose(axis.lines[0].get_xdata(), axis.lines[0].get_ydata())
 
 
 def test_the_share_of_frozen_draws_is_shaded():
-    axis = plots.kappas(np.array([1.0, 0.5, 2.0])).axes[0]
+    axis = twins.kappa_histogram(np.array([1.0, 0.5, 2.0])).axes[0]
     assert axis.lines[0].get_xdata()[0] == 2  # the median of 1, 2, 2
-
-
-def test_a_family_tree_has_a_line_for_every_neuron_also_for_those_without_a_parent():
-    table = run_experiment(Experiment(rule="fresh", width=3, splits=2, still=1, repeats=1))
-    figure = plots.family_trees(table, seed=0)
-    heights = {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_ydata()[0] == line.get_ydata()[1]}
-    assert len(heights) == 5
-
-
-def test_intervals_are_drawn_a_row_each_from_above():
-    found = pd.DataFrame({"mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 2.5]}, index=["first", "second"])
-    _, axis = plt.subplots()
-    plots.draw_intervals(axis, found)
-    (bars,) = axis.collections
-    assert [bar[:, 0].tolist() for bar in bars.get_segments()] == [[0.5, 2.0], [1.0, 2.5]]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"]
-    assert axis.get_ylim()[0] > axis.get_ylim()[1]

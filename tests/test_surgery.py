@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from neuronsplit.data import import_torchvision_datasets
-from neuronsplit.split import INEXACT, RULES
-from neuronsplit.surgery import replay, split_neuron
+from neuronsplit.core.split import SPLIT_RULES
+from neuronsplit.data.download import import_torchvision_datasets
+from neuronsplit.surgery.split_neuron import replay, split_neuron
 
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Tanh, nn.GELU, nn.SiLU, nn.Hardswish]
 HOMOGENEOUS = ACTIVATIONS[:3]
-EXACT = [rule for rule in RULES if rule not in INEXACT]
+EXACT = [name for name, rule in SPLIT_RULES.items() if rule.exact]
 
 
 def rng(seed=0):
@@ -180,12 +180,29 @@ def test_convolutions_of_any_dimension_with_a_depthwise_one_between(conv, norm):
     assert net[3].groups == 6 and net[3].weight.shape[:2] == (6, 1)
 
 
-def test_the_noisy_rule_changes_the_output_and_says_how_much():
+def test_the_net2net_rule_changes_the_output_and_says_how_much():
     net, x = mlp(6, 5, 3), torch.randn(9, 6).double()
     before = outputs(net, x)
-    record = split_neuron(net, "0", 1, rule="noisy", rng=rng(), example_inputs=x)
+    record = split_neuron(net, "0", 1, rule="net2net", rng=rng(), example_inputs=x)
     change = ((outputs(net, x) - before).abs().max() / before.abs().max()).item()
     assert record.change == pytest.approx(change) and change > 1e-5
+
+
+@pytest.mark.parametrize("rule", ["even", "outgoing", "antisymmetric"])
+def test_the_rules_that_a_refusal_allows_are_exact_through_gelu(rule):
+    net, x = mlp(6, 5, 3, activation=nn.GELU), torch.randn(9, 6).double()
+    before = outputs(net, x)
+    record = split_neuron(net, "0", 1, rule=rule, rng=rng(), example_inputs=x)
+    torch.testing.assert_close(outputs(net, x), before, rtol=1e-12, atol=1e-14)
+    assert record.rule == rule and net[0].out_features == 6
+
+
+def test_a_record_of_an_unknown_rule_is_refused():
+    net, x = mlp(6, 5, 3), torch.randn(9, 6).double()
+    record = split_neuron(copy.deepcopy(net), "0", 1, example_inputs=x)
+    with pytest.raises(ValueError, match="^rule 'opposed': allowed are scaled, even, outgoing"):
+        replay(net, [record._replace(rule="opposed")], x)
+    assert net[0].out_features == 5
 
 
 class Joined(nn.Module):
@@ -604,7 +621,8 @@ REFUSALS = [
     (plain, "0", FLAT, {"neurons": [0, -1]}, "neuron -1: allowed are 0 to 3 in '0'"),
     (plain, "0", FLAT, {"rule": "halved"}, "rule 'halved': allowed are scaled, even, outgoing"),
     (plain, "2", FLAT, {}, "the channels reach the network's output: allowed are layers that another"),
-    (lambda: normed(nn.GELU()), "0", FLAT, {}, "rule 'scaled' is not exact through GELU '1': allowed are even"),
+    (lambda: normed(nn.GELU()), "0", FLAT, {},
+     "rule 'scaled' is not exact through GELU '1': allowed are even, outgoing, antisymmetric, or unscaled=True$"),
     (late_norm, "0", FLAT, {}, "rule 'scaled' is not exact through BatchNorm1d '2'"),
     (lambda: normed(nn.LayerNorm(4)), "0", FLAT, {"rule": "even"}, "LayerNorm '1' normalises over the channels"),
     (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, {"rule": "even"}, "GroupNorm '1' normalises over the channels"),
@@ -642,7 +660,7 @@ REFUSALS = [
     (Optional, "a", FLAT, {}, "rule 'scaled' is not exact through clamp"),
     (TwoFaced, "a", FLAT, {}, "rule 'scaled' is not exact through relu6"),
     (Recurrent, "h", FLAT, {}, "Linear 'h' is also called without the channels: allowed is one use"),
-    (buffered, "0", FLAT, {}, "0.'importance' has 3 entries: allowed is one a channel"),
+    (buffered, "0", FLAT, {}, "0.'importance' has 3 entries: allowed is one per channel"),
     (lambda: nn.Sequential(nn.Linear(5, 4, bias=False), nn.AvgPool1d(3, 1, 1), nn.Linear(4, 2)), "0",
      0 * IMAGE[:, :, :5], {}, "AvgPool1d '1' works along the channels"),
     (lambda: nn.Sequential(nn.Linear(5, 4), nn.Conv1d(5, 5, 3, padding=1, groups=5), nn.Linear(4, 2)), "0",
@@ -714,13 +732,13 @@ def test_a_split_in_inference_mode_leaves_a_network_that_trains():
     assert net[0].weight.grad.shape == (5, 5)
 
 
-def test_state_of_an_unknown_name_is_refused_until_its_power_is_given():
+def test_state_of_an_unknown_name_is_refused_until_its_exponent_is_given():
     net = plain()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     optimizer.state[net[0].weight]["v"] = torch.ones(4, 5)
-    with pytest.raises(ValueError, match="^SGD keeps 'v', unknown here: say how it goes with powers="):
+    with pytest.raises(ValueError, match="^SGD keeps 'v', unknown here: say how it goes with state_exponents="):
         split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer)
-    record = split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer, powers={"v": 2})
+    record = split_neuron(net, "0", 1, example_inputs=FLAT, optimizer=optimizer, state_exponents={"v": 2})
     _, _, gamma, delta = record.coefficients[0]
     found = optimizer.state[net[0].weight]["v"][:, 0].tolist()
     assert found == pytest.approx([1, gamma**2, 1, 1, delta**2])
@@ -742,9 +760,9 @@ def test_where_shares_differ_by_output_the_state_takes_their_mean(rule):
     before = {key: value.clone() for key, value in optimizer.state[net[0].weight].items()}
     ((_, _, gamma, delta),) = split_neuron(net, "0", 2, rule=rule, rng=rng(), example_inputs=x, optimizer=optimizer)[3]
     after = optimizer.state[net[0].weight]
-    for key, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
-        torch.testing.assert_close(after[key][2], before[key][2] * np.mean(gamma) ** power)
-        torch.testing.assert_close(after[key][5], before[key][2] * np.mean(delta) ** power)
+    for key, exponent in (("exp_avg", 1), ("exp_avg_sq", 2)):
+        torch.testing.assert_close(after[key][2], before[key][2] * np.mean(gamma) ** exponent)
+        torch.testing.assert_close(after[key][5], before[key][2] * np.mean(delta) ** exponent)
 
 
 def test_a_network_that_works_in_place_leaves_the_example_inputs_alone():

@@ -1,4 +1,4 @@
-"""What keeps the notebooks executable; their outputs are checked by nbval."""
+"""The form of the notebooks, and that they were executed; nbval checks their outputs."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +8,8 @@ import nbformat
 import papermill
 import pytest
 
-from neuronsplit.branches import Branching
-from neuronsplit.study import Experiment
+from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.study.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -18,14 +18,14 @@ each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 
 def test_the_notebooks_are_found():
     assert [file.stem for file in NOTEBOOKS] == [
-        "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison", "05_split_your_own_network",
-        "06_the_2021_study", "07_do_twins_part", "08_which_how_when",
-        "09_how_good_could_a_choice_be", "10_a_network_that_decides",
+        "00_start_here", "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison",
+        "05_split_your_own_network", "06_the_2021_study", "07_do_twins_part", "08_which_how_when",
+        "11_how_good_could_a_choice_be", "12_a_network_that_decides", "14_what_it_costs",
     ]  # fmt: skip
 
 
 @each
-def test_a_notebook_says_what_its_paired_text_says(file):
+def test_a_notebook_has_the_cells_of_its_paired_text(file):
     text, notebook = jupytext.read(file.with_suffix(".py")), nbformat.read(file, as_version=4)
     assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in text.cells]
     tags = [c.metadata.get("tags", []) for c in text.cells]
@@ -52,7 +52,9 @@ def test_a_notebook_keeps_the_form(file):
     assert parameters and all(p["help"] for p in parameters.values())
 
 
-@pytest.mark.parametrize("kind, others", [(Experiment, []), (Branching, ["table", "figures"])])
+@pytest.mark.parametrize(
+    "kind, others", [(Experiment, ["extensions"]), (ExhaustiveSplits, ["extensions", "table", "figures"])]
+)
 def test_the_parameters_of_an_experiment_notebook_are_the_fields_of_its_kind(kind, others):
     found = papermill.inspect_notebook(str(FOLDER / f"{kind.notebook}.ipynb"))
     for name in others:

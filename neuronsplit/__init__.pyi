@@ -1,0 +1,16 @@
+from . import analysis, core, data, growing, names, plots, study, surgery
+from .core.mlp import MLP
+from .core.split import SPLIT_RULES
+from .data.datasets import DATASETS, Dataset, Subset, load_dataset
+from .growing.how import GROWTHS, Growth
+from .growing.when import SCHEDULES, Schedule
+from .growing.which import POLICIES, Policy
+from .study.experiment import Experiment, run_experiment
+from .surgery.split_neuron import replay, split_neuron
+
+__version__: str
+__all__ = [
+    "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
+    "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset", "names", "plots", "replay",
+    "run_experiment", "split_neuron", "study", "surgery",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Statistics on tables; torch is not loaded."""

@@ -1,0 +1,82 @@
+"""What training costs, and policies compared where they have cost as much."""
+
+import numpy as np
+import pandas as pd
+
+from neuronsplit.analysis.stats import intervals, sd_intervals
+from neuronsplit.analysis.tables import final_values, last_epoch
+from neuronsplit.names import STAY_NARROW
+
+
+def cumulative_cost(table: pd.DataFrame) -> pd.Series:
+    """Sum the number of neurons trained over the epochs so far, for each row.
+
+    The sum is proportional to the multiply-adds of training one hidden layer. A neuron takes 2 n_in + 3 n_out for each
+    image: its activation and output, the gradients of its weights, and the gradient that is sent back to it.
+    The cost of scores is not counted, nor that of images which a growth looks at.
+    """
+    n_new = table["split_neuron"].fillna("").astype(str).str.split().str.len()  # added after the epoch was trained
+    return (table["hidden"] - n_new).groupby([table["policy"], table["seed"]]).cumsum()
+
+
+def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    """Compare each row of the other policies with the baseline when it had cost as much.
+
+    Returns the rows with the columns `difference` and `cost`, a share of the baseline's whole cost. The baseline is
+    interpolated between its epochs; before its first and after its last the difference is NaN.
+    Raises KeyError for a seed that the baseline lacks.
+    """
+    table = table.assign(cost=cumulative_cost(table))
+    baselines = {seed: rows.sort_values("epoch") for seed, rows in table[table["policy"] == baseline].groupby("seed")}
+    parts = []
+    for seed, rows in table[table["policy"] != baseline].groupby("seed", sort=False):
+        reference = baselines[seed]
+        expected = np.interp(rows["cost"], reference["cost"], reference[metric], left=np.nan, right=np.nan)
+        share = rows["cost"] / reference["cost"].iloc[-1]
+        parts.append(rows.assign(difference=rows[metric] - expected, cost=share))
+    return pd.concat(parts).sort_index()
+
+
+def final_difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    """Subtract the baseline's value when it had cost as much from every policy's final value.
+
+    Returns a row per seed and a column per policy.
+    """
+    return final_values(difference_at_equal_cost(table, metric, baseline), "difference")
+
+
+def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Average a metric over the cost: a row per seed, a column per policy.
+
+    The mean is taken over the range of costs that all policies but stay-narrow have in common. It is NaN for
+    stay-narrow where that ends earlier.
+    """
+    policies = list(table["policy"].unique())
+    table = table.assign(cost=cumulative_cost(table)).sort_values("epoch")
+    curves = {key: rows for key, rows in table.groupby(["policy", "seed"])}
+    first = max(rows["cost"].iloc[0] for rows in curves.values())
+    last = min(rows["cost"].iloc[-1] for (policy, _), rows in curves.items() if policy != STAY_NARROW)
+    grid = np.linspace(first, last, 1000)
+    means = {key: np.interp(grid, rows["cost"], rows[metric], right=np.nan).mean() for key, rows in curves.items()}
+    return pd.Series(means).unstack(0)[policies].rename_axis(index="seed")
+
+
+def overview(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Show the cost and quality of every policy, to choose from: a row per policy.
+
+    Columns are pairs of a measure and "mean", "low" or "high", the ends of its 95 % interval. The measures are
+    cost: a share of the baseline's, without an interval,
+    test loss, test accuracy: the final values (Student's t),
+    test loss, mean over cost; test accuracy, mean over cost: see mean_over_cost (Student's t),
+    sd of test accuracy: over the seeds, of the final values (chi-square).
+    """
+    cost = last_epoch(table.assign(cost=cumulative_cost(table))).groupby("policy", sort=False)["cost"].mean()
+    measures = {}
+    for title, metric in {"test loss": "test_loss", "test accuracy": "test_accuracy"}.items():
+        measures[title] = intervals(final_values(table, metric))
+        measures[f"{title}, mean over cost"] = intervals(mean_over_cost(table, metric))
+    sd = sd_intervals(final_values(table, "test_accuracy")).rename(columns={"sd": "mean"})
+    measures["sd of test accuracy"] = sd
+    columns = {("cost", "mean"): cost / cost[baseline]}
+    columns |= {(title, part): rows[part] for title, rows in measures.items() for part in ("mean", "low", "high")}
+    return pd.DataFrame(columns).loc[list(table["policy"].unique())]

@@ -1,0 +1,1 @@
+"""The maths of a split and of the networks that are split."""

@@ -1,0 +1,185 @@
+"""R independent dense ReLU networks of one shape, as one tensor program."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronsplit.core.seeds import stream
+from neuronsplit.core.split import Coefficients, twins
+
+
+class MLP:
+    """R dense ReLU networks of the same sizes; replica r is the network of seeds[r].
+
+    sizes: the numbers of inputs, of neurons in one or more hidden layers, and of outputs, such as (784, 10, 10).
+    weights[k] (R, n_out, n_in) and biases[k] (R, n_out, 1) are those of layer k, one row per neuron.
+    epochs_since_split (R, H) belongs to the last hidden layer; it counts from the start for neurons never split.
+
+    Weights are Xavier-uniform (Glorot & Bengio 2010, eq. 16) and biases are zero.
+    Raises ValueError for sizes or seeds that are not allowed.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], seeds: Sequence[int] = (0,)):
+        if len(sizes) < 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError(f"sizes {tuple(sizes)}: allowed are three or more whole numbers from 1")
+        if not (isinstance(seeds, Sequence) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)):
+            raise ValueError(f"seeds {seeds!r}: allowed is a list of one or more whole numbers from 0")
+        networks = [_xavier(sizes, stream(seed, "weights")) for seed in seeds]
+        self.weights = [torch.stack(layer) for layer in zip(*networks)]
+        self.biases = [torch.zeros(len(seeds), n_out, 1) for n_out in sizes[1:]]
+        self.epochs_since_split = torch.zeros(len(seeds), sizes[-2])
+
+    @classmethod
+    def for_dataset(cls, dataset, width: int, seeds: Sequence[int]) -> "MLP":
+        """Make networks with one hidden layer of this width, one per seed, that fit a `Dataset`."""
+        return cls((dataset.train.images.shape[-1], width, len(dataset.classes)), seeds)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of inputs, of neurons in each hidden layer, and of outputs."""
+        return (self.weights[0].shape[2], *(w.shape[1] for w in self.weights))
+
+    @property
+    def width(self) -> int:
+        """The number of neurons in the last hidden layer, which is the one that policies score."""
+        return self.sizes[-2]
+
+    @property
+    def n_replicas(self) -> int:
+        """The number of networks, R."""
+        return len(self.weights[0])
+
+    def parameters(self) -> list[Tensor]:
+        """Return the weights of all layers, then their biases."""
+        return [*self.weights, *self.biases]
+
+    def n_parameters(self) -> int:
+        """Return the number of weights and biases of one replica."""
+        return sum(p[0].numel() for p in self.parameters())
+
+    def to(self, *where: torch.device | torch.dtype) -> "MLP":
+        """Return the same networks on another device or with another dtype."""
+        return self._map(lambda p: p.to(*where))
+
+    def __getitem__(self, replicas: slice | list[int]) -> "MLP":
+        """Return copies of some replicas; a list may name one several times."""
+        if isinstance(replicas, int):
+            raise TypeError(f"replicas {replicas}: allowed are slices and lists")
+        return self._map(lambda p: p[replicas].clone(memory_format=torch.contiguous_format))
+
+    def zeros_like(self) -> "MLP":
+        """Return networks of the same shape with every weight and bias 0."""
+        return self._map(torch.zeros_like)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "MLP":
+        made = copy(self)
+        made.weights, made.biases = ([function(p) for p in layers] for layers in (self.weights, self.biases))
+        made.epochs_since_split = function(self.epochs_since_split)
+        return made
+
+    def hidden(self, images: Tensor) -> list[Tensor]:
+        """Return the activations (R, N, H) of each hidden layer.
+
+        images: (N, n_in) for all replicas, or (S, N, n_in) of S seeds, each of which serves R / S replicas in turn.
+        """
+        activations = [images]
+        for w, b in zip(self.weights[:-1], self.biases[:-1]):
+            activations.append(_dense(w, b, activations[-1]).relu_())
+        return activations[1:]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (R, N, n_out) for activations (R, N, H) of the last hidden layer."""
+        return _dense(self.weights[-1], self.biases[-1], hidden)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits (R, N, n_out) for images, which have the shapes that `hidden` takes."""
+        return self.logits(self.hidden(images)[-1])
+
+    def gradients(self, images: Tensor, hidden: list[Tensor], logits: Tensor, labels: Tensor) -> Iterator[tuple]:
+        """Back-propagate each replica's mean cross-entropy; labels are (N,) or (R, N).
+
+        Yields (k, grad_out, inputs) for each layer k from the last to the first: the gradient of the layer's output
+        (R, N, n_out) and the layer's inputs, either images or activations (R, N, n_in). The gradient of weights[k] is
+        grad_outᵀ inputs, that of biases[k] is grad_out summed over N.
+
+        With logits z and one-hot labels y, the last grad_out is (softmax(z) − y) / N. Each layer passes grad_out W on
+        to those neurons of the layer before that fired. A layer's weights may change once it has been yielded.
+        """
+        # Inside, tensors are (R, n_out, N): products with few neurons and many inputs are faster that way round.
+        grad = logits.mT.softmax(1)
+        grad.scatter_(1, labels.expand(len(grad), -1)[:, None], -1, reduce="add")
+        grad /= grad.shape[2]
+        for k, inputs in reversed(list(enumerate([images, *hidden]))):
+            # relu'(z) is the sign of relu(z): 1 or 0. It is taken before the yield, after which weights[k] may change.
+            grad_in = torch.bmm(self.weights[k].mT, grad).mul_(inputs.mT.sign()) if k else grad
+            yield k, grad.mT, inputs
+            grad = grad_in
+
+    def split(self, neurons: Tensor | int, coefficients: list[Coefficients], layer: int = -1) -> None:
+        """Split neuron neurons[r] of replica r in one hidden layer, by default the last one.
+
+        neurons: (R,), or one number for all replicas. coefficients: one per replica.
+        Raises IndexError for a layer or a neuron that does not exist, ValueError for another number of coefficients.
+        """
+        n_hidden = len(self.weights) - 1
+        if not -n_hidden <= layer < n_hidden:
+            raise IndexError(f"layer {layer}: allowed are {-n_hidden} to {n_hidden - 1}")
+        k = range(n_hidden)[layer]
+        w_in, bias, w_out = self.weights[k], self.biases[k], self.weights[k + 1]
+        (replicas, width), n_out = w_in.shape[:2], w_out.shape[1]
+        neurons = torch.as_tensor(neurons).expand(replicas)
+        if not ((0 <= neurons) & (neurons < width)).all():
+            raise IndexError(f"neuron {neurons.tolist()}: allowed are 0 to {width - 1}")
+        if len(coefficients) != replicas:
+            raise ValueError(f"{len(coefficients)} coefficients: allowed is one for each of {replicas} replicas")
+        of_replicas = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons.tolist(), coefficients)]
+        source, gain, share = (torch.stack(parts).to(w_in.device) for parts in zip(*of_replicas))
+        rows, gain = source[:, :, None], gain[:, :, None].to(w_in)  # (R, H + 1, 1)
+        self.weights[k] = w_in.take_along_dim(rows, 1) * gain  # (R, H + 1, n_in)
+        self.biases[k] = bias.take_along_dim(rows, 1) * gain  # (R, H + 1, 1)
+        self.weights[k + 1] = w_out.take_along_dim(source[:, None], 2) * share.to(w_out)  # (R, n_out, H + 1)
+        if k == n_hidden - 1:
+            self.epochs_since_split = self.epochs_since_split.take_along_dim(source, 1)
+            self.epochs_since_split[source == neurons.to(source)[:, None]] = 0
+
+    def append(self, w_in: Tensor, bias: Tensor, w_out: Tensor) -> None:
+        """Append K neurons to the last hidden layer: w_in (R, K, n_in), bias (R, K, 1), w_out (R, n_out, K)."""
+        self.weights[-2] = torch.cat([self.weights[-2], w_in], dim=1)
+        self.biases[-2] = torch.cat([self.biases[-2], bias], dim=1)
+        self.weights[-1] = torch.cat([self.weights[-1], w_out], dim=2)
+        self.epochs_since_split = torch.cat([self.epochs_since_split, torch.zeros_like(bias[:, :, 0])], dim=1)
+
+
+def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:
+    """View rows (R, M, ·) as one matrix per set of shared inputs: (S, R / S · M, ·) for inputs (S, N, n_in).
+
+    One large product of matrices comes nearer to the machine's full speed than many small ones.
+    Raises ValueError where S does not divide R.
+    """
+    n_sets = len(inputs) if inputs.dim() == 3 else 1
+    if len(rows) % n_sets:
+        raise ValueError(f"{n_sets} sets of images: allowed are divisors of the {len(rows)} replicas")
+    return rows.view(n_sets, -1, rows.shape[2])
+
+
+def _dense(w: Tensor, b: Tensor, inputs: Tensor) -> Tensor:
+    """Return inputs Wᵀ + b as (R, N, n_out), a view of (R, n_out, N): the faster way round."""
+    return torch.matmul(merge_replicas(w, inputs), inputs.mT).view(*w.shape[:2], -1).add_(b).mT
+
+
+def _xavier(sizes: tuple[int, ...], rng: np.random.Generator) -> list[Tensor]:
+    """Draw the weights of one network, (n_out, n_in) per layer.
+
+    Each neuron has a stream of its own, so a wider network starts with the weights of a narrower one, but for the
+    factor that Xavier's bound takes from the width.
+    """
+    weights = []
+    for n_in, n_out, layer in zip(sizes, sizes[1:], rng.spawn(len(sizes) - 1)):
+        bound = math.sqrt(6 / (n_in + n_out))
+        draws = np.stack([neuron.random(n_in) for neuron in layer.spawn(n_out)])  # (n_out, n_in)
+        weights.append(torch.from_numpy(bound * (2 * draws - 1)).float())
+    return weights

@@ -1,0 +1,128 @@
+"""How parameters follow their gradients, and what a split does to the state of an optimiser.
+
+A neuron's gradients scale opposite to its weights. After a split into (αw, αb, γv), the gradient of the incoming
+weights is γ times the parent's, and that of the outgoing weights is α times the parent's. So a running mean of
+gradients is split as the network is, with (γ, δ, α, β) in place of (α, β, γ, δ). A running mean of their squares is
+split with the squares of these.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronsplit.core.mlp import MLP, merge_replicas
+from neuronsplit.core.split import Coefficients
+
+Rate = float | Tensor  # one learning rate for all replicas, or (R, 1, 1)
+
+
+def sgd(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+    """Make a step of plain stochastic gradient descent."""
+    # The product that forms the gradient adds it to the weights at once: the gradient itself is never stored.
+    if isinstance(rate, Tensor):
+        p.baddbmm_(grad_out * -rate, inputs)
+    else:
+        p.baddbmm_(grad_out, inputs, alpha=-rate)
+
+
+def momentum(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+    """Make a step with heavy-ball momentum 0.9 (Polyak 1964), as torch.optim.SGD(momentum=0.9) does."""
+    (mean,) = state
+    mean.baddbmm_(grad_out, inputs, beta=0.9)
+    p.sub_(mean * rate)
+
+
+def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+    """Make a step of Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1; β₁ = 0.9, β₂ = 0.999, ε = 1e-8)."""
+    mean, square = state
+    gradient = torch.bmm(grad_out, inputs)
+    mean.lerp_(gradient, 1 - 0.9)
+    square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
+    root = square.sqrt().div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
+    p.addcdiv_(mean * (-rate / (1 - 0.9**step)), root)
+
+
+OPTIMIZERS = {  # name: the update of one parameter in place, and the exponents of the gradient whose means it keeps
+    "sgd": (sgd, ()),
+    "momentum": (momentum, (1,)),
+    "adam": (adam, (1, 2)),
+}
+
+
+@dataclass
+class Optimizer:
+    """An optimiser of R networks: its update, its learning rate, and its state."""
+
+    update: Callable[[Tensor, Tensor, Tensor, list[Tensor], Rate, int], None]
+    learning_rate: Rate
+    state: dict[int, MLP]  # exponent of the gradient: its running mean, for each parameter in the networks' own shape
+    n_steps: int = 0
+
+    def __getitem__(self, replicas: list[int]) -> "Optimizer":
+        """Return a copy for some replicas; the list may name one several times."""
+        rate = self.learning_rate[replicas] if isinstance(self.learning_rate, Tensor) else self.learning_rate
+        return replace(self, learning_rate=rate, state={k: mean[replicas] for k, mean in self.state.items()})
+
+
+def make_optimizer(name: str, mlp: MLP, learning_rate: Rate) -> Optimizer:
+    """Make an optimiser that has made no step; learning_rate is a number for all replicas or a tensor (R, 1, 1).
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer {name!r}: allowed are {', '.join(OPTIMIZERS)}")
+    update, exponents = OPTIMIZERS[name]
+    return Optimizer(update, learning_rate, {exponent: mlp.zeros_like() for exponent in exponents})
+
+
+def update_layer(mlp: MLP, optimizer: Optimizer, k: int, grad_out: Tensor, inputs: Tensor) -> None:
+    """Change weights[k] and biases[k] in place by one step of the optimiser.
+
+    grad_out (R, N, n_out) and inputs (S, N, n_in) are those that `MLP.gradients` yields.
+    """
+    update, rate, step = optimizer.update, optimizer.learning_rate, optimizer.n_steps
+    grad_out = grad_out.mT  # (R, n_out, N)
+    merged_rate = rate
+    if isinstance(rate, Tensor):
+        merged_rate = merge_replicas(rate.expand(-1, grad_out.shape[1], 1).contiguous(), inputs)
+    # merge_replicas returns views: the update in place of the merged matrix changes the networks' own weights.
+    state = [merge_replicas(mean.weights[k], inputs) for mean in optimizer.state.values()]
+    weights, merged_grad = merge_replicas(mlp.weights[k], inputs), merge_replicas(grad_out, inputs)
+    update(weights, merged_grad, inputs, state, merged_rate, step)
+    ones = grad_out.new_ones(len(grad_out), 1, 1)  # what a bias receives as its input
+    state = [mean.biases[k] for mean in optimizer.state.values()]
+    update(mlp.biases[k], grad_out.sum(2, keepdim=True), ones, state, rate, step)
+
+
+def split_with_state(mlp: MLP, optimizer: Optimizer, neurons: Tensor, coefficients: list[Coefficients]) -> None:
+    """Split neuron neurons[r] of replica r, and the optimiser's state with it.
+
+    Where γ and δ differ by output, the state of the incoming weights takes the means of their powers.
+    """
+    mlp.split(neurons, coefficients)
+    for exponent, mean in optimizer.state.items():
+        mean.split(neurons, [_of_gradients(drawn, exponent) for drawn in coefficients])
+
+
+def append_with_state(mlp: MLP, optimizer: Optimizer, w_in: Tensor, bias: Tensor, w_out: Tensor) -> None:
+    """Append neurons as `MLP.append` does; their state has mean 0 and the average of the others' mean squares.
+
+    With mean squares of 0, Adam's first steps would be several times its rate: it corrects for a start at 0 only once,
+    at the start of training.
+    """
+    mlp.append(w_in, bias, w_out)
+    for exponent, mean in optimizer.state.items():
+        of_neurons = (mean.weights[-2], 1), (mean.biases[-2], 1), (mean.weights[-1], 2)  # tensor, axis of neurons
+        w, b, v = (part.mean(axis, keepdim=True) * (exponent % 2 == 0) for part, axis in of_neurons)
+        mean.append(w.expand_as(w_in), b.expand_as(bias), v.expand_as(w_out))
+
+
+def _of_gradients(drawn: Coefficients, exponent: int) -> Coefficients:
+    """Return the coefficients that split a running mean of the gradient to this power."""
+    alpha, beta, gamma, delta = drawn
+    gamma, delta = (np.mean(np.asarray(c) ** exponent) for c in (gamma, delta))
+    return Coefficients(gamma, delta, np.asarray(alpha) ** exponent, np.asarray(beta) ** exponent)

@@ -1,0 +1,117 @@
+"""Data sets as tensors, and the registry of them."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronsplit.data import download
+
+# sha256 of scikit-learn's digits: all images as bytes, then all labels
+DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+
+class Subset(NamedTuple):
+    """A part of a data set; the same for all seeds, or with one part per seed along a leading axis S."""
+
+    images: Tensor  # (N, n_in) or (S, N, n_in), in [−0.5, 0.5]
+    labels: Tensor  # (N,) or (S, N)
+
+    def head(self, n: int) -> "Subset":
+        """Return the first n examples (of each seed)."""
+        return Subset(self.images[..., :n, :], self.labels[..., :n])
+
+
+class Dataset(NamedTuple):
+    """A data set in three parts, with what is needed to show it."""
+
+    train: Subset
+    validation: Subset  # what a policy may look at
+    test: Subset
+    shape: tuple[int, int]  # height and width of an image
+    classes: tuple[str, ...]  # names of the labels 0, 1, …
+    extra_test: Mapping[str, Subset] = MappingProxyType({})  # further parts to evaluate, by name
+
+
+def load_dataset(name: str) -> Dataset:
+    """Load a data set by its name in DATASETS; the result is kept for the next call.
+
+    Raises ValueError for an unknown name or a damaged file, and OSError if the data cannot be obtained.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset {name!r}: allowed are {', '.join(DATASETS)}")
+    return _load(DATASETS[name])
+
+
+@cache  # by function and not by name, so that a name registered anew is loaded anew
+def _load(loader: Callable[[], Dataset]) -> Dataset:
+    return loader()
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return the sha256 of all images and labels of a data set: two data sets with the same one are the same."""
+    digest = hashlib.sha256()
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test, **dataset.extra_test}
+    for name, subset in parts.items():
+        for tensor in subset:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def fashion_mnist() -> Dataset:
+    """Load 50,000 + 10,000 + 10,000 images of clothes, 28 × 28 (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747)."""
+    download.ensure_fashion_mnist(download.FOLDER)
+    source = download.import_torchvision_datasets().FashionMNIST
+    train, test = source(download.FOLDER, train=True), source(download.FOLDER, train=False)
+    train_index, validation_index = _shuffled(len(train.data)).split([50_000, 10_000])
+    return Dataset(
+        train=_to_subset(train.data[train_index], train.targets[train_index], white=255),
+        validation=_to_subset(train.data[validation_index], train.targets[validation_index], white=255),
+        test=_to_subset(test.data, test.targets, white=255),
+        shape=(28, 28),
+        classes=tuple(source.classes),
+    )
+
+
+def fashion_mnist_2021() -> Dataset:
+    """Load Fashion-MNIST with the 2021 study's faulty test pixels, x/255 · 0.5 for x/255 − 0.5, as a further part."""
+    correct = load_dataset("fashion-mnist")
+    images, labels = correct.test
+    return correct._replace(extra_test={"faulty_test": Subset((images + 0.5) * 0.5, labels)})
+
+
+def digits() -> Dataset:
+    """Load 1,200 + 297 + 300 handwritten digits, 8 × 8, that come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    raw = b"".join(array.astype(np.uint8).tobytes() for array in (images, labels))
+    if hashlib.sha256(raw).hexdigest() != DIGITS_SHA256:
+        raise ValueError("scikit-learn's digits are damaged (wrong checksum): install scikit-learn again")
+    images, labels = torch.from_numpy(images), torch.from_numpy(labels)
+    parts = _shuffled(len(images)).split([1200, 297, 300])
+    subsets = (_to_subset(images[part], labels[part], white=16) for part in parts)
+    return Dataset(*subsets, shape=(8, 8), classes=tuple("0123456789"))
+
+
+DATASETS: dict[str, Callable[[], Dataset]] = {
+    "fashion-mnist": fashion_mnist,
+    "fashion-mnist-2021": fashion_mnist_2021,
+    "digits": digits,
+}
+
+
+def _shuffled(n: int) -> Tensor:
+    """Return a permutation of n indices: the same one every time, so that all repeats share one split of the data."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(n))
+
+
+def _to_subset(images: Tensor, labels: Tensor, white: int) -> Subset:
+    """Turn pixel values from 0 to `white` into rows in [−0.5, 0.5], by the same formula for every part."""
+    return Subset(images.flatten(1).float().div_(white).sub_(0.5), labels.long())

@@ -1,0 +1,1 @@
+"""Which neuron is split, how and when, and the training around it."""

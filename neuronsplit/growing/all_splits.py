@@ -1,0 +1,162 @@
+"""Every possible split of a network, each trained on: for one epoch and the best kept, or for a table of them all."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neuronsplit.core.matmul import use_onednn_matmul
+from neuronsplit.data.datasets import Dataset, Subset
+from neuronsplit.growing.scores import FEATURES, forward_blocks
+from neuronsplit.growing.train import Run, block_metrics, mean_metrics, test_metrics, train_metrics
+from neuronsplit.growing.which import POLICIES, argmin, pick_probabilities, preference
+from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
+
+HORIZONS = (1, 3, 10)  # epochs after the split
+N_COEFFICIENT_DRAWS = 5  # further splits of neuron 0, each with other coefficients
+
+
+def fork_splits(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
+    """Fork a run into K branches per replica, and split neuron neurons[r, k] (R, K) in branch k of replica r.
+
+    All branches of a replica draw the same coefficients.
+    """
+    branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
+    branches.grow(growth, neurons.flatten(), subset)
+    return branches
+
+
+def every_neuron(run: Run) -> Tensor:
+    """Return the numbers of all hidden neurons of each replica, (R, H)."""
+    return torch.arange(run.mlp.width, device=run.mlp.weights[0].device).expand(run.mlp.n_replicas, -1)
+
+
+def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epochs: int) -> Iterator[dict]:
+    """Train networks, one per seed, with a split per epoch that looks ahead; yield what `grow_while_training` does.
+
+    Each possible split is trained for an epoch on the same mini-batches, and the one with the lowest validation loss
+    goes on. So a record is known to be that of a split only an epoch later.
+    """
+    n_branches, pending_record = 1, {}
+    for epoch in range(1, epochs + 1):
+        best, run, record = _train_and_keep_best(run, dataset, n_branches)
+        n_branches = 1
+        if epoch <= splits:
+            n_branches = run.mlp.width
+            run = fork_splits(run, every_neuron(run), growth, dataset.train)
+        record = {"epoch": epoch} | record | {"hidden": run.mlp.width, "parameters": run.mlp.n_parameters()}
+        if pending_record:
+            yield pending_record | {"split_neuron": best.tolist() if epoch <= splits + 1 else None}
+        pending_record = record
+    yield pending_record | {"split_neuron": None}
+
+
+@use_onednn_matmul()
+def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[Tensor, Run, dict]:
+    """Train an epoch; return the best branch (S,) of each seed, a run with these alone, and their record."""
+    train, val = run.epoch(dataset.train), run.evaluate(dataset.validation)  # losses, correct (R, N)
+    mean_losses = val[0].mean(1).view(-1, n_branches).nan_to_num(torch.inf, torch.inf)  # (S, B)
+    best = argmin(mean_losses, [])
+    survivors = [seed * n_branches + branch for seed, branch in enumerate(best.tolist())]
+    run = run.fork(survivors)
+    record = train_metrics(run, *(values[survivors] for values in train))
+    record |= mean_metrics("val", *(values[survivors] for values in val))
+    return best, run, record | test_metrics(run, dataset)
+
+
+def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
+    """Split networks, one per seed, in every possible way and train all branches on; a row per branch and horizon.
+
+    Columns: seed, branch_type, neuron, loss_before (validation loss before the split), the scores in FEATURES that the
+    neuron had, horizon (epochs after the split), and the validation losses SHUFFLE_LOSSES. Their two shuffles of the
+    mini-batches after the split are independent, so that what is due to the choice shows in both.
+
+    Branches of type "neuron" split each of the H neurons with the same coefficients, those of type "draw" split neuron
+    0 with other coefficients, and "unsplit" is the network itself.
+    """
+    run = run.fork(list(range(run.mlp.n_replicas)))  # the streams that are spawned from below belong to the caller
+    scores, loss_before = _scores_and_loss(run, dataset.validation)
+    neurons = torch.nn.functional.pad(every_neuron(run), (0, N_COEFFICIENT_DRAWS))  # (R, K): 0 … H − 1, 0, 0, …
+    branch_types = [NEURON] * run.mlp.width + [DRAW] * N_COEFFICIENT_DRAWS  # (K,)
+    of_branches = {
+        "seed": np.repeat(run.seeds, len(branch_types)),
+        "branch_type": np.tile(branch_types, len(run.seeds)),
+    }
+    of_branches |= {"neuron": neurons.flatten().cpu(), "loss_before": loss_before.repeat_interleave(len(branch_types))}
+    of_branches |= {name: values.gather(1, neurons.cpu()).flatten() for name, values in scores.items()}
+    of_unsplit = {"seed": run.seeds, "branch_type": UNSPLIT, "loss_before": loss_before}
+    orders = list(zip(*(rng.spawn(len(SHUFFLE_LOSSES)) for rng in run.order)))  # S streams per shuffle
+    tables = []
+    for columns, networks in ((of_branches, _branches(run, neurons, growth, dataset.train)), (of_unsplit, run)):
+        losses = {name: train_branches(networks, dataset, order) for name, order in zip(SHUFFLE_LOSSES, orders)}
+        for h in HORIZONS:
+            tables.append(pd.DataFrame(columns | {"horizon": h} | {name: losses[name][h] for name in SHUFFLE_LOSSES}))
+    table = pd.concat(tables).sort_values("horizon", kind="stable", ignore_index=True)
+    return table.astype({"neuron": "Int64"})
+
+
+def _branches(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
+    """Split neurons (R, K): all but the last N_COEFFICIENT_DRAWS per replica with the same coefficients."""
+    branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
+    for r, rng in enumerate(run.coefficients):
+        end = (r + 1) * neurons.shape[1]
+        branches.coefficients[end - N_COEFFICIENT_DRAWS : end] = rng.spawn(N_COEFFICIENT_DRAWS)
+    branches.grow(growth, neurons.flatten(), subset)
+    return branches
+
+
+def train_with_random_splits(run: Run, dataset: Dataset, growth: str, n_splits: int, n_epochs: int) -> None:
+    """Train networks in place; each of the first n_splits epochs ends with the split of a random neuron."""
+    for epoch in range(n_epochs):
+        run.epoch(dataset.train)
+        if epoch < n_splits:
+            neurons = torch.tensor([int(rng.integers(run.mlp.width)) for rng in run.draws])
+            run.grow(growth, neurons, dataset.train)
+
+
+@use_onednn_matmul()
+def _scores_and_loss(run: Run, subset: Subset) -> tuple[dict[str, Tensor], Tensor]:
+    """Return all FEATURES (R, H) of the neurons by name, and the mean loss (R,)."""
+    blocks = forward_blocks(run.mlp, subset)
+    scores = {feature.__name__: feature(run.mlp, blocks).float().cpu() for feature in FEATURES}
+    return scores, block_metrics(blocks)[0].mean(1).cpu()
+
+
+def train_branches(run: Run, dataset: Dataset, order: list[np.random.Generator]) -> dict[int, Tensor]:
+    """Train a copy of networks on with other mini-batches; return the validation loss (R,) at each of HORIZONS."""
+    run = replace(run.fork(list(range(run.mlp.n_replicas))), order=deepcopy(order))
+    losses = {}
+    for epoch in range(1, max(HORIZONS) + 1):
+        run.epoch(dataset.train)
+        if epoch in HORIZONS:
+            losses[epoch] = run.evaluate(dataset.validation)[0].mean(1).cpu()
+    return losses
+
+
+def policy_choices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return what each policy would choose in a table of all splits: policies whose score is a column, and random.
+
+    Each frame has a row per row of type "neuron": `probability`, with which the policy splits that neuron, and
+    `preference`, its score turned so that the policy prefers the highest one (NaN for random).
+    """
+    rows, choices = table[table["branch_type"] == NEURON], {}
+    for policy in POLICIES:
+        column = POLICIES[policy].score.__name__
+        if policy == "random":
+            scores = pd.Series(0.0, rows.index)
+        elif column in rows:
+            scores = rows[column]
+        else:
+            continue
+        frames = []
+        for _, of_network in scores.groupby([rows[key] for key in NETWORK_KEYS], sort=False):
+            values = torch.tensor(of_network.to_numpy(float))
+            turned = preference(policy, values) if policy != "random" else torch.full_like(values, torch.nan)
+            columns = {"probability": pick_probabilities(policy, values), "preference": turned}
+            frames.append(pd.DataFrame(columns, of_network.index))
+        choices[policy] = pd.concat(frames)
+    return choices

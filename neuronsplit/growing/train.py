@@ -1,0 +1,190 @@
+"""Training: one loop over the mini-batches of an epoch, and the loop over epochs in which networks grow."""
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from neuronsplit.core.matmul import use_onednn_matmul
+from neuronsplit.core.mlp import MLP
+from neuronsplit.core.optimizers import Optimizer, Rate, make_optimizer, update_layer
+from neuronsplit.core.seeds import stream
+from neuronsplit.data.datasets import Dataset, Subset
+from neuronsplit.growing.how import GROWTH_IMAGES, GROWTHS
+from neuronsplit.growing.scores import Activations, forward_blocks, iter_blocks
+from neuronsplit.growing.when import SCHEDULES
+from neuronsplit.growing.which import choose
+from neuronsplit.names import NO_PARENT
+
+
+@dataclass
+class Run:
+    """R networks in training, with their optimiser and their random streams.
+
+    Replicas are grouped by seed: each of S seeds has R / S replicas in a row, which see the same mini-batches.
+    """
+
+    seeds: list[int]
+    mlp: MLP
+    optimizer: Optimizer
+    order: list[np.random.Generator]  # a stream per seed: the order of the images
+    coefficients: list[np.random.Generator]  # a stream per replica: what a growth draws
+    draws: list[np.random.Generator]  # a stream per replica: what a policy draws
+    batch_size: int
+
+    @classmethod
+    def start(cls, mlp: MLP, seeds: list[int], optimizer: str, learning_rate: Rate, batch_size: int) -> "Run":
+        """Start with an optimiser that has made no step, and the streams of the seeds."""
+        of_replicas = [seed for seed in seeds for _ in range(mlp.n_replicas // len(seeds))]
+        order = [stream(seed, "order") for seed in seeds]
+        coefficients, draws = ([stream(s, purpose) for s in of_replicas] for purpose in ("coefficients", "draws"))
+        made = make_optimizer(optimizer, mlp, learning_rate)
+        return cls(list(seeds), mlp, made, order, coefficients, draws, batch_size)
+
+    @use_onednn_matmul()
+    def epoch(self, subset: Subset) -> tuple[Tensor, Tensor]:
+        """Train one epoch on a shuffled subset; the last partial mini-batch is dropped.
+
+        Returns the loss and the correctness (R, N) of each image, as it was before the step that learns from it.
+        """
+        n_images, n_seeds = subset.labels.shape[-1], len(self.order)
+        n_used = n_images - n_images % self.batch_size
+        index = torch.from_numpy(np.stack([rng.permutation(n_images)[:n_used] for rng in self.order]))  # (S, N)
+        index = index.to(subset.labels.device)
+        labels = subset.labels.expand(n_seeds, -1).gather(1, index)
+        labels = labels.repeat_interleave(self.mlp.n_replicas // n_seeds, dim=0)  # (R, N)
+        if subset.images.dim() == 3:  # each seed has images of its own, which follow one another in `rows`
+            index += n_images * torch.arange(n_seeds, device=index.device)[:, None]
+        rows = subset.images.flatten(0, -2)  # (N, n_in) or (S N, n_in)
+        metrics = []
+        for i, y in zip(index.split(self.batch_size, dim=1), labels.split(self.batch_size, dim=1)):
+            images = rows.index_select(0, i.flatten()).unflatten(0, i.shape)  # (S, B, n_in)
+            metrics.append(per_example_metrics(train_step(self.mlp, images, y, self.optimizer), y))
+        self.mlp.epochs_since_split += 1
+        return cat_blocks(metrics)
+
+    @use_onednn_matmul()
+    def evaluate(self, subset: Subset) -> tuple[Tensor, Tensor]:
+        """Return the loss and the correctness (R, N) of each image of a subset."""
+        return block_metrics(iter_blocks(self.mlp, subset))
+
+    @use_onednn_matmul()
+    def grow(self, growth: str, neurons: Tensor | None, subset: Subset) -> None:
+        """Grow each network by one neuron: neurons (R,) are the parents, subset is what the networks train on."""
+        sample = subset.head(GROWTH_IMAGES)
+        GROWTHS[growth].apply(self.mlp, self.optimizer, neurons, sample, self.coefficients)
+
+    def fork(self, replicas: list[int]) -> "Run":
+        """Return an independent copy of some replicas, or of one several times, that goes on as this run would.
+
+        Raises ValueError unless each seed keeps equally many replicas and the seeds keep their order.
+        """
+        n_seeds = len(self.seeds)
+        per_seed, new_per_seed = (n // n_seeds for n in (self.mlp.n_replicas, len(replicas)))
+        seeds = [seed for seed in range(n_seeds) for _ in range(new_per_seed)]
+        if not replicas or [r // per_seed for r in replicas] != seeds:
+            raise ValueError(f"replicas {replicas}: allowed are equally many of each seed, in the order of the seeds")
+        # One by one: deepcopy of the list would give a replica that is named twice one stream for both.
+        coefficients, draws = ([deepcopy(streams[r]) for r in replicas] for streams in (self.coefficients, self.draws))
+        mlp, optimizer, order = self.mlp[replicas], self.optimizer[replicas], deepcopy(self.order)
+        return Run(self.seeds, mlp, optimizer, order, coefficients, draws, self.batch_size)
+
+
+def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer) -> Tensor:
+    """Make a step of each replica on images (S, B, n_in) with labels (R, B); return the logits (R, B, C) before it."""
+    optimizer.n_steps += 1
+    hidden = mlp.hidden(images)
+    logits = mlp.logits(hidden[-1])
+    for k, grad_out, inputs in mlp.gradients(images, hidden, logits, labels):
+        update_layer(mlp, optimizer, k, grad_out, inputs)
+    return logits
+
+
+def grow_while_training(
+    run: Run, dataset: Dataset, policies: list[str], *, growth: str, schedule: str, splits: int, epochs: int
+) -> Iterator[dict[str, int | list | None | Tensor]]:
+    """Train networks in place and grow them by `splits` neurons; yield a record per epoch.
+
+    The run has one replica per policy for the first seed, then for the next. A record's values are numbers for all
+    replicas, or have one entry per replica (R,).
+
+    Raises ValueError where a data-dependent schedule wants replicas to grow at different epochs: train them one by one.
+    """
+    val_losses: list[list[float]] = [[] for _ in range(run.mlp.n_replicas)]
+    for epoch in range(1, epochs + 1):
+        due = splits_due(schedule, epoch, val_losses, splits)
+        splits -= due
+        record = {"epoch": epoch} | _train_and_grow(run, dataset, policies, growth, due)
+        for losses, loss in zip(val_losses, record["val_loss"].tolist()):
+            losses.append(loss)
+        yield record
+
+
+def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
+    """Return how many neurons are split at the end of an epoch, which must be the same for all replicas."""
+    due = {min(SCHEDULES[schedule].due(epoch, losses, splits_left), splits_left) for losses in val_losses}
+    if len(due) > 1:
+        raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
+    return due.pop() if splits_left else 0
+
+
+@use_onednn_matmul()
+def _train_and_grow(run: Run, dataset: Dataset, policies: list[str], growth: str, n_splits: int) -> dict:
+    """Train an epoch, evaluate on the validation images, grow, evaluate on the test images; return the record."""
+    record = train_metrics(run, *run.epoch(dataset.train))
+    # Activations stay in memory only where a policy reads them again.
+    blocks = (forward_blocks if n_splits else iter_blocks)(run.mlp, dataset.validation)
+    record |= mean_metrics("val", *block_metrics(blocks))
+    parents = []
+    for i in range(n_splits):
+        blocks = forward_blocks(run.mlp, dataset.validation) if i else blocks
+        needs_parent = GROWTHS[growth].needs_parent
+        neurons = choose(policies, run.mlp, blocks, run.draws) if needs_parent else None  # (R,)
+        run.grow(growth, neurons, dataset.train)
+        parents.append(map(str, neurons.tolist()) if needs_parent else [NO_PARENT] * run.mlp.n_replicas)
+    record |= {"split_neuron": [" ".join(names) for names in zip(*parents)] or None}
+    return record | test_metrics(run, dataset)
+
+
+def train_metrics(run: Run, losses: Tensor, correct: Tensor) -> dict[str, Tensor]:
+    """Return mean metrics (R,) over an epoch of training, and over its last mini-batch alone."""
+    last = (values[:, -run.batch_size :] for values in (losses, correct))
+    return mean_metrics("train", losses, correct) | mean_metrics("last_batch", *last)
+
+
+def test_metrics(run: Run, dataset: Dataset) -> dict[str, int | Tensor]:
+    """Return the networks' sizes, and mean metrics (R,) on the test images and all further parts of the data."""
+    record = {"hidden": run.mlp.width, "parameters": run.mlp.n_parameters()}
+    for name, subset in {"test": dataset.test, **dataset.extra_test}.items():
+        record |= mean_metrics(name, *run.evaluate(subset))
+    return record
+
+
+def mean_metrics(name: str, losses: Tensor, correct: Tensor) -> dict[str, Tensor]:
+    """Return the mean loss and accuracy (R,) of values per image (R, N), under names that start with `name`."""
+    return {f"{name}_loss": losses.mean(1), f"{name}_accuracy": correct.double().mean(1)}
+
+
+def per_example_metrics(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy (R, N) of each image and whether the label's logit is the highest.
+
+    logits are (R, N, C), labels (N,) or (R, N). Of equal logits the first counts.
+    """
+    labels = labels.expand(logits.shape[:2])
+    losses = cross_entropy(logits.mT, labels, reduction="none")
+    return losses, logits.mT.max(1).indices == labels
+
+
+def block_metrics(blocks: Iterable[Activations]) -> tuple[Tensor, Tensor]:
+    """Return the loss and the correctness (R, N) of each image of several blocks."""
+    return cat_blocks(per_example_metrics(block.logits, block.labels) for block in blocks)
+
+
+def cat_blocks(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Concatenate losses and correctness of several blocks of images into (R, N) each."""
+    losses, correct = zip(*blocks)
+    return torch.cat(losses, dim=1), torch.cat(correct, dim=1)

@@ -1,0 +1,146 @@
+"""Do twins diverge? How far the two neurons of a split differ, from the split to the end of training.
+
+Twins (αw, γv) and (βw, δv) that fire on the same images receive the gradients γg and δg of their incoming weights.
+Under plain SGD, w₁/α and w₂/β move apart by |γ/α − δ/β| g per step, and never if κ = γβ / δα is 1.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neuronsplit.core.mlp import MLP
+from neuronsplit.core.split import Coefficients, draw_coefficients
+from neuronsplit.data.datasets import Dataset, Subset
+from neuronsplit.growing.train import Run, train_step
+
+NO_SPLIT = "none"  # in place of a growth: the networks train on without a split
+
+
+def kappa(coefficients: Coefficients) -> float:
+    """Return κ = γβ / δα of a split, with the means of γ and δ where they differ by output."""
+    alpha, beta, gamma, delta = (float(np.mean(c)) for c in coefficients)
+    return gamma * beta / (delta * alpha)
+
+
+def angles(mlp: MLP, first: list[int], second: list[int]) -> Tensor:
+    """Return the angles (R, P), in degrees, between the incoming weights and biases of P pairs of neurons."""
+    theta = _theta(mlp)
+    return _angle(theta[:, first], theta[:, second])
+
+
+def firing_disagreement(mlp: MLP, images: Tensor, first: list[int], second: list[int]) -> Tensor:
+    """Return the share (R, P) of the images for which one neuron of a pair fires and the other does not."""
+    firing = mlp.hidden(images)[-1] > 0  # (R, N, H)
+    return (firing[..., first] != firing[..., second]).double().mean(1)
+
+
+def effective_rank(mlp: MLP, images: Tensor) -> Tensor:
+    """Return the effective rank (R,) of the last hidden layer's activations.
+
+    It is exp of the entropy of the normalised singular values (Roy & Vetterli 2007, The effective rank: a measure of
+    effective dimensionality, eq. 3).
+    """
+    values = torch.linalg.svdvals(mlp.hidden(images)[-1].double().nan_to_num(0, 0, 0))  # (R, H)
+    shares = values / values.sum(1, keepdim=True)
+    return torch.special.entr(shares).sum(1).exp()
+
+
+def _theta(mlp: MLP) -> Tensor:
+    """Return the incoming weights and bias (R, H, n_in + 1) of the last hidden layer's neurons."""
+    return torch.cat([mlp.weights[-2], mlp.biases[-2]], dim=2).double()
+
+
+def _angle(first: Tensor, second: Tensor) -> Tensor:
+    """Return the angle in degrees between vectors along the last axis.
+
+    arccos of the cosine loses small angles to rounding; this form (Kahan 2006) does not.
+    """
+    first, second = (v / v.norm(dim=-1, keepdim=True) for v in (first, second))
+    return 2 * torch.atan2((first - second).norm(dim=-1), (first + second).norm(dim=-1)).rad2deg()
+
+
+def split_all(run: Run, growth: str, subset: Subset) -> None:
+    """Split every neuron once: neuron H + j becomes the twin of neuron j."""
+    for neuron in range(run.mlp.width):
+        run.grow(growth, torch.full((run.mlp.n_replicas,), neuron), subset)
+
+
+def _twin_pairs(width: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the twins after `split_all`."""
+    return list(range(width)), list(range(width, 2 * width))
+
+
+def _pretrain(
+    dataset: Dataset, optimizer: str, learning_rate: float, width: int, n_epochs: int, seeds: list[int], batch_size: int
+) -> Run:
+    run = Run.start(MLP.for_dataset(dataset, width, seeds), seeds, optimizer, learning_rate, batch_size)
+    for _ in range(n_epochs):
+        run.epoch(dataset.train)
+    return run
+
+
+def predicted_and_measured_angles(
+    dataset: Dataset, learning_rate: float, width: int, epochs_before: int, steps: list[int], seeds: list[int],
+    batch_size: int = 32,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the angles of `scaled` twins under SGD, predicted and measured, after so many steps from the split.
+
+    Predicted: each twin moves as the unsplit neuron does under the same mini-batches, at γ/α or δ/β of its speed. This
+    is exact for one step. Columns: predicted, measured (degrees), kappa, seed, steps; a row per neuron and seed.
+    """
+    unsplit = _pretrain(dataset, "sgd", learning_rate, width, epochs_before, seeds, batch_size)
+    split, initial = unsplit.fork(list(range(len(seeds)))), _theta(unsplit.mlp)  # (R, H, n_in + 1)
+    drawn = [draw_coefficients("scaled", split.coefficients, len(dataset.classes)) for _ in range(width)]
+    for neuron, coefficients in enumerate(drawn):
+        split.mlp.split(neuron, coefficients)
+    by_replica = list(zip(*drawn))  # [replica][neuron]
+    speeds = torch.tensor([[(c.gamma / c.alpha, c.delta / c.beta) for c in row] for row in by_replica])  # (R, H, 2)
+    columns = {"kappa": torch.tensor([[kappa(c) for c in row] for row in by_replica])}  # (R, H)
+    columns |= {"seed": torch.tensor(seeds)[:, None].expand(-1, width)}
+    order = torch.from_numpy(np.stack([rng.permutation(len(dataset.train.labels)) for rng in unsplit.order]))  # (R, N)
+    tables = []
+    for step, index in enumerate(order.split(batch_size, dim=1)[: max(steps)], start=1):
+        for run in (unsplit, split):
+            train_step(run.mlp, dataset.train.images[index], dataset.train.labels[index], run.optimizer)
+        if step in steps:
+            moved = _theta(unsplit.mlp) - initial
+            first, second = (initial + speed[..., None] * moved for speed in speeds.unbind(2))
+            found = {"predicted": _angle(first, second), "measured": angles(split.mlp, *_twin_pairs(width))} | columns
+            tables.append(pd.DataFrame({name: values.flatten() for name, values in found.items()}).assign(steps=step))
+    return pd.concat(tables, ignore_index=True)
+
+
+def track_twins(
+    dataset: Dataset, growths: list[str], optimizer: str, learning_rate: float, width: int, epochs_before: int,
+    epochs_after: int, seeds: list[int], batch_size: int = 32,
+) -> Iterator[pd.DataFrame]:  # fmt: skip
+    """Train networks, split every neuron once by each growth in turn, and train on; yield a table per epoch.
+
+    Columns: growth, optimizer, seed, epoch (0 is the moment of the split), pair, angle, firing_disagreement,
+    effective_rank, test_loss; a row per pair of twins and seed. The growth NO_SPLIT trains on unsplit and has no pairs.
+    """
+    trained = _pretrain(dataset, optimizer, learning_rate, width, epochs_before, seeds, batch_size)
+    for growth in growths:
+        run, pairs = trained.fork(list(range(len(seeds)))), ([0], [0])
+        if growth != NO_SPLIT:
+            split_all(run, growth, dataset.train)
+            pairs = _twin_pairs(width)
+        for epoch in range(epochs_after + 1):
+            if epoch:
+                run.epoch(dataset.train)
+            labels = {"growth": growth, "optimizer": optimizer, "epoch": epoch}
+            yield pd.DataFrame(_twin_columns(run, dataset, pairs)).assign(**labels)
+
+
+def _twin_columns(run: Run, dataset: Dataset, pairs: tuple[list[int], list[int]]) -> dict:
+    mlp, images, n_pairs = run.mlp, dataset.validation.images, len(pairs[0])
+    of_network = {"seed": torch.tensor(run.seeds), "effective_rank": effective_rank(mlp, images)}
+    of_network["test_loss"] = run.evaluate(dataset.test)[0].mean(1)
+    of_pair = {"angle": angles(mlp, *pairs), "firing_disagreement": firing_disagreement(mlp, images, *pairs)}
+    columns = {name: values.repeat_interleave(n_pairs) for name, values in of_network.items()}
+    columns |= {"pair": torch.arange(n_pairs).repeat(len(run.seeds))}
+    columns |= {name: values.flatten() for name, values in of_pair.items()}
+    return {name: values.numpy() for name, values in columns.items()}

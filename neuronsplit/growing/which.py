@@ -1,0 +1,94 @@
+"""*Which* neuron is split: a policy is a score of every neuron and a way to pick one by it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronsplit.core.mlp import MLP
+from neuronsplit.growing import scores
+from neuronsplit.growing.curvature import smallest_eigenvalue
+from neuronsplit.growing.learned import predicted_gain
+from neuronsplit.growing.scores import Activations
+
+INVERSE_TEMPERATURE = 10  # of the policies that draw by softmax, as in the 2021 study
+TIE_TOLERANCE = 1e-6  # float32 losses of neurons that never fire differ by less, though they are equal
+Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]  # scores (R, H), a stream per replica → neurons (R,)
+
+
+def argmax(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+    """Pick the neuron with the highest score; of scores that tie, the one with the lowest index."""
+    tied = scores >= scores.amax(1, keepdim=True) - TIE_TOLERANCE  # (R, H)
+    return tied.int().argmax(1)  # torch's argmax returns the first of equal values
+
+
+def argmin(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+    """Pick the neuron with the lowest score."""
+    return argmax(-scores, rngs)
+
+
+def nearest_half(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+    """Pick the neuron whose score is nearest to ½."""
+    return argmin((scores - 0.5).abs(), rngs)
+
+
+def softmax_sample(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+    """Draw a neuron with probability softmax(INVERSE_TEMPERATURE · score); equal scores draw uniformly."""
+    cumulative = (INVERSE_TEMPERATURE * scores).softmax(1).cumsum(1)  # (R, H)
+    u = torch.tensor([[rng.random()] for rng in rngs], dtype=cumulative.dtype)  # (R, 1)
+    return torch.searchsorted(cumulative, u.to(cumulative), right=True).squeeze(1).clamp(max=scores.shape[1] - 1)
+
+
+class Policy(NamedTuple):
+    """A score of every neuron, such as those of scores.py, and a way to pick one."""
+
+    score: Callable[[MLP, list[Activations]], Tensor]  # networks, their activations → (R, H)
+    pick: Pick
+
+
+POLICIES = {  # the seven of the 2021 study, then those beyond it
+    "random": Policy(scores.uniform, softmax_sample),
+    "max-loss": Policy(scores.ablation_loss, argmax),
+    "min-loss": Policy(scores.ablation_loss, argmin),
+    "loss-probs": Policy(scores.ablation_loss, softmax_sample),
+    "max-fire": Policy(scores.fire_rate, argmax),
+    "min-fire": Policy(scores.fire_rate, argmin),
+    "half-fire": Policy(scores.fire_rate, nearest_half),
+    "max-importance": Policy(scores.importance, argmax),
+    "importance-probs": Policy(scores.importance, softmax_sample),
+    "max-gradient": Policy(scores.outgoing_gradient_norm, argmax),
+    "max-variance": Policy(scores.activation_variance, argmax),
+    "min-eigenvalue": Policy(smallest_eigenvalue, argmin),
+    "learned": Policy(predicted_gain, argmax),
+}
+
+
+def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[np.random.Generator]) -> Tensor:
+    """Choose one neuron (R,) per replica; replica r follows policy r modulo the number of policies.
+
+    blocks: what `scores.forward_blocks` returns. rngs: a stream per replica.
+    NaN scores, which a network that diverged has, count as 0.
+    """
+    neurons = torch.empty(mlp.n_replicas, dtype=torch.long, device=mlp.weights[0].device)
+    for i, policy in enumerate(policies):
+        replicas = slice(i, None, len(policies))
+        own_blocks = [block.of_replicas(replicas) for block in blocks]
+        score, pick = POLICIES[policy]
+        neurons[replicas] = pick(score(mlp[replicas], own_blocks).double().nan_to_num(), rngs[replicas])
+    return neurons
+
+
+def pick_probabilities(policy: str, scores: Tensor) -> Tensor:
+    """Return the probability (H,) with which a policy splits each neuron, given their scores (H,)."""
+    pick = POLICIES[policy].pick
+    if pick is softmax_sample:
+        return (INVERSE_TEMPERATURE * scores).softmax(0)
+    return torch.eye(len(scores), dtype=scores.dtype)[pick(scores[None], [])[0]]
+
+
+def preference(policy: str, scores: Tensor) -> Tensor:
+    """Return scores (H,) turned so that the policy prefers the highest one."""
+    turned = {argmin: -scores, nearest_half: -(scores - 0.5).abs()}
+    return turned.get(POLICIES[policy].pick, scores)

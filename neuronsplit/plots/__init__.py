@@ -1,0 +1,1 @@
+"""Figures from tables; torch is not loaded."""

@@ -1,0 +1,78 @@
+"""Family trees: which neuron was split from which."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuronsplit.analysis.tables import lineage
+from neuronsplit.plots.style import color_of, panels, set_title
+
+
+def family_trees(table: pd.DataFrame, seed: int) -> Figure:
+    """Draw the family trees of the neurons of one seed, a panel per policy: a line per neuron, a shade per founder."""
+    rows = table[table["seed"] == seed]
+    splits = rows.dropna(subset="split_neuron")
+    policies = (splits if len(splits) else rows)["policy"].unique()
+    figure, axes = panels(len(policies), sharey=True, height=3.2)
+    epochs = splits["epoch"].max() + 1 if len(splits) else 1
+    for axis, policy in zip(axes, policies):
+        tree = lineage(rows[rows["policy"] == policy])
+        shades = founder_shades(tree["founder"].nunique())
+        _draw_tree(axis, tree, epochs, {neuron: shades[founder] for neuron, founder in _numbered(tree).items()})
+        largest = tree["founder"].value_counts().iloc[0]
+        axis.set_title(f"{policy}: largest family {largest} of {len(tree)}", color=color_of(policy), fontsize=10)
+    axes[0].set_ylabel("neurons, by family")
+    set_title(figure, f"the neurons of seed {seed}: a line per neuron, from its birth; a shade of grey-blue per family")
+    return figure
+
+
+def founder_shades(count: int) -> list[tuple[float, ...]]:
+    """Return shades of grey-blue, one per family, of which neighbours differ much; no policy has such a colour."""
+    positions = np.linspace(0.15, 0.8, count)
+    half = -(-count // 2)
+    return [plt.get_cmap("bone")(positions[i // 2 + (half if i % 2 else 0)]) for i in range(count)]
+
+
+def _numbered(tree: pd.DataFrame) -> dict[int, int]:
+    """Number each neuron's family, in the order in which families are drawn."""
+    founders = list(dict.fromkeys(tree["founder"][neuron] for neuron in drawing_order(tree)))
+    return {neuron: founders.index(founder) for neuron, founder in tree["founder"].items()}
+
+
+def family_trees_by_angle(trees: dict[str, pd.DataFrame], epochs: int) -> Figure:
+    """Draw family trees in which the colour of a neuron is the angle to its parent at the end of the epochs.
+
+    trees: title → a tree as `tables.lineage` makes it, with a column `angle` in degrees; NaN for a founder, drawn grey.
+    """
+    figure, axes = panels(len(trees), sharey=True, height=3.6)
+    scale = plt.Normalize(0, max(10, max(tree["angle"].max() for tree in trees.values())))
+    colormap = plt.get_cmap("viridis")
+    for axis, (name, tree) in zip(axes, trees.items()):
+        colors = {neuron: "0.6" if np.isnan(a) else colormap(scale(a)) for neuron, a in tree["angle"].items()}
+        _draw_tree(axis, tree, epochs, colors, lw=2.2)
+        axis.set_title(f"{name}: median {tree['angle'].median():.1f}°", fontsize=10, weight="bold")
+    axes[0].set_ylabel("neurons, by family")
+    figure.colorbar(plt.cm.ScalarMappable(scale, colormap), ax=list(axes), label="angle to the parent (degrees)")
+    set_title(figure, "a line per neuron, from its birth; grey: there from the start")
+    return figure
+
+
+def _draw_tree(axis: plt.Axes, tree: pd.DataFrame, epochs: float, colors: dict, lw: float = 1) -> None:
+    """Draw one family tree: a line per neuron, joined to that of its parent."""
+    height = {neuron: y for y, neuron in enumerate(drawing_order(tree))}
+    for neuron, row in tree.iterrows():
+        axis.plot([row["born"], epochs], [height[neuron]] * 2, color=colors[neuron], lw=lw)
+        axis.plot([row["born"]] * 2, [height[row["parent"]], height[neuron]], color=colors[neuron], lw=lw)
+    axis.set(xlabel="epoch", yticks=[], xlim=(0, epochs), ylim=(len(tree), -1))
+    axis.spines["left"].set_visible(False)
+
+
+def drawing_order(tree: pd.DataFrame) -> list[int]:
+    """Order neurons from top to bottom so that no lines cross: after each its children, the youngest first."""
+    children = {n: list(rows.index[::-1].drop(n, errors="ignore")) for n, rows in tree.groupby("parent")}
+    order, stack = [], list(tree.index[tree["parent"] == tree.index][::-1])
+    while stack:
+        order.append(stack.pop())
+        stack.extend(reversed(children.get(order[-1], [])))
+    return order

@@ -1,0 +1,56 @@
+"""The replay of the study of 2021: what it published, what it ran, and its faults fixed."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuronsplit.plots.style import color_of, row_of_panels, set_title
+
+
+def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Draw the seeds of a replay as points on the published ranges, which are grey bars: a panel per metric.
+
+    points: rows with a policy, a `column` of the publication, and the metrics that `titles` names.
+    published: (column, metric) → low and high. titles: metric → axis label.
+    """
+    figure, axes = row_of_panels(len(titles), 5.4, 3.8)
+    for axis, (metric, title) in zip(axes, titles.items()):
+        for x, column in enumerate(points["column"].unique()):
+            low, high = published.loc[(column, metric)]
+            axis.bar(x, high - low, bottom=low, width=0.7, color="0.88", label="published range" if x == 0 else None)
+        _draw_columns(axis, points, metric, mean_color="black")
+        axis.set_ylabel(title)
+    axes[0].legend(frameon=False, loc="lower left")
+    set_title(figure, f"a point per replayed seed, {_n_seeds(points)} per column; black: their mean")
+    return figure
+
+
+def before_and_after_fix(variants: dict[str, pd.DataFrame], metric: str, title: str) -> Figure:
+    """Draw the same columns before and after each fault is fixed: a point per seed, their mean as a bar.
+
+    variants: title of a panel → rows as `compare_with_published` takes them. title: the label of the y axis.
+    """
+    figure, axes = plt.subplots(2, -(-len(variants) // 2), figsize=(11, 6.4), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(variants) :]:
+        axis.axis("off")
+    for axis, (name, points) in zip(axes.flat, variants.items()):
+        _draw_columns(axis, points, metric)
+        axis.set_title(name, fontsize=11, loc="left")
+        axis.set_ylabel(title)
+    set_title(figure, f"a point per seed, {_n_seeds(pd.concat(variants.values()))} per column; bar: their mean")
+    return figure
+
+
+def _draw_columns(axis: plt.Axes, points: pd.DataFrame, metric: str, mean_color: str | None = None) -> None:
+    """Draw a column of points for each `column`, in the colour of its policy, and their mean as a bar."""
+    columns = list(points["column"].unique())
+    for x, column in enumerate(columns):
+        part = points[points["column"] == column]
+        color = color_of(part["policy"].iloc[0])
+        axis.scatter([x] * len(part), part[metric], color=color, s=22, alpha=0.65, lw=0)
+        axis.plot(x, part[metric].mean(), "_", color=mean_color or color, ms=20, mew=2.2)
+    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _n_seeds(points: pd.DataFrame) -> str:
+    return f"n = {points.groupby('column')['seed'].nunique().max()}"

@@ -1,0 +1,19 @@
+"""Experiments, studies of many experiments, and their files.
+
+A study runs on this machine in one process per core, or on a Dask cluster. The cluster needs the package
+`neuronsplit[cluster]`, and its address is given on the command line:
+
+    python -m neuronsplit run mine.yaml --folder results --scheduler tcp://host:8786
+
+Every worker has one thread and the same version of neuronsplit, or it is refused. The work of a worker that is lost is
+done again. Workers share the folder, or they write to an address such as s3://bucket/study, gs:// or abfs://. Addresses
+are those of fsspec, with s3fs, gcsfs or adlfs installed.
+
+On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
+
+    from dask_jobqueue import SLURMCluster
+
+    cluster = SLURMCluster(cores=1, memory="4GB", walltime="04:00:00")  # the resources of one job
+    cluster.scale(jobs=32)
+    print(cluster.scheduler_address)
+"""

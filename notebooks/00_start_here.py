@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Start here
+#
+# Can a network grow while it trains, and is that better than starting with all its neurons? It can grow without a jump, by splitting neurons,
+# but a network that has its final width from the start ends with a lower loss.
+#
+# This notebook takes ten minutes. It splits a neuron in ten lines, shows the main result, explains the words and maps the other notebooks. What
+# decides the main result is the final test loss, compared between networks with the same seed. The limit: it comes from one data set and one
+# hidden layer.
+
+# %% tags=["parameters"]
+seed: int = 0  # of the network and the inputs
+neuron: int = 2  # the neuron that is split
+table: str = "figures/data/which-how-when.csv.gz"  # the study that is shown, from the project's folder
+
+# %%
+import platform
+
+import pandas as pd
+import torch
+
+import neuronsplit as ns
+from neuronsplit.analysis.stats import intervals
+from neuronsplit.analysis.tables import n_diverged, paired_differences, read_table, with_labels
+from neuronsplit.plots.comparisons import paired_differences as draw_differences
+from neuronsplit.plots.style import ROOT, use_style
+
+torch.set_num_threads(1)
+use_style()
+pd.set_option("display.max_colwidth", 80)
+
+# %% [markdown]
+# ## A split in ten lines
+#
+# A hidden neuron has incoming weights $w$, a bias $b$ and outgoing weights $v$. A split replaces it by two neurons, its twins: $(αw, αb, γv)$ and
+# $(βw, βb, δv)$. If $αγ + βδ = 1$ and α and β are positive, the next layer receives exactly what it received before, because
+# $\operatorname{relu}(αz) = α \operatorname{relu}(z)$.
+#
+# The next cell makes a network of 4 inputs, 6 hidden neurons and 3 outputs, and splits one neuron by hand.
+
+# %%
+rng = torch.Generator().manual_seed(seed)
+x, w, b, v = (torch.randn(shape, generator=rng) for shape in ((100, 4), (6, 4), (6,), (3, 6)))
+before = torch.relu(x @ w.T + b) @ v.T  # (100, 3)
+
+source = [*range(6), neuron]  # where each neuron comes from: the second twin is the new last one
+gain, share = torch.ones(2, 7)
+gain[neuron], gain[6] = 0.8, 1.2  # α, β
+share[neuron], share[6] = 0.5, 0.5  # γ, δ with αγ + βδ = 1
+w, b, v = gain[:, None] * w[source], gain * b[source], share * v[:, source]
+
+change = (torch.relu(x @ w.T + b) @ v.T - before).abs().max().item()
+print(f"hidden neurons: {len(w)}, output unchanged: {change < 1e-5}")
+
+# %% [markdown]
+# Notice that the network has one hidden neuron more and still computes the same. Training can go on from here, and the twins may become
+# different.
+#
+# ## A split in a network of your own
+#
+# `split_neuron` does the same in any network that `torch.fx` can trace. It changes every layer that the neuron reaches, and the state of the
+# optimiser. A split that cannot be exact is refused, with the reason.
+
+# %%
+net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 10))
+optimizer = torch.optim.Adam(net.parameters())
+images = torch.randn(5, 1, 8, 8, generator=rng)
+record = ns.split_neuron(net, "0", neuron, example_inputs=images, optimizer=optimizer)
+print(net[0])
+print(net[3])
+print("output unchanged:", record.change < 1e-5)
+
+# %% [markdown]
+# Notice that the convolution has a ninth channel, and that the linear layer behind it takes 36 more inputs.
+#
+# ## Three choices: which, how, when
+#
+# A network that grows needs three answers, and each has a registry. A *policy* chooses which neuron is split. A *growth* makes the new neuron. A
+# *schedule* decides when. A fourth registry holds the data sets. The next cell lists their entries.
+
+# %%
+registries = {"which": ns.POLICIES, "how": ns.GROWTHS, "when": ns.SCHEDULES, "on what": ns.DATASETS}
+for question, registry in registries.items():
+    print(f"{question:8}", ", ".join(registry), "\n")
+
+# %% [markdown]
+# Notice three names that come back in every study. `random` is the policy without a preference. `scaled` is the split of the
+# [2021 study](https://github.com/ilaiw/neuron-split). `every-epoch` splits one neuron per epoch.
+#
+# ## Does growing pay?
+#
+# The study grows networks from 10 neurons to 60 on Fashion-MNIST, in 100 epochs of plain SGD at a learning rate that converges. There are two
+# controls, which do not grow: `no-split` has all 60 neurons from the start, and `stay-narrow` keeps its 10.
+#
+# The figure shows the final test loss of six experiments less that of `no-split` with the same seed. Notice that no interval lies left of the
+# line at 0.
+
+# %%
+shown = {
+    "min-eigenvalue · steepest-descent · all-at-1": "smallest eigenvalue, steepest direction, all after epoch 1",
+    "random · zero-outgoing · all-at-1": "no parent, outgoing weights 0, all after epoch 1",
+    "random · scaled · all-at-1": "random neuron, split of 2021, all after epoch 1",
+    "random · scaled · every-epoch": "random neuron, split of 2021, one per epoch",
+    "random · even · every-epoch": "random neuron, equal twins, one per epoch",
+    "stay-narrow": "no growth: 10 neurons",
+}
+results = with_labels(read_table(ROOT / table)[0])
+every_difference = paired_differences(results, "test_loss", "no-split")
+_ = draw_differences({"final test loss − that of no-split": every_difference[list(shown)]})
+
+# %% [markdown]
+# The labels name the policy, the growth and the schedule. The next cell says them in words.
+
+# %%
+found = intervals(every_difference)
+found.loc[list(shown)].round(3).set_axis(list(shown.values()))
+
+# %% [markdown]
+# Notice two things. The networks that reach their final width after epoch 1 come closest to `no-split`. And growing is far better than staying
+# narrow. [08_which_how_when](08_which_how_when.ipynb) has all experiments, other learning rates and Adam.
+#
+# ## The notebooks
+#
+# **Learn it**
+#
+# - [01_split_a_neuron](01_split_a_neuron.ipynb) proves that a split is exact, and measures the error.
+# - [02_grow_while_training](02_grow_while_training.ipynb) trains one network that splits a neuron in every epoch.
+# - [03_experiment](03_experiment.ipynb) trains several networks at once, with any policy, and makes one table.
+# - [04_comparison](04_comparison.ipynb) compares the experiments of a study: curves, differences, family trees.
+#
+# **Use it**
+#
+# - [05_split_your_own_network](05_split_your_own_network.ipynb) splits a CNN, a ResNet and a vision transformer.
+# - [14_what_it_costs](14_what_it_costs.ipynb) says what a study, a split and a choice cost.
+#
+# **The study**
+#
+# - [06_the_2021_study](06_the_2021_study.ipynb) repeats the original with its faults, then fixes them one by one.
+# - [08_which_how_when](08_which_how_when.ipynb) finds out what really decides: policies, growths, schedules, optimisers.
+#
+# **Research**
+#
+# - [07_do_twins_part](07_do_twins_part.ipynb) explains why twins stay together, by theory and measurement.
+# - [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes every possible split and trains on: what could a choice win?
+# - [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns from those splits which neuron to split.
+#
+# ## Glossary
+#
+# | word | meaning |
+# | --- | --- |
+# | split | A split replaces one hidden neuron by two, so that the output of the network stays the same. |
+# | twins | Twins are the two neurons of a split; Wu et al. call them offspring. |
+# | coefficients | The factors α, β of the twins' incoming weights and γ, δ of their outgoing weights define a split. |
+# | exact | A split is exact if the output changes by rounding error only, which needs αγ + βδ = 1. |
+# | policy | A policy chooses *which* neuron is split, by a score of every neuron and a way to pick one. |
+# | growth | A growth is *how* a network gets a new neuron: by a split, or by a neuron that has no parent. |
+# | schedule | A schedule decides *when* a network grows: how many neurons are split at the end of each epoch. |
+# | control | A control is an experiment that does not grow: `no-split` or `stay-narrow`. |
+# | seed | A seed decides everything random in one repeat, and experiments are compared at the same seed. |
+# | replica | A replica is one of the R networks that train together as one tensor program. |
+# | ablation loss | The ablation loss of a neuron is the loss after its removal, with the others scaled up as dropout does. |
+# | fire rate | The fire rate of a neuron is the share of images for which its activation is above 0. |
+# | importance | The importance of a neuron is the sum of \|w ∂L/∂w\| over its weights. |
+# | splitting matrix | The splitting matrix says how the loss curves as twins move apart ([Wu et al. 2019](https://arxiv.org/abs/1910.02366)). |
+# | kappa | κ = γβ / δα compares the speeds of two twins; those with κ = 1 never move apart under SGD. |
+# | effective rank | The effective rank counts the different directions in a layer's activations. |
+# | horizon | The horizon is the number of epochs from a split to the moment at which its effect is measured. |
+# | oracle | The oracle tries every split in one run and chooses the best, and a second run measures that choice. |
+# | cost | The cost is the number of multiply-adds of training, as a share of those of `no-split`. |
+# | equal cost | A comparison at equal cost takes the control at the moment when it had cost as much. |
+#
+# ## What we see
+#
+# - A split by hand and a split by the package leave the output as it was.
+# - None of the 28 experiments that grow ends with a lower mean test loss than `no-split`.
+# - The best of them ends 0.002 above it, with an interval from −0.001 to 0.005.
+# - Splitting one random neuron per epoch ends 0.022 above it, and staying narrow ends 0.069 above it.
+#
+# The next cell asserts these sentences.
+
+# %%
+assert change < 1e-5 and record.change < 1e-5
+assert n_diverged(results).eq(0).all() and found.n.eq(10).all()
+grown = found.drop("stay-narrow")
+assert len(grown) == 28 and grown["mean"].min() > 0
+first, *_, last = shown
+assert found.loc[first].round(3).tolist() == [10, 0.002, -0.001, 0.005] and first == grown["mean"].idxmin()
+assert found["mean"][["random · scaled · every-epoch", last]].round(3).tolist() == [0.022, 0.069]
+assert (found.loc[list(shown)].high > 0).all()
+in_order = found.loc[list(shown), "mean"]
+assert in_order.is_monotonic_increasing and in_order[:3].index.str.endswith("all-at-1").all()
+print("held")
+
+# %% [markdown]
+# Next: [01_split_a_neuron](01_split_a_neuron.ipynb) draws a split, proves it and measures how exact it is.
+
+# %% tags=["nbval-ignore-output"]
+print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

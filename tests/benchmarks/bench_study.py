@@ -1,0 +1,153 @@
+"""What the study costs, beside what it could cost and would cost otherwise: the table figures/data/speed.csv.gz.
+
+The parts come from bench_parts.py by pytest-benchmark; commands are timed as wholes. It takes as long as the full study
+and some minutes more. Nothing else should run meanwhile.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bench_eager
+import numpy as np
+import pandas as pd
+import reference_scores
+import torch
+from timing import BATCH_SIZE, RATE, command, publish, seconds
+
+from neuronsplit.data.datasets import load_dataset
+from neuronsplit.growing.which import POLICIES
+from neuronsplit.names import NO_SPLIT
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.grid import experiments, read_study
+from neuronsplit.study.store import ROOT
+
+HERE = Path(__file__).parent
+WIDTHS, EAGER_WIDTHS = (10, 35, 60), (10, 20, 35, 50, 60)  # at which parts, and the eager loop, are timed
+COLUMNS = ("figure", "measured", "beside", "other", "ratio", "goal")
+
+
+def time_parts() -> dict[str, float]:
+    """Return the median seconds of every part, by its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "parts.json"
+        words = ["-m", "pytest", str(HERE / "bench_parts.py"), "-q", "-p", "no:nbval", "-o", "addopts="]
+        command(*words, f"--benchmark-json={report}")()
+        benchmarks = json.loads(report.read_text())["benchmarks"]
+    return {one["name"].removeprefix("test_"): one["stats"]["median"] for one in benchmarks}
+
+
+def time_full_study() -> tuple[float, float]:
+    """Return the seconds of the command from start to report, and the peak memory in GB of its largest process."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "neuronsplit", "run", "full", "--folder", folder], cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)  # of it and of all processes that it started
+        if status:
+            raise RuntimeError("the full study failed")
+        return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+
+
+def eager_study(feed: Callable, n_threads: int) -> float:
+    """Return the seconds that the full study would take one network at a time: epochs and choices, timed and added."""
+    torch.set_num_threads(n_threads)
+    planned = experiments(read_study("full"))
+    policies = {e.policy for e in planned} - {NO_SPLIT}
+    epochs, choices = zip(*(_time_eager_network(feed, width, policies) for width in EAGER_WIDTHS))
+    torch.set_num_threads(1)
+    return sum(e.n_seeds * _eager_seconds(e, epochs, [choice.get(e.policy) for choice in choices]) for e in planned)
+
+
+def _time_eager_network(feed: Callable, width: int, policies: set[str]) -> tuple[float, dict[str, float]]:
+    """Return the seconds of an epoch of one network, and of a choice by each policy."""
+    data = load_dataset("fashion-mnist")
+    net = bench_eager.network(784, width, 10)
+    optimizer, batches = torch.optim.SGD(net.parameters(), RATE), feed(*data.train, BATCH_SIZE)
+
+    def epoch():
+        own_batches = batches if feed is bench_eager.loader else feed(*data.train, BATCH_SIZE)
+        bench_eager.train_epoch(net, own_batches, optimizer)
+        for subset in (data.validation, data.test):
+            bench_eager.evaluate(net, *subset)
+
+    def choice(policy: str) -> Callable:
+        rng = np.random.default_rng(0)
+        return lambda: reference_scores.choose(policy, net, *data.validation, rng)
+
+    return seconds(epoch, 9), {policy: seconds(choice(policy)) for policy in policies}
+
+
+def _eager_seconds(experiment: Experiment, epochs: tuple[float, ...], choices: list[float | None]) -> float:
+    """Return the seconds of one seed, from those of an epoch and a choice at each of EAGER_WIDTHS."""
+    final = experiment.width + experiment.splits
+    if experiment.policy == NO_SPLIT:
+        return experiment.epochs * np.interp(final, EAGER_WIDTHS, epochs)
+    widths = [min(experiment.width + n, final) for n in range(experiment.epochs)]
+    of_epochs = np.interp(widths, EAGER_WIDTHS, epochs).sum()
+    return of_epochs + np.interp(widths[: experiment.splits], EAGER_WIDTHS, choices).sum()
+
+
+def beside(figure: str, measured: float, name: str, other: float, ratio: float, goal: str = "") -> dict:
+    """Return a row of the table: a figure, beside another one, and the goal for their ratio."""
+    return dict(zip(COLUMNS, (figure, measured, name, other, ratio, goal)))
+
+
+def alone(figure: str, measured: float, goal: str) -> dict:
+    """Return a row of the table for a figure that stands by itself."""
+    return beside(figure, measured, "", np.nan, np.nan, goal)
+
+
+def rows_of_parts(part: dict[str, float]) -> Iterator[dict]:
+    """Yield the rows of what was timed part by part."""
+    for width in WIDTHS:
+        step, products = part[f"step[{width}]"], part[f"products[{width}]"]
+        goal = "at most 1.2" if width > 10 else ""
+        figure = f"training step, 7 × 5 networks, H = {width}"
+        yield beside(figure, step, "its first-layer products", products, step / products, goal)
+    step = part["step[60]"]
+    ways = {"floats": "floats, as it is", "bytes": "bytes", "blocks": "floats, 16 mini-batches at once"}
+    for way, name in ways.items():
+        gather = part[f"gather[{way}]"] / (16 if way == "blocks" else 1)
+        yield beside(f"gathering a mini-batch of {name}", gather, "a training step, H = 60", step, gather / step)
+    steps = step * (len(load_dataset("fashion-mnist").train.labels) // BATCH_SIZE)
+    figure = "a split of 7 × 5 networks, H = 60"
+    yield beside(figure, part["split"], "an epoch's training steps", steps, part["split"] / steps)
+    for width in (10, 60):
+        ablation, evaluation = part[f"ablation[{width}]"], part[f"evaluation[{width}]"]
+        goal = "at most 1.5" if width == 60 else ""
+        figure, name = f"ablation loss of every neuron, H = {width}", "an evaluation of the same images"
+        yield beside(figure, ablation, name, evaluation, ablation / evaluation, goal)
+    for policy in POLICIES:
+        choice, epoch = part[f"choice[{policy}-60]"], part["epoch[60]"]
+        yield beside(f"choice by {policy}, H = 60", choice, "an epoch", epoch, choice / epoch, "below 0.03")
+
+
+def rows_of_commands() -> Iterator[dict]:
+    """Yield the rows of what is timed as a whole."""
+    torch_alone, both = (seconds(command("-c", f"import torch{other}"), 9) for other in ("", ", neuronsplit"))
+    yield alone("import neuronsplit, beyond torch's own import", both - torch_alone, "below 0.2")
+    for name in ("01_split_a_neuron", "02_grow_while_training"):
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["-m", "papermill", f"notebooks/{name}.ipynb", f"{folder}/out.ipynb", "--no-progress-bar"]
+            yield alone(f"notebook {name[:2]}", seconds(command(*words)), "below 15")
+    study, gigabytes = time_full_study()
+    n_cores = torch.multiprocessing.cpu_count()
+    for loop, feed, n_threads, n_at_once in (
+        ("one network at a time, eager, DataLoader", bench_eager.loader, n_cores, 1),
+        ("one network at a time, eager, indexed", bench_eager.indexed, n_cores, 1),
+        ("the same, one thread, divided by the cores", bench_eager.indexed, 1, n_cores),
+    ):
+        other = eager_study(feed, n_threads) / n_at_once
+        goal = "at least 8" if feed is bench_eager.loader else ""
+        yield beside("full study, from start to report", study, loop, other, other / study, goal)
+    yield alone("peak memory of the full study's largest process, in GB", gigabytes, "below 2")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    publish("speed", pd.DataFrame([*rows_of_parts(time_parts()), *rows_of_commands()]), read_study("full"))

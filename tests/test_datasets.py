@@ -1,0 +1,136 @@
+import hashlib
+
+import pytest
+import torch
+
+from neuronsplit.data import download
+from neuronsplit.data.datasets import DATASETS, Dataset, Subset, fingerprint, load_dataset
+
+HAS_FASHION_MNIST = (download.FOLDER / "FashionMNIST" / "raw").exists()
+needs_fashion_mnist = pytest.mark.skipif(
+    not HAS_FASHION_MNIST, reason="Fashion-MNIST is not on this machine (make run downloads it)"
+)
+
+
+def test_digits_are_three_disjoint_sets_on_one_scale():
+    digits = load_dataset("digits")
+    assert [len(subset.labels) for subset in digits[:3]] == [1200, 297, 300]
+    for subset in digits[:3]:
+        assert subset.images.min() == -0.5 and subset.images.max() == 0.5
+        assert subset.labels.unique().tolist() == list(range(10))
+    rows = torch.cat([subset.images for subset in digits[:3]])
+    from sklearn.datasets import load_digits
+
+    expected = torch.from_numpy(load_digits().data).float() / 16 - 0.5
+    assert torch.equal(rows.sum(1).sort().values, expected.sum(1).sort().values)
+
+
+@needs_fashion_mnist
+def test_fashion_mnist_is_itself_on_one_scale():
+    clothes = load_dataset("fashion-mnist")
+    assert [tuple(subset.images.shape) for subset in clothes[:3]] == [(50_000, 784), (10_000, 784), (10_000, 784)]
+    for subset in clothes[:3]:
+        assert subset.images.min() == -0.5 and subset.images.max() == 0.5
+    counts = clothes.train.labels.bincount() + clothes.validation.labels.bincount()
+    assert counts.tolist() == [6000] * 10 and clothes.test.labels.bincount().tolist() == [1000] * 10
+    assert clothes.classes[0] == "T-shirt/top" and clothes.classes[9] == "Ankle boot"
+
+
+@needs_fashion_mnist
+def test_the_data_of_2021_are_fashion_mnist_with_faulty_test_pixels_beside_the_right_ones():
+    clothes, of_2021 = load_dataset("fashion-mnist"), load_dataset("fashion-mnist-2021")
+    assert fingerprint(clothes._replace(extra_test=of_2021.extra_test)) == fingerprint(of_2021)
+    images, labels = of_2021.extra_test["faulty_test"]
+    torch.testing.assert_close(images, (clothes.test.images + 0.5) * 255 / 255 * 0.5)
+    assert torch.equal(labels, clothes.test.labels)
+
+
+def test_an_unknown_dataset_is_named():
+    with pytest.raises(ValueError, match="^dataset 'cifar': allowed are fashion-mnist, fashion-mnist-2021, digits$"):
+        load_dataset("cifar")
+
+
+def random_subset(n, seed):
+    g = torch.Generator().manual_seed(seed)
+    return Subset(torch.rand(n, 4, generator=g), torch.randint(3, (n,), generator=g))
+
+
+def made(seed=0, **changes):
+    """A small data set; the same tensors anew at each call."""
+    parts = {name: random_subset(n, seed + i) for i, (name, n) in enumerate([("train", 6), ("validation", 4)])}
+    test = random_subset(5, seed + 2)
+    dataset = Dataset(**parts, test=test, shape=(2, 2), classes=("a", "b", "c"), extra_test={"more": test.head(2)})
+    return dataset._replace(**changes)
+
+
+def test_a_dataset_is_loaded_once_and_a_name_registered_anew_is_loaded_anew(monkeypatch):
+    calls = []
+
+    def loader(seed):
+        return lambda: calls.append(seed) or made(seed)
+
+    monkeypatch.setitem(DATASETS, "mine", loader(0))
+    first = load_dataset("mine")
+    assert load_dataset("mine") is first and calls == [0]
+    monkeypatch.setitem(DATASETS, "mine", loader(9))
+    second = load_dataset("mine")
+    assert load_dataset("mine") is second and calls == [0, 9]
+    assert fingerprint(first) != fingerprint(second) == fingerprint(made(9))
+
+
+def changed(dataset):
+    """The data set with a change of one kind, by its name."""
+    for name in ("train", "validation", "test"):
+        images, labels = getattr(dataset, name)
+        other_images, other_labels = images.clone(), labels.clone()
+        other_images[-1, -1] += 1e-3
+        other_labels[-1] = (other_labels[-1] + 1) % 3
+        yield f"a pixel of {name}", dataset._replace(**{name: Subset(other_images, labels)})
+        yield f"a label of {name}", dataset._replace(**{name: Subset(images, other_labels)})
+        yield f"the dtype of {name}", dataset._replace(**{name: Subset(images, labels.int())})
+        yield f"one image less in {name}", dataset._replace(**{name: Subset(images[:-1], labels[:-1])})
+        yield f"the order of {name}", dataset._replace(**{name: Subset(images.flip(0), labels.flip(0))})
+    train, validation, test = dataset[:3]
+    joined = Subset(*map(torch.cat, zip(train, validation)))
+    yield "membership", dataset._replace(train=joined.head(7), validation=Subset(*(part[7:] for part in joined)))
+    yield "exchanged parts", dataset._replace(validation=test, test=validation)
+    yield "shape of images", dataset._replace(train=Subset(train.images.view(3, 2, 4), train.labels.view(3, 2)))
+    yield "no extra_test", dataset._replace(extra_test={})
+    yield "another name in extra_test", dataset._replace(extra_test={"other": test.head(2)})
+    yield "a pixel in extra_test", dataset._replace(extra_test={"more": Subset(test.images[:2] + 1, test.labels[:2])})
+
+
+def test_the_fingerprint_changes_with_any_image_label_or_membership():
+    prints = {"as it was": fingerprint(made())} | {name: fingerprint(other) for name, other in changed(made())}
+    assert len(set(prints.values())) == len(prints) == 1 + 5 * 3 + 6
+
+
+def test_equal_tensors_have_the_same_fingerprint_however_they_lie_in_memory():
+    dataset = made()
+    images, labels = dataset.train
+    strided = Subset(images.mT.contiguous().mT, torch.stack([labels, labels], 1)[:, 0])
+    assert not strided.images.is_contiguous() and not strided.labels.is_contiguous()
+    assert fingerprint(dataset) == fingerprint(made()) == fingerprint(made(train=strided))
+
+
+def test_the_fingerprint_is_the_sha256_of_names_types_shapes_and_values():
+    subset = Subset(torch.tensor([[0.5]]), torch.tensor([1]))
+    empty = Subset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long))
+    expected = hashlib.sha256()
+    for name, images, labels in (
+        ("train", b"\0\0\0\x3f", b"\1" + bytes(7)),
+        ("validation", b"", b""),
+        ("test", b"", b""),
+    ):
+        n = 1 if images else 0
+        expected.update(f"{name} torch.float32 ({n}, 1)".encode() + images)
+        expected.update(f"{name} torch.int64 ({n},)".encode() + labels)
+    assert fingerprint(Dataset(subset, empty, empty, (1, 1), ("a", "b"))) == expected.hexdigest()
+
+
+@pytest.mark.parametrize("lead", [(), (3,)], ids=["shared", "by seed"])
+def test_the_head_of_a_subset_is_its_first_examples(lead):
+    subset = Subset(torch.rand(*lead, 7, 4), torch.randint(3, (*lead, 7)))
+    head = subset.head(2)
+    assert head.images.shape == (*lead, 2, 4) and torch.equal(head.images, subset.images[..., :2, :])
+    assert head.labels.shape == (*lead, 2) and torch.equal(head.labels, subset.labels[..., :2])

@@ -1,0 +1,233 @@
+"""What the README and its companions show is so: examples, numbers, links, length and the length of sentences."""
+
+import contextlib
+import io
+import re
+import tomllib
+from pathlib import Path
+
+import jupytext
+import pandas as pd
+import pytest
+import yaml
+
+import neuronsplit as ns
+from neuronsplit.analysis import cost, tables
+from neuronsplit.analysis.stats import intervals
+from neuronsplit.names import NO_SPLIT
+from neuronsplit.plots.style import COLORS, color_of
+from neuronsplit.study import cli, grid
+from neuronsplit.study.extensions import load_extensions
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REGISTRIES = {"which": ns.POLICIES, "how": ns.GROWTHS, "when": ns.SCHEDULES, "on what": ns.DATASETS}
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/00_start_here.py", "notebooks/14_what_it_costs.py"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+EXAMPLES = re.findall(r"```python\n(.*?)```\n(?:\n?```text\n(.*?)```)?", README, re.S)
+EXTENSIONS = next(code for code, _ in EXAMPLES if "ns.DATASETS[" in code)
+
+
+def read(name: str) -> pd.DataFrame:
+    """A committed table, with the labels of its experiments."""
+    return tables.with_labels(tables.read_table(ROOT / "figures" / "data" / f"{name}.csv.gz")[0])
+
+
+def prose(file: str) -> str:
+    """The text of a Markdown file, or of the Markdown cells of a notebook."""
+    path = ROOT / file
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "markdown")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of paragraphs and bullets: code blocks, formulas, tables, headings and pictures are left out."""
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|<!--.*?-->", "\n\n", text, flags=re.S)
+    text = re.sub(r"^(\||#|!\[).*$", "", text, flags=re.M)
+    text = re.sub(r"\[([^][]*)\]\([^()]*\)", r"\1", text)  # a link is its text
+    paragraphs = re.split(r"\n\s*\n|^\s*[-*] ", text, flags=re.M)
+    found = []
+    for paragraph in paragraphs:
+        words = " ".join(paragraph.replace("*", "").split()).replace("et al. ", "et al ")
+        found += re.split(r"(?<=[.!?])\)? (?=[\"'`(\[]?[^\sa-z])", words)
+    return [sentence for sentence in found if sentence]
+
+
+def n_words(sentence: str) -> int:
+    return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
+
+
+@pytest.fixture(scope="module")
+def scope():
+    """The names that the README's examples leave behind, and under "printed" what each of them prints."""
+    before = {question: dict(registry) for question, registry in REGISTRIES.items()}
+    names = {"printed": []}
+    for code, _ in EXAMPLES:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, names)
+        names["printed"].append(printed.getvalue())
+    names["added"] = {q: [name for name in registry if name not in before[q]] for q, registry in REGISTRIES.items()}
+    yield names
+    for question, registry in REGISTRIES.items():
+        registry.clear()
+        registry.update(before[question])
+
+
+def test_sentences_are_found():
+    text = "# No\n\nOne [two](x.md) *three*.\nFour 0.5, Wu et al. 2019: five! `Six` seven.\n"
+    text += "\n- Eight\n  nine.\n- Ten (a. b).\n"
+    text += "\n```\nNo. No.\n```\n| no. No | no |\n![No.](no.png)\n*Eleven.* Twelve\n"
+    found = sentences(text)
+    assert found[:3] == ["One two three.", "Four 0.5, Wu et al 2019: five!", "`Six` seven."]
+    assert found[3:] == ["Eight nine.", "Ten (a. b).", "Eleven.", "Twelve"]
+    assert [n_words(sentence) for sentence in found[:3]] == [3, 7, 2]
+
+
+@pytest.mark.parametrize("file", TEXTS)
+def test_a_sentence_has_at_most_25_words(file):
+    found = sentences(prose(file))
+    assert len(found) > 15
+    assert [sentence for sentence in found if n_words(sentence) > 25] == []
+
+
+def test_the_readme_is_short_and_begins_with_an_example():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert lines.index("```python") + 1 < 30
+    assert "ns.split_neuron(net" in EXAMPLES[0][0] and EXAMPLES[0][1]
+    assert README.index("notebooks/00_start_here.ipynb") < README.index("```python")  # the glossary is there
+
+
+def test_the_readme_prints_what_it_says_it_prints(scope):
+    assert len(EXAMPLES) == 3
+    assert scope["printed"] == [expected for _, expected in EXAMPLES]
+
+
+@pytest.mark.parametrize("text", [README, *map(prose, TEXTS[1:3])], ids=TEXTS[:3])
+def test_links_lead_to_files_that_exist(text):
+    assert [path for path in re.findall(r"\]\(((?!http)[^)#]+)\)", text) if not (ROOT / path).exists()] == []
+
+
+def test_links_of_notebooks_lead_to_files_that_exist():
+    for file in NOTEBOOKS:
+        linked = re.findall(r"\]\(([\w./]+\.\w+)\)", prose(f"notebooks/{file.name}"))
+        assert linked and [path for path in linked if not (file.parent / path).exists()] == [], file.name
+
+
+def test_every_notebook_is_in_the_maps():
+    names = [file.stem for file in NOTEBOOKS]
+    assert [name for name in names if f"(notebooks/{name}.ipynb)" not in README] == []
+    assert [name for name in names[1:] if f"({name}.ipynb)" not in prose("notebooks/00_start_here.py")] == []
+
+
+def test_the_glossary_has_at_most_20_words_and_a_sentence_each():
+    _, glossary = prose("notebooks/00_start_here.py").split("## Glossary")
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", glossary, re.M)[2:]
+    assert 15 < len(rows) <= 20
+    for word, meaning in rows:
+        assert len(sentences(meaning)) == 1 and n_words(sentences(meaning)[0]) <= 25, word
+
+
+def test_the_commands_of_the_readme_exist():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"(?:`|^)make ([a-z]+)", README + prose("CONTRIBUTING.md"), re.M)) <= {*targets}
+    commands = re.findall(r"-m neuronsplit (.*?) *(?:#.*)?$", README, re.M)
+    assert [cli.parser().parse_args(command.split()).study for command in commands] == ["mine.yaml", "mine.yaml"]
+
+
+def test_the_table_is_read_off_the_committed_one():
+    table = read("which-how-when")
+    measured = cost.overview(table, NO_SPLIT)
+    differences = intervals(tables.paired_differences(table, "test_loss", NO_SPLIT))
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+%) \| (.*) \| (.*) \| (.*) \|$", README, re.M)
+    assert len(rows) == 5
+    for policy, share, *cells in rows:
+        mean = measured.loc[policy]
+        expected = ["{:.3f} [{:.3f}, {:.3f}]".format(*mean[name]) for name in ("test accuracy", "test loss")]
+        difference = differences.loc[policy, ["mean", "low", "high"]] if policy != NO_SPLIT else []
+        expected.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if policy != NO_SPLIT else "")
+        assert share == f"{mean['cost', 'mean']:.0%}" and [c.replace("−", "-") for c in cells] == expected
+    assert (differences.n == 10).all() and "n = 10 seeds" in README
+
+
+def test_what_the_caption_says_of_the_figure():
+    table = tables.read_table(ROOT / "figures" / "data" / "which-how-when.csv.gz")[0]
+    shown = tables.with_labels(table[table["policy"].isin(["random", NO_SPLIT])])
+    above = cost.final_difference_at_equal_cost(shown, "test_loss", NO_SPLIT).mean()
+    assert len(above) == 19 and "nineteen ways to grow" in README and (above > 0).all()
+    assert table["hidden"].agg(["min", "max"]).tolist() == [10, 60] and table["epoch"].max() == 100
+    assert set(table["learning_rate"]) == {0.01} and set(table["optimizer"]) == {"sgd"}
+
+
+def findings() -> list[str]:
+    """The numbers of each finding, in the README's order, read off the committed tables."""
+    converged, slow, learned = (read(name) for name in ("which-how-when", "which-how-2021", "learned"))
+    assert set(slow["learning_rate"]) == {0.001}
+    to_control = intervals(tables.paired_differences(converged, "test_loss", NO_SPLIT)).drop("stay-narrow")
+    assert len(to_control) == 28 and (to_control["mean"] > 0).all()
+    at_equal_cost = intervals(-cost.final_difference_at_equal_cost(slow, "test_loss", NO_SPLIT))
+    every_epoch = tables.paired_differences(converged, "test_loss", "random · scaled · every-epoch")
+    to_random = tables.paired_differences(learned, "test_loss", "random")
+    twins = tables.read_table(ROOT / "figures" / "data" / "twins.csv.gz")[0]
+    last = twins[(twins["epoch"] == 20) & (twins["growth"] == "scaled") & (twins["optimizer"] == "sgd")]
+    rows = [
+        to_control.loc[to_control["mean"].idxmin()],
+        at_equal_cost.loc["random · gradmax · every-epoch"],
+        intervals(-every_epoch).loc["random · scaled · all-at-1"],
+        intervals(-to_random).loc["learned"],
+    ]
+    texts = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[["mean", "low", "high"]]) for row in rows]
+    return [text.replace("-", "−") for text in texts] + [f"{last['angle'].median():.0f}°"]
+
+
+def test_the_findings_are_read_off_the_committed_tables():
+    bullets = re.findall(r"^- (.*)$", README.split("## What we found")[1].split("\n## ")[0], re.M)
+    assert len(bullets) == 5 and "If you can afford the final width" in bullets[0]
+    for bullet, numbers in zip(bullets, findings()):
+        assert numbers in bullet and re.search(r"\(notebooks/\d\d_\w+\.ipynb\)", bullet)
+        assert sum(map(n_words, sentences(bullet))) <= 25
+
+
+def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():
+    parts = [part for part in EXTENSIONS.split("\n\n") if re.search(r"^ns\.[A-Z]+\[", part, re.M)]
+    assert [re.findall(r"^ns\.([A-Z]+)\[", part, re.M) for part in parts] == [
+        ["POLICIES"], ["GROWTHS"], ["SCHEDULES"], ["DATASETS"],
+    ]  # fmt: skip
+    assert max(len(part.strip().splitlines()) for part in parts) < 10
+
+
+def test_each_extension_runs_in_a_study_and_is_in_its_report(scope):
+    assert [len(names) for names in scope["added"].values()] == [1, 1, 1, 1]
+    (policy,), (growth,), (schedule,), (dataset,) = scope["added"].values()
+    table = pd.concat(scope["study"])
+    assert {policy} < set(table["policy"]) and {growth} < set(table["growth"]) and {schedule} < set(table["schedule"])
+    assert set(table["dataset"]) == {dataset}
+    report = tables.summary(tables.with_labels(table), "test_accuracy")
+    for name in (policy, growth, schedule):
+        (label,) = [label for label in report.index if name in label.split(" · ")]
+        assert report.loc[label, "n"] == 5 and report.loc[label, "mean"] > 0.9
+        assert color_of(label) == color_of(name)
+    own = [color_of(name) for name in (policy, growth, schedule, dataset)]
+    assert len({*own, *COLORS.values()}) == len(own) + len({*COLORS.values()})
+
+
+def test_the_study_file_of_the_readme_is_one_and_can_name_the_extensions(scope, tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    parameters = yaml.safe_load(text)
+    assert len(grid.experiments(parameters)) == 1 + 2 * 2  # the control knows no growth
+    (tmp_path / "mine.py").write_text(EXTENSIONS, encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    (policy,) = scope["added"]["which"]
+    file.write_text(f"{text}extensions: mine.py\n".replace("max-loss", policy), encoding="utf-8")
+    study = grid.read_study(str(file))
+    load_extensions(grid.extensions_file(str(file), study))
+    assert policy in {experiment.policy for experiment in grid.experiments(study)}
+
+
+def test_the_version_and_its_changes_are_named():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["cff-version"]) == (version, "1.2.0")
+    assert re.findall(r"^## \[([\d.]+)\]", prose("CHANGELOG.md"), re.M)[0] == version
