@@ -22,10 +22,8 @@ pictures: .venv/ready  # figures/ anew, from figures/data and from networks that
 	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 11_how_good_could_a_choice_be 12_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
-bench: .venv/ready  # what a study costs, next to what it could and would otherwise cost, and what a split costs
-	PYTHONPATH=tests .venv/bin/python tests/benchmarks/speed.py
-	PYTHONPATH=tests .venv/bin/python tests/benchmarks/branches.py
-	.venv/bin/python -W ignore tests/benchmarks/split_cost.py
+bench: .venv/ready  # what a study costs, beside what it could cost and would cost otherwise, and what a split costs
+	for b in growth study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

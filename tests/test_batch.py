@@ -16,8 +16,8 @@ import pytest
 from neuronsplit.analysis.tables import metadata_file, read_table
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.study import grid as studies
+from neuronsplit.study import kernel, store
 from neuronsplit.study import run as batch
-from neuronsplit.study import store
 from neuronsplit.study.cli import changes_and_folder, main, parser
 from neuronsplit.study.experiment import Experiment, run_experiment
 from neuronsplit.study.store import obtain, part_file
@@ -235,6 +235,10 @@ def test_a_kernel_serves_many_notebooks_and_leaves_nothing_open_or_named(tmp_pat
         kernels.add(nbformat.read(tmp_path / f"out{n}.ipynb", as_version=4).cells[0].outputs[0].text)
         opened.append(process.num_fds())
     assert len(kernels) == 1 and opened[-1] <= opened[1]
+
+
+def test_what_is_imported_ahead_into_a_kernel_exists():
+    subprocess.run([sys.executable, "-c", kernel.WARM], check=True)
 
 
 def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):

@@ -33,7 +33,10 @@ def momentum(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], r
     """Make a step with heavy-ball momentum 0.9 (Polyak 1964), as torch.optim.SGD(momentum=0.9) does."""
     (mean,) = state
     mean.baddbmm_(grad_out, inputs, beta=0.9)
-    p.sub_(mean * rate)
+    if isinstance(rate, Tensor):
+        p.addcmul_(mean, rate, value=-1)
+    else:
+        p.sub_(mean, alpha=rate)
 
 
 def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
@@ -43,7 +46,11 @@ def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate:
     mean.lerp_(gradient, 1 - 0.9)
     square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
     root = square.sqrt().div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
-    p.addcdiv_(mean * (-rate / (1 - 0.9**step)), root)
+    rate = rate / (1 - 0.9**step)
+    if isinstance(rate, Tensor):
+        p.addcdiv_(mean * rate, root, value=-1)
+    else:
+        p.addcdiv_(mean, root, value=-rate)
 
 
 OPTIMIZERS = {  # name: the update of one parameter in place, and the exponents of the gradient whose means it keeps

@@ -56,8 +56,8 @@ def _load(loader: Callable[[], Dataset]) -> Dataset:
 def fingerprint(dataset: Dataset) -> str:
     """Return the sha256 of all images and labels of a data set: two data sets with the same one are the same."""
     digest = hashlib.sha256()
-    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test, **dataset.extra_test}
-    for name, subset in parts.items():
+    parts = ("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)
+    for name, subset in (*parts, *dataset.extra_test.items()):
         for tensor in subset:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().cpu().numpy().data)

@@ -53,8 +53,6 @@ if __name__ == "__main__":
         end = max(file.stat().st_mtime for file in results.glob("random-????????.ipynb"))
     used = [megabytes for at, megabytes in memory if at < end][len(memory) // 10 :]  # not while it reports
     print(f"{N_EXPERIMENTS} experiments by {N_WORKERS} processes: {wall:.0f} s")
-    print(
-        f"of each process: {trained / N_WORKERS:.0f} s of training, {cells / N_WORKERS:.0f} s of the notebooks' cells"
-    )
+    print(f"each process: {trained / N_WORKERS:.0f} s of training, {cells / N_WORKERS:.0f} s of the notebooks' cells")
     print(f"the study adds {N_WORKERS * wall / (trained + cells) - 1:.1%}")
     print(f"memory of the parent: {used[0]:.0f} MB after a tenth, {used[-1]:.0f} MB at the last experiment")

@@ -67,7 +67,7 @@ def test_products(benchmark, data, width):
 
 
 def test_split(benchmark, data):
-    """A split of every network of one piece: it copies the whole layer, which buffers of the final width would spare."""
+    """A split of every network of one piece. It copies the whole layer; buffers of the final width would not."""
     mlp = networks(59, N_POLICIES, PIECE)
     drawn = [SPLIT_RULES["scaled"].draw(np.random.default_rng(0), 10)] * mlp.n_replicas
     benchmark.pedantic(lambda own: own.split(0, drawn), setup=lambda: ((mlp[:],), {}), rounds=30, warmup_rounds=1)
