@@ -1,16 +1,17 @@
-"""Names that tables, studies and figures share: columns, controls and markers. This module imports nothing."""
+"""Names that tables, studies and figures share: columns, controls and special values. This module imports nothing."""
 
-CONTROLS = NO_SPLIT, STAY_NARROW = "no-split", "stay-narrow"  # the final width from the start, the first width forever
-GREEDY = "greedy"  # trains every possible split for an epoch and keeps the best
+CONTROLS = NO_SPLIT, STAY_NARROW = "no-split", "stay-narrow"  # the final or the first width throughout
+GREEDY = "greedy"  # a policy that trains every possible split for an epoch and goes on with the best
 NO_PARENT = "new"  # in the column split_neuron: a neuron was added that has no parent
+NO_GROWTH = "none"  # in the column growth of tables of twins: the networks train on without a split
 
-TABLE_COLUMNS = (  # of the table of every experiment, first; further measurements follow
+TABLE_COLUMNS = (  # the first columns of the table of every experiment; further measurements follow
     "policy growth schedule dataset seed epoch hidden parameters split_neuron "
     "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy"
 ).split()
 ID_COLUMNS = "policy growth schedule dataset optimizer learning_rate width splits epochs batch_size".split()
-COUNT_COLUMNS = "width splits epochs batch_size".split()  # of ID_COLUMNS: numbers that need their names beside them
+COUNT_COLUMNS = "width splits epochs batch_size".split()  # a label shows these with their names, as in "width 10"
 
 BRANCH_TYPES = NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"  # rows of a table of all splits
 NETWORK_KEYS = "dataset growth optimizer learning_rate width prior_splits epochs_before batch_size seed horizon".split()
-SHUFFLE_LOSSES = ["loss_shuffle_0", "loss_shuffle_1"]  # validation loss under each of two shuffles of the mini-batches
+SHUFFLE_LOSSES = ["loss_shuffle_0", "loss_shuffle_1"]  # validation losses under two shuffles of the mini-batches

@@ -2,8 +2,10 @@
 
 import os
 
-import pytest
-from hypothesis import settings
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run beside each other, one per core
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("default", deadline=None, max_examples=200)
 settings.register_profile("deep", deadline=None, max_examples=20_000)

@@ -16,7 +16,7 @@ import pytest
 from neuronsplit.analysis.tables import metadata_file, read_table
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.study import grid as studies
-from neuronsplit.study import kernel, store
+from neuronsplit.study import kernel, status, store
 from neuronsplit.study import run as batch
 from neuronsplit.study.cli import changes_and_folder, main, parser
 from neuronsplit.study.experiment import Experiment, run_experiment
@@ -203,7 +203,7 @@ def test_an_experiment_joined_from_pieces_is_the_one_trained_whole(tmp_path):
     ]  # fmt: skip
     for group in groups:
         store.train(list(group.values()), tmp_path / store.PIECES)
-    for whole, its_pieces in batch.cut(planned).items():
+    for whole, its_pieces in status.cut(planned).items():
         store.join(whole, its_pieces, tmp_path)
         pd.testing.assert_frame_equal(
             obtain(whole, tmp_path), obtain(whole, tmp_path / "whole"), rtol=1e-4, check_exact=False
@@ -246,7 +246,7 @@ def test_status_and_dry_run_say_how_far_a_study_is(runs, capsys):
     folder = batch.results("quick", TINY)
     obtain(planned[0], folder)
     (folder / store.PIECES).mkdir()
-    for piece in batch.cut(planned)[planned[1]]:
+    for piece in status.cut(planned)[planned[1]]:
         part_file(piece, folder / store.PIECES, os.getpid()).write_text("header\nrow\n")
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -289,7 +289,7 @@ def test_force_that_is_cut_short_leaves_nothing_that_counts_as_finished(runs, mo
     planned = studies.experiments(studies.read_study("quick") | changes)
     folder = batch.results("quick", changes)
     batch.work_through(planned, folder, None, 1, force=True)
-    assert list(batch.states(planned, folder).values()) == ["missing"]
+    assert list(status.states(planned, folder).values()) == ["missing"]
 
 
 def test_the_full_study_has_the_size_of_the_original():
@@ -441,16 +441,16 @@ def kill(*arguments):
 
 def test_progress_is_read_off_the_table_as_it_grows(tmp_path):
     experiment = Experiment(**TINY)
-    (first, second), folder = batch.cut([experiment])[experiment], tmp_path / store.PIECES
-    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 0}
+    (first, second), folder = status.cut([experiment])[experiment], tmp_path / store.PIECES
+    assert status.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 0}
     folder.mkdir()
     for piece in (first, second):
         part_file(piece, folder, 123).write_text("header\n" + "row\n" * 2)
-    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}
+    assert status.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}
     obtain(first, folder)
-    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}  # 3 and 2
+    assert status.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: 2}  # 3 and 2
     store.train([second], folder)
-    assert batch.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: experiment.epochs}
+    assert status.epochs_done({experiment: [first, second]}, tmp_path) == {experiment: experiment.epochs}
 
 
 def test_help_explains_the_commands():

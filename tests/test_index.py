@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from neuronsplit.analysis.tables import last_epoch
-from neuronsplit.study import run as batch
+from neuronsplit.study import status
 from neuronsplit.study.cli import main
 from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.index import THUMBNAIL, outputs, write_index
@@ -44,7 +44,7 @@ def test_a_failure_is_shown_and_nothing_in_it_is_taken_for_html(folder, tmp_path
     (experiment,) = planned()[:1]
     cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("error", ename="E", evalue="<b>bad</b>")])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{experiment.name}.ipynb")
-    write_index("mine", batch.states([experiment], tmp_path), tmp_path)
+    write_index("mine", status.states([experiment], tmp_path), tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert '<td class="failed">failed: E: &lt;b&gt;bad&lt;/b&gt;</td>' in page
 

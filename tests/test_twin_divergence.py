@@ -12,7 +12,6 @@ from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.data.datasets import Subset, load_dataset
 from neuronsplit.growing.train import Run, train_step
 from neuronsplit.growing.twin_divergence import (
-    NO_SPLIT,
     angles,
     effective_rank,
     firing_disagreement,
@@ -138,11 +137,11 @@ def test_the_draws_of_2021_have_the_kappas_that_theory_gives():
 
 
 def test_tracked_twins_make_a_table_with_a_row_per_pair():
-    rows = pd.concat(track_twins(DIGITS, [NO_SPLIT, "scaled"], "sgd", 0.05, 4, 1, 2, [3, 7]))
+    rows = pd.concat(track_twins(DIGITS, [NO_GROWTH, "scaled"], "sgd", 0.05, 4, 1, 2, [3, 7]))
     columns = ["seed", "effective_rank", "test_loss", "pair", "angle", "firing_disagreement", "growth", "optimizer"]
     assert list(rows) == [*columns, "epoch"]
     counts = rows.groupby("growth").size()
-    assert counts["scaled"] == 2 * 4 * 3 and counts[NO_SPLIT] == 2 * 3
+    assert counts["scaled"] == 2 * 4 * 3 and counts[NO_GROWTH] == 2 * 3
     at_split = rows[rows.epoch == 0]
     assert at_split.angle.max() < 1e-3 and at_split.firing_disagreement.max() == 0
     assert at_split.groupby("seed").test_loss.agg(np.ptp).max() < 1e-5  # the split changes nothing

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from neuronsplit.study import index, store
+from neuronsplit.study import index, status, store
 from neuronsplit.study import run as batch
 from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.store import ROOT
@@ -54,9 +54,9 @@ def test_no_pickle_is_read_from_results(tmp_path, monkeypatch):
     for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a pickle was read"))
     store.read_results(tmp_path)
-    index.write_index("mine", batch.states([TINY], tmp_path), tmp_path)
+    index.write_index("mine", status.states([TINY], tmp_path), tmp_path)
     (tmp_path / f"{TINY.name}.csv").write_bytes(pickle.dumps(Bomb.__reduce__))
-    assert batch.states([TINY], tmp_path)[TINY].startswith("damaged")
+    assert status.states([TINY], tmp_path)[TINY].startswith("damaged")
 
 
 def test_the_package_finds_its_own_files_to_look_at():

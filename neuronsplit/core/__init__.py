@@ -1,1 +1,1 @@
-"""The maths of a split and of the networks that are split."""
+"""The maths of a split, and the networks and optimisers that it applies to."""

@@ -9,11 +9,12 @@ import torch
 
 @contextmanager
 def use_onednn_matmul() -> Iterator[None]:
-    """Within this context, float32 products on the CPU run in oneDNN if it keeps every bit, else in MKL as usual.
+    """Within this context, float32 products on the CPU run in oneDNN if that keeps every bit, otherwise in MKL.
 
-    MKL does not use AVX-512 on AMD processors, where oneDNN is twice as fast. PyTorch has no public switch for the
-    library. It hands float32 to oneDNN under the setting that allows bfloat16 inside, and oneDNN uses bfloat16 only on
-    processors that have AMX. On those, `is_exact` is False and the setting stays as it was.
+    MKL is PyTorch's default. It does not use AVX-512 on AMD processors, where oneDNN is twice as fast. PyTorch has no
+    public switch for the library. But it hands float32 products to oneDNN under the setting that allows bfloat16
+    arithmetic, and oneDNN uses bfloat16 only on processors with AMX. On those, `is_exact` returns False, and the
+    setting is left as it was.
     """
     setting = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
     if setting is None or not is_exact():
@@ -28,7 +29,7 @@ def use_onednn_matmul() -> Iterator[None]:
 
 @cache
 def is_exact() -> bool:
-    """Return whether oneDNN's products with ones and zeros give back every bit of float32: bfloat16 keeps 8 of 24."""
+    """Return whether oneDNN's products with ones and zeros return all 24 bits of float32; bfloat16 has 8."""
     setting = torch.backends.mkldnn.matmul
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
     try:
@@ -38,7 +39,7 @@ def is_exact() -> bool:
 
 
 def _keeps_every_bit(n_rows: int) -> bool:
-    """Try products of the shapes that training has, with this many rows: oneDNN chooses its kernel by the shape."""
+    """Try products of the shapes that training uses, with this many rows, as oneDNN chooses its kernel by the shape."""
     w = torch.rand(2, n_rows, 784, generator=torch.Generator().manual_seed(0))
     columns, rows = torch.eye(784)[:, :32].expand(2, -1, -1), torch.eye(n_rows, 32).expand(2, -1, -1)
     product, update = torch.bmm(w, columns), torch.baddbmm(torch.zeros_like(w), rows, w[:, :1].expand(-1, 32, -1))

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from neuronsplit.core.seeds import stream
-from neuronsplit.core.split import Coefficients, twins
+from neuronsplit.core.split import Coefficients, split_layer
 
 
 class MLP:
     """R dense ReLU networks of the same sizes; replica r is the network of seeds[r].
 
     sizes: the numbers of inputs, of neurons in one or more hidden layers, and of outputs, such as (784, 10, 10).
-    weights[k] (R, n_out, n_in) and biases[k] (R, n_out, 1) are those of layer k, one row per neuron.
-    epochs_since_split (R, H) belongs to the last hidden layer; it counts from the start for neurons never split.
+    seeds: a whole number from 0 for each network.
 
-    Weights are Xavier-uniform (Glorot & Bengio 2010, eq. 16) and biases are zero.
+    weights[k]: those of layer k, (R, n_out, n_in), with a row per neuron.
+    biases[k]: those of layer k, (R, n_out, 1).
+    epochs_since_split: (R, H) for the last hidden layer. Neurons that were never split count from the start.
+
+    Weights start Xavier-uniform (Glorot & Bengio 2010, eq. 16), and biases start at 0.
     Raises ValueError for sizes or seeds that are not allowed.
     """
 
@@ -84,7 +87,7 @@ class MLP:
     def hidden(self, images: Tensor) -> list[Tensor]:
         """Return the activations (R, N, H) of each hidden layer.
 
-        images: (N, n_in) for all replicas, or (S, N, n_in) of S seeds, each of which serves R / S replicas in turn.
+        images: (N, n_in) for all replicas, or (S, N, n_in) where each of S sets serves R / S consecutive replicas.
         """
         activations = [images]
         for w, b in zip(self.weights[:-1], self.biases[:-1]):
@@ -96,25 +99,27 @@ class MLP:
         return _dense(self.weights[-1], self.biases[-1], hidden)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits (R, N, n_out) for images, which have the shapes that `hidden` takes."""
+        """Return the logits (R, N, n_out) for images of the shapes that `hidden` takes."""
         return self.logits(self.hidden(images)[-1])
 
     def gradients(self, images: Tensor, hidden: list[Tensor], logits: Tensor, labels: Tensor) -> Iterator[tuple]:
-        """Back-propagate each replica's mean cross-entropy; labels are (N,) or (R, N).
+        """Back-propagate each replica's mean cross-entropy, layer by layer from the last one.
 
-        Yields (k, grad_out, inputs) for each layer k from the last to the first: the gradient of the layer's output
-        (R, N, n_out) and the layer's inputs, either images or activations (R, N, n_in). The gradient of weights[k] is
-        grad_outᵀ inputs, that of biases[k] is grad_out summed over N.
+        images, hidden, logits: what `hidden` takes, and what `hidden` and `logits` return.
+        labels: (N,) or (R, N).
+        Yields (k, grad_out, inputs) for each layer k: the gradient of its output (R, N, n_out) and its inputs. The
+        inputs are the images or activations (R, N, n_in). The gradient of weights[k] is grad_outᵀ inputs, and that of
+        biases[k] is grad_out summed over N.
 
-        With logits z and one-hot labels y, the last grad_out is (softmax(z) − y) / N. Each layer passes grad_out W on
-        to those neurons of the layer before that fired. A layer's weights may change once it has been yielded.
+        With logits z and one-hot labels y, the last grad_out is (softmax(z) − y) / N. Each layer passes grad_out W back
+        to those neurons that fired. The caller may change a layer's weights once it has been yielded.
         """
-        # Inside, tensors are (R, n_out, N): products with few neurons and many inputs are faster that way round.
+        # Inside, tensors are (R, n_out, N): products with few neurons and many inputs are faster in this layout.
         grad = logits.mT.softmax(1)
         grad.scatter_(1, labels.expand(len(grad), -1)[:, None], -1, reduce="add")
         grad /= grad.shape[2]
         for k, inputs in reversed(list(enumerate([images, *hidden]))):
-            # relu'(z) is the sign of relu(z): 1 or 0. It is taken before the yield, after which weights[k] may change.
+            # relu'(z) is the sign of relu(z): 1 or 0. It is used before the yield, after which weights[k] may change.
             grad_in = torch.bmm(self.weights[k].mT, grad).mul_(inputs.mT.sign()) if k else grad
             yield k, grad.mT, inputs
             grad = grad_in
@@ -123,25 +128,21 @@ class MLP:
         """Split neuron neurons[r] of replica r in one hidden layer, by default the last one.
 
         neurons: (R,), or one number for all replicas. coefficients: one per replica.
-        Raises IndexError for a layer or a neuron that does not exist, ValueError for another number of coefficients.
+        Raises IndexError for a layer or a neuron that does not exist.
+        Raises ValueError unless there is one set of coefficients per replica.
         """
         n_hidden = len(self.weights) - 1
         if not -n_hidden <= layer < n_hidden:
             raise IndexError(f"layer {layer}: allowed are {-n_hidden} to {n_hidden - 1}")
         k = range(n_hidden)[layer]
-        w_in, bias, w_out = self.weights[k], self.biases[k], self.weights[k + 1]
-        (replicas, width), n_out = w_in.shape[:2], w_out.shape[1]
+        replicas, width = self.weights[k].shape[:2]
         neurons = torch.as_tensor(neurons).expand(replicas)
         if not ((0 <= neurons) & (neurons < width)).all():
             raise IndexError(f"neuron {neurons.tolist()}: allowed are 0 to {width - 1}")
         if len(coefficients) != replicas:
             raise ValueError(f"{len(coefficients)} coefficients: allowed is one for each of {replicas} replicas")
-        of_replicas = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons.tolist(), coefficients)]
-        source, gain, share = (torch.stack(parts).to(w_in.device) for parts in zip(*of_replicas))
-        rows, gain = source[:, :, None], gain[:, :, None].to(w_in)  # (R, H + 1, 1)
-        self.weights[k] = w_in.take_along_dim(rows, 1) * gain  # (R, H + 1, n_in)
-        self.biases[k] = bias.take_along_dim(rows, 1) * gain  # (R, H + 1, 1)
-        self.weights[k + 1] = w_out.take_along_dim(source[:, None], 2) * share.to(w_out)  # (R, n_out, H + 1)
+        parts = split_layer(self.weights[k], self.biases[k], self.weights[k + 1], neurons.tolist(), coefficients)
+        self.weights[k], self.biases[k], self.weights[k + 1], source = parts
         if k == n_hidden - 1:
             self.epochs_since_split = self.epochs_since_split.take_along_dim(source, 1)
             self.epochs_since_split[source == neurons.to(source)[:, None]] = 0
@@ -157,7 +158,7 @@ class MLP:
 def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:
     """View rows (R, M, ·) as one matrix per set of shared inputs: (S, R / S · M, ·) for inputs (S, N, n_in).
 
-    One large product of matrices comes nearer to the machine's full speed than many small ones.
+    The result shares its memory with the rows. One large matrix product is faster than many small ones.
     Raises ValueError where S does not divide R.
     """
     n_sets = len(inputs) if inputs.dim() == 3 else 1
@@ -167,15 +168,15 @@ def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _dense(w: Tensor, b: Tensor, inputs: Tensor) -> Tensor:
-    """Return inputs Wᵀ + b as (R, N, n_out), a view of (R, n_out, N): the faster way round."""
+    """Return inputs Wᵀ + b as (R, N, n_out), a view of (R, n_out, N), which is the faster layout."""
     return torch.matmul(merge_replicas(w, inputs), inputs.mT).view(*w.shape[:2], -1).add_(b).mT
 
 
 def _xavier(sizes: tuple[int, ...], rng: np.random.Generator) -> list[Tensor]:
     """Draw the weights of one network, (n_out, n_in) per layer.
 
-    Each neuron has a stream of its own, so a wider network starts with the weights of a narrower one, but for the
-    factor that Xavier's bound takes from the width.
+    Each neuron has a stream of its own. So a wider network starts with the weights of a narrower one, scaled by the
+    ratio of their Xavier bounds.
     """
     weights = []
     for n_in, n_out, layer in zip(sizes, sizes[1:], rng.spawn(len(sizes) - 1)):

@@ -1,9 +1,9 @@
 """How parameters follow their gradients, and what a split does to the state of an optimiser.
 
-A neuron's gradients scale opposite to its weights. After a split into (αw, αb, γv), the gradient of the incoming
-weights is γ times the parent's, and that of the outgoing weights is α times the parent's. So a running mean of
-gradients is split as the network is, with (γ, δ, α, β) in place of (α, β, γ, δ). A running mean of their squares is
-split with the squares of these.
+A neuron's gradients scale opposite to its weights. In a twin (αw, αb, γv), the gradient of the incoming weights is γ
+times the parent's. That of the outgoing weights is α times the parent's. So a running mean of gradients is split as the
+network is, with (γ, δ, α, β) in place of (α, β, γ, δ). A running mean of their squares is split with the squares of
+these.
 """
 
 import math
@@ -19,10 +19,13 @@ from neuronsplit.core.split import Coefficients
 
 Rate = float | Tensor  # one learning rate for all replicas, or (R, 1, 1)
 
+# The next three functions change a parameter p (B, M, n_in) in place, by a step with the gradient grad_out @ inputs.
+# grad_out is (B, M, N) and inputs (B, N, n_in). state holds tensors like p, and step counts from 1.
+
 
 def sgd(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
     """Make a step of plain stochastic gradient descent."""
-    # The product that forms the gradient adds it to the weights at once: the gradient itself is never stored.
+    # One call forms the gradient and adds it to the weights, so the gradient is never stored.
     if isinstance(rate, Tensor):
         p.baddbmm_(grad_out * -rate, inputs)
     else:
@@ -53,7 +56,7 @@ def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate:
         p.addcdiv_(mean, root, value=-rate)
 
 
-OPTIMIZERS = {  # name: the update of one parameter in place, and the exponents of the gradient whose means it keeps
+OPTIMIZERS = {  # name: the update, and for each running mean in its state the power of the gradient that is averaged
     "sgd": (sgd, ()),
     "momentum": (momentum, (1,)),
     "adam": (adam, (1, 2)),
@@ -66,7 +69,7 @@ class Optimizer:
 
     update: Callable[[Tensor, Tensor, Tensor, list[Tensor], Rate, int], None]
     learning_rate: Rate
-    state: dict[int, MLP]  # exponent of the gradient: its running mean, for each parameter in the networks' own shape
+    state: dict[int, MLP]  # power of the gradient → its running mean, in the networks' shape
     n_steps: int = 0
 
     def __getitem__(self, replicas: list[int]) -> "Optimizer":
@@ -76,8 +79,9 @@ class Optimizer:
 
 
 def make_optimizer(name: str, mlp: MLP, learning_rate: Rate) -> Optimizer:
-    """Make an optimiser that has made no step; learning_rate is a number for all replicas or a tensor (R, 1, 1).
+    """Make an optimiser of networks that has not made a step yet.
 
+    name: one of OPTIMIZERS. learning_rate: a number for all replicas, or a tensor (R, 1, 1).
     Raises ValueError for an unknown name.
     """
     if name not in OPTIMIZERS:
@@ -89,18 +93,19 @@ def make_optimizer(name: str, mlp: MLP, learning_rate: Rate) -> Optimizer:
 def update_layer(mlp: MLP, optimizer: Optimizer, k: int, grad_out: Tensor, inputs: Tensor) -> None:
     """Change weights[k] and biases[k] in place by one step of the optimiser.
 
-    grad_out (R, N, n_out) and inputs (S, N, n_in) are those that `MLP.gradients` yields.
+    grad_out, inputs: what `MLP.gradients` yields for layer k, (R, N, n_out) and (S, N, n_in) where S divides R.
     """
     update, rate, step = optimizer.update, optimizer.learning_rate, optimizer.n_steps
     grad_out = grad_out.mT  # (R, n_out, N)
     merged_rate = rate
     if isinstance(rate, Tensor):
         merged_rate = merge_replicas(rate.expand(-1, grad_out.shape[1], 1).contiguous(), inputs)
-    # merge_replicas returns views: the update in place of the merged matrix changes the networks' own weights.
+    # merge_replicas returns views of the networks' own memory. So `update`, which works in place, changes the weights
+    # and the state of the networks themselves: nothing has to be copied back.
     state = [merge_replicas(mean.weights[k], inputs) for mean in optimizer.state.values()]
     weights, merged_grad = merge_replicas(mlp.weights[k], inputs), merge_replicas(grad_out, inputs)
     update(weights, merged_grad, inputs, state, merged_rate, step)
-    ones = grad_out.new_ones(len(grad_out), 1, 1)  # what a bias receives as its input
+    ones = grad_out.new_ones(len(grad_out), 1, 1)  # a bias is a weight of the input 1
     state = [mean.biases[k] for mean in optimizer.state.values()]
     update(mlp.biases[k], grad_out.sum(2, keepdim=True), ones, state, rate, step)
 
@@ -108,18 +113,20 @@ def update_layer(mlp: MLP, optimizer: Optimizer, k: int, grad_out: Tensor, input
 def split_with_state(mlp: MLP, optimizer: Optimizer, neurons: Tensor, coefficients: list[Coefficients]) -> None:
     """Split neuron neurons[r] of replica r, and the optimiser's state with it.
 
-    Where γ and δ differ by output, the state of the incoming weights takes the means of their powers.
+    neurons: (R,). coefficients: one set per replica.
+    Where γ and δ differ by output, the state of the incoming weights is scaled by the means of their powers.
     """
     mlp.split(neurons, coefficients)
     for exponent, mean in optimizer.state.items():
-        mean.split(neurons, [_of_gradients(drawn, exponent) for drawn in coefficients])
+        mean.split(neurons, [_gradient_coefficients(drawn, exponent) for drawn in coefficients])
 
 
 def append_with_state(mlp: MLP, optimizer: Optimizer, w_in: Tensor, bias: Tensor, w_out: Tensor) -> None:
-    """Append neurons as `MLP.append` does; their state has mean 0 and the average of the others' mean squares.
+    """Append K neurons, with a state of their own: w_in (R, K, n_in), bias (R, K, 1), w_out (R, n_out, K).
 
-    With mean squares of 0, Adam's first steps would be several times its rate: it corrects for a start at 0 only once,
-    at the start of training.
+    Their running means of gradients start at 0, and those of squared gradients at the average of the other neurons'. If
+    these started at 0, Adam's first steps would be several times its learning rate. Its correction for a start at 0
+    works only at the start of training.
     """
     mlp.append(w_in, bias, w_out)
     for exponent, mean in optimizer.state.items():
@@ -128,8 +135,8 @@ def append_with_state(mlp: MLP, optimizer: Optimizer, w_in: Tensor, bias: Tensor
         mean.append(w.expand_as(w_in), b.expand_as(bias), v.expand_as(w_out))
 
 
-def _of_gradients(drawn: Coefficients, exponent: int) -> Coefficients:
-    """Return the coefficients that split a running mean of the gradient to this power."""
+def _gradient_coefficients(drawn: Coefficients, exponent: int) -> Coefficients:
+    """Return the coefficients that split a running mean of gradients to the power of exponent."""
     alpha, beta, gamma, delta = drawn
     gamma, delta = (np.mean(np.asarray(c) ** exponent) for c in (gamma, delta))
     return Coefficients(gamma, delta, np.asarray(alpha) ** exponent, np.asarray(beta) ** exponent)

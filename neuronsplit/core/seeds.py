@@ -1,16 +1,18 @@
-"""Random streams: a seed stands for one repeat of an experiment and decides everything random in it."""
+"""Random streams: a seed decides everything that is random in one run of an experiment."""
 
 import numpy as np
 
-PURPOSES = ("weights", "order", "coefficients", "draws")  # append only: a purpose is known by its place
+PURPOSES = ("weights", "order", "coefficients", "draws")  # append only: a stream depends on the position of its purpose
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:
     """Return the random stream of one purpose of one seed, independent of all others.
 
-    A stream per purpose keeps comparisons paired: two policies with the same seed see the same first weights and the
-    same mini-batches, however many numbers either of them draws for its splits. `spawn_key` makes the streams
-    independent, where seeds such as `seed + 1` would collide with those of the next repeat.
+    seed: a whole number from 0. purpose: one of PURPOSES.
+
+    A stream per purpose keeps comparisons paired. Two policies with the same seed start from the same weights and train
+    on the same mini-batches, although they draw different amounts of random numbers for their splits. `spawn_key` makes
+    the streams independent. Seeds such as `seed + 1` would instead repeat streams of the next seed.
 
     Raises ValueError for a purpose that is not one of PURPOSES.
     """

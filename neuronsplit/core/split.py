@@ -25,7 +25,7 @@ class Coefficients(NamedTuple):
 
 
 class SplitRule(NamedTuple):
-    """A way to draw coefficients, and whether they keep αγ + βδ = 1."""
+    """A rule draws the coefficients of a split; it is exact if they always keep αγ + βδ = 1."""
 
     draw: Callable[[np.random.Generator, int], Coefficients]  # from a stream and the number of outputs
     exact: bool = True
@@ -66,7 +66,7 @@ def antisymmetric(rng: np.random.Generator, n_out: int) -> Coefficients:
 
 
 def net2net(rng: np.random.Generator, n_out: int) -> Coefficients:
-    """Share each outgoing weight equally but for noise of 0.02, as Net2Net does; this is not exact.
+    """Share each outgoing weight equally, with noise of standard deviation 0.02, as Net2Net does; this is not exact.
 
     Source: Chen, Goodfellow & Shlens 2016, arXiv 1511.05641, section 2.5.
     """
@@ -85,7 +85,10 @@ SPLIT_RULES = {
 
 
 def draw_coefficients(rule: str, rngs: list[np.random.Generator], n_out: int) -> list[Coefficients]:
-    """Draw the coefficients of one split per replica, each from the replica's own stream."""
+    """Draw the coefficients of one split per replica, each from the replica's own stream.
+
+    rule: a name in SPLIT_RULES. rngs: a stream per replica. n_out: the number of the neuron's outputs.
+    """
     return [SPLIT_RULES[rule].draw(rng, n_out) for rng in rngs]
 
 
@@ -98,7 +101,12 @@ class Twins(NamedTuple):
 
 
 def twins(width: int, n_out: int, neurons: list[int], coefficients: list[Coefficients]) -> Twins:
-    """Split neurons one after the other: the first twin keeps its parent's place, the second one is appended."""
+    """Split neurons of one layer one after the other.
+
+    The first twin takes its parent's place, and the second one is appended.
+    width: the number of neurons before the splits. n_out: the number of outputs of each.
+    neurons, coefficients: what is split and how, in order. A neuron named again has its first twin split once more.
+    """
     source, gain = list(range(width)), [1.0] * width
     share = [np.ones(n_out) for _ in range(width)]
     for neuron, (alpha, beta, gamma, delta) in zip(neurons, coefficients):
@@ -108,3 +116,21 @@ def twins(width: int, n_out: int, neurons: list[int], coefficients: list[Coeffic
         gain[neuron] *= float(alpha)
         share[neuron] = share[neuron] * gamma
     return Twins(torch.tensor(source), torch.tensor(gain, dtype=torch.float64), torch.from_numpy(np.stack(share, 1)))
+
+
+def split_layer(
+    w_in: Tensor, bias: Tensor, w_out: Tensor, neurons: list[int], coefficients: list[Coefficients]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the weights of a layer of R networks after neuron neurons[r] of network r is split.
+
+    Takes and returns w_in (R, H, n_in), bias (R, H, 1) and w_out (R, n_out, H), with H + 1 in place of H. Returns also
+    the index (R, H + 1) of the neuron that each one descends from.
+    """
+    width, n_out = w_in.shape[1], w_out.shape[1]
+    of_replicas = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons, coefficients)]
+    source, gain, share = (torch.stack(parts).to(w_in.device) for parts in zip(*of_replicas))
+    rows, gain = source[:, :, None], gain[:, :, None].to(w_in)  # (R, H + 1, 1)
+    w_in = w_in.take_along_dim(rows, 1) * gain  # (R, H + 1, n_in)
+    bias = bias.take_along_dim(rows, 1) * gain  # (R, H + 1, 1)
+    w_out = w_out.take_along_dim(source[:, None], 2) * share.to(w_out)  # (R, n_out, H + 1)
+    return w_in, bias, w_out, source

@@ -1,1 +1,1 @@
-"""What the networks learn."""
+"""The data sets that networks learn."""

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from neuronsplit.data import download
 
-# sha256 of scikit-learn's digits: all images as bytes, then all labels
+# This is the sha256 of scikit-learn's digits: all images as bytes, then all labels.
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
 class Subset(NamedTuple):
-    """A part of a data set; the same for all seeds, or with one part per seed along a leading axis S."""
+    """A part of a data set; all seeds share it, or a leading axis S holds one part per seed."""
 
     images: Tensor  # (N, n_in) or (S, N, n_in), in [−0.5, 0.5]
     labels: Tensor  # (N,) or (S, N)
 
     def head(self, n: int) -> "Subset":
-        """Return the first n examples (of each seed)."""
+        """Return the first n examples, or those of each seed."""
         return Subset(self.images[..., :n, :], self.labels[..., :n])
 
 
 class Dataset(NamedTuple):
-    """A data set in three parts, with what is needed to show it."""
+    """A data set in three parts, with what is needed to draw its images."""
 
     train: Subset
     validation: Subset  # what a policy may look at
@@ -39,22 +39,23 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(name: str) -> Dataset:
-    """Load a data set by its name in DATASETS; the result is kept for the next call.
+    """Load a data set by its name in DATASETS; the result is cached.
 
-    Raises ValueError for an unknown name or a damaged file, and OSError if the data cannot be obtained.
+    Raises ValueError for an unknown name or a damaged file.
+    Raises OSError if the data cannot be obtained.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset {name!r}: allowed are {', '.join(DATASETS)}")
     return _load(DATASETS[name])
 
 
-@cache  # by function and not by name, so that a name registered anew is loaded anew
+@cache  # by function: a name that is registered again with another function is loaded again
 def _load(loader: Callable[[], Dataset]) -> Dataset:
     return loader()
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 of all images and labels of a data set: two data sets with the same one are the same."""
+    """Return the sha256 of all images and labels of a data set, in hexadecimal: equal data sets have the same one."""
     digest = hashlib.sha256()
     parts = ("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)
     for name, subset in (*parts, *dataset.extra_test.items()):
@@ -71,16 +72,19 @@ def fashion_mnist() -> Dataset:
     train, test = source(download.FOLDER, train=True), source(download.FOLDER, train=False)
     train_index, validation_index = _shuffled(len(train.data)).split([50_000, 10_000])
     return Dataset(
-        train=_to_subset(train.data[train_index], train.targets[train_index], white=255),
-        validation=_to_subset(train.data[validation_index], train.targets[validation_index], white=255),
-        test=_to_subset(test.data, test.targets, white=255),
+        train=_to_subset(train.data[train_index], train.targets[train_index], max_value=255),
+        validation=_to_subset(train.data[validation_index], train.targets[validation_index], max_value=255),
+        test=_to_subset(test.data, test.targets, max_value=255),
         shape=(28, 28),
         classes=tuple(source.classes),
     )
 
 
 def fashion_mnist_2021() -> Dataset:
-    """Load Fashion-MNIST with the 2021 study's faulty test pixels, x/255 · 0.5 for x/255 − 0.5, as a further part."""
+    """Load Fashion-MNIST with a further part, the 2021 study's faulty test images.
+
+    Its pixels are x/255 · 0.5, where x/255 − 0.5 was meant.
+    """
     correct = load_dataset("fashion-mnist")
     images, labels = correct.test
     return correct._replace(extra_test={"faulty_test": Subset((images + 0.5) * 0.5, labels)})
@@ -96,7 +100,7 @@ def digits() -> Dataset:
         raise ValueError("scikit-learn's digits are damaged (wrong checksum): install scikit-learn again")
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     parts = _shuffled(len(images)).split([1200, 297, 300])
-    subsets = (_to_subset(images[part], labels[part], white=16) for part in parts)
+    subsets = (_to_subset(images[part], labels[part], max_value=16) for part in parts)
     return Dataset(*subsets, shape=(8, 8), classes=tuple("0123456789"))
 
 
@@ -108,10 +112,10 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 
 def _shuffled(n: int) -> Tensor:
-    """Return a permutation of n indices: the same one every time, so that all repeats share one split of the data."""
+    """Return a permutation of n indices: the same one every time, so that all seeds share one split of the data."""
     return torch.from_numpy(np.random.default_rng(0).permutation(n))
 
 
-def _to_subset(images: Tensor, labels: Tensor, white: int) -> Subset:
-    """Turn pixel values from 0 to `white` into rows in [−0.5, 0.5], by the same formula for every part."""
-    return Subset(images.flatten(1).float().div_(white).sub_(0.5), labels.long())
+def _to_subset(images: Tensor, labels: Tensor, max_value: int) -> Subset:
+    """Turn pixel values from 0 to max_value into rows in [−0.5, 0.5], by the same formula for every part."""
+    return Subset(images.flatten(1).float().div_(max_value).sub_(0.5), labels.long())

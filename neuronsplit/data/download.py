@@ -25,7 +25,8 @@ FASHION_MNIST_SHA256 = {  # by file, as torchvision unpacks it
 def ensure_fashion_mnist(folder: Path) -> None:
     """Put Fashion-MNIST's files into a folder that lacks them, and check them all.
 
-    Raises ValueError for a damaged file, which stays where it is, and OSError if no source can be reached.
+    Raises ValueError for a damaged file, which stays where it is.
+    Raises OSError if no source can be reached.
     """
     raw = folder / "FashionMNIST" / "raw"
     missing = [name for name in FASHION_MNIST_SHA256 if not (raw / name).exists()]
@@ -48,8 +49,8 @@ def _find_packed_files(raw: Path, work: Path) -> Path:
     packed = _download_by_torchvision(work) or _download_by_apt(work)
     if packed is None:
         raise OSError(
-            "Fashion-MNIST could not be downloaded by torchvision or by apt-get: connect this machine, put the four "
-            f".gz files into {raw}, or use the data that needs no network (make run DATASET=digits)"
+            "Fashion-MNIST could not be downloaded by torchvision or apt-get: connect this machine, put the four .gz "
+            f"files into {raw}, or take other data (make run DATASET=digits)"
         )
     return packed
 
@@ -95,7 +96,7 @@ def _download_by_apt(work: Path) -> Path | None:
 
 
 def import_torchvision_datasets():
-    """Import torchvision.datasets, also if PyPI's torchvision (built for CUDA) stands beside a CPU-only torch.
+    """Import torchvision.datasets, even if PyPI's torchvision (built for CUDA) is installed with a CPU-only torch.
 
     In that case torchvision's compiled operators do not load, and its import fails because two of them do not exist.
     Once they are declared without an implementation, everything in torchvision that is Python works.

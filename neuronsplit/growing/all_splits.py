@@ -1,4 +1,7 @@
-"""Every possible split of a network, each trained on: for one epoch and the best kept, or for a table of them all."""
+"""Make every possible split of a network and train on after each of them.
+
+`grow_greedily` goes on with the best split of each epoch. `run_all_splits` measures them all.
+"""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -23,7 +26,8 @@ N_COEFFICIENT_DRAWS = 5  # further splits of neuron 0, each with other coefficie
 def fork_splits(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
     """Fork a run into K branches per replica, and split neuron neurons[r, k] (R, K) in branch k of replica r.
 
-    All branches of a replica draw the same coefficients.
+    growth: a name in GROWTHS. subset: the data that the networks train on.
+    Returns the branches. Those of one replica draw the same coefficients.
     """
     branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
     branches.grow(growth, neurons.flatten(), subset)
@@ -36,10 +40,13 @@ def every_neuron(run: Run) -> Tensor:
 
 
 def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epochs: int) -> Iterator[dict]:
-    """Train networks, one per seed, with a split per epoch that looks ahead; yield what `grow_while_training` does.
+    """Grow networks, one per seed, by one split per epoch that is chosen by looking an epoch ahead.
 
-    Each possible split is trained for an epoch on the same mini-batches, and the one with the lowest validation loss
-    goes on. So a record is known to be that of a split only an epoch later.
+    growth: a name in GROWTHS. splits, epochs: how many of each there are.
+    Yields the records of `train.grow_while_training`, one per epoch.
+
+    Every possible split is trained for an epoch on the same mini-batches. The one with the lowest validation loss goes
+    on. So the split of an epoch is known only after the next one, and records come an epoch late.
     """
     n_branches, pending_record = 1, {}
     for epoch in range(1, epochs + 1):
@@ -57,7 +64,7 @@ def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epoch
 
 @use_onednn_matmul()
 def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[Tensor, Run, dict]:
-    """Train an epoch; return the best branch (S,) of each seed, a run with these alone, and their record."""
+    """Train an epoch; return the best branch (S,) of each seed, a run of these branches, and their record."""
     train, val = run.epoch(dataset.train), run.evaluate(dataset.validation)  # losses, correct (R, N)
     mean_losses = val[0].mean(1).view(-1, n_branches).nan_to_num(torch.inf, torch.inf)  # (S, B)
     best = argmin(mean_losses, [])
@@ -69,16 +76,20 @@ def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[T
 
 
 def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
-    """Split networks, one per seed, in every possible way and train all branches on; a row per branch and horizon.
+    """Make every split of networks, one per seed, and train all branches on.
 
-    Columns: seed, branch_type, neuron, loss_before (validation loss before the split), the scores in FEATURES that the
-    neuron had, horizon (epochs after the split), and the validation losses SHUFFLE_LOSSES. Their two shuffles of the
-    mini-batches after the split are independent, so that what is due to the choice shows in both.
-
-    Branches of type "neuron" split each of the H neurons with the same coefficients, those of type "draw" split neuron
-    0 with other coefficients, and "unsplit" is the network itself.
+    Returns a table with a row per branch and horizon. Its columns are
+    seed: the seed of the network.
+    branch_type: "neuron" where one of the H neurons is split, all with the same coefficients; "draw" where neuron 0 is
+        split with other coefficients; "unsplit" for the network itself.
+    neuron: the neuron that is split.
+    loss_before: the validation loss before the split.
+    FEATURES: the scores of the neuron before the split, a column for each.
+    horizon: the number of epochs after the split.
+    SHUFFLE_LOSSES: the validation losses at the horizon, after two independent shuffles of the mini-batches. Effects of
+        the choice appear in both.
     """
-    run = run.fork(list(range(run.mlp.n_replicas)))  # the streams that are spawned from below belong to the caller
+    run = run.fork(list(range(run.mlp.n_replicas)))  # spawning changes streams, and those of the caller must stay
     scores, loss_before = _scores_and_loss(run, dataset.validation)
     neurons = torch.nn.functional.pad(every_neuron(run), (0, N_COEFFICIENT_DRAWS))  # (R, K): 0 … H − 1, 0, 0, …
     branch_types = [NEURON] * run.mlp.width + [DRAW] * N_COEFFICIENT_DRAWS  # (K,)
@@ -100,7 +111,7 @@ def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
 
 
 def _branches(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
-    """Split neurons (R, K): all but the last N_COEFFICIENT_DRAWS per replica with the same coefficients."""
+    """Split neurons (R, K) as `fork_splits` does, but the last N_COEFFICIENT_DRAWS with coefficients of their own."""
     branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
     for r, rng in enumerate(run.coefficients):
         end = (r + 1) * neurons.shape[1]
@@ -110,7 +121,7 @@ def _branches(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
 
 
 def train_with_random_splits(run: Run, dataset: Dataset, growth: str, n_splits: int, n_epochs: int) -> None:
-    """Train networks in place; each of the first n_splits epochs ends with the split of a random neuron."""
+    """Train networks in place for n_epochs; each of the first n_splits ends with the split of a random neuron."""
     for epoch in range(n_epochs):
         run.epoch(dataset.train)
         if epoch < n_splits:
@@ -127,7 +138,7 @@ def _scores_and_loss(run: Run, subset: Subset) -> tuple[dict[str, Tensor], Tenso
 
 
 def train_branches(run: Run, dataset: Dataset, order: list[np.random.Generator]) -> dict[int, Tensor]:
-    """Train a copy of networks on with other mini-batches; return the validation loss (R,) at each of HORIZONS."""
+    """Train a copy of networks on, in another order of images; return the validation loss (R,) at each of HORIZONS."""
     run = replace(run.fork(list(range(run.mlp.n_replicas))), order=deepcopy(order))
     losses = {}
     for epoch in range(1, max(HORIZONS) + 1):
@@ -138,10 +149,12 @@ def train_branches(run: Run, dataset: Dataset, order: list[np.random.Generator])
 
 
 def policy_choices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return what each policy would choose in a table of all splits: policies whose score is a column, and random.
+    """Return what each policy would choose in a table of all splits, by policy.
 
-    Each frame has a row per row of type "neuron": `probability`, with which the policy splits that neuron, and
-    `preference`, its score turned so that the policy prefers the highest one (NaN for random).
+    The policies are those whose score is a column of the table, and random. Each frame has a row for each row of type
+    "neuron" and the columns
+    probability: the probability that the policy splits this neuron.
+    preference: the score, turned so that the policy prefers the highest one; NaN for random.
     """
     rows, choices = table[table["branch_type"] == NEURON], {}
     for policy in POLICIES:

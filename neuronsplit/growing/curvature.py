@@ -1,4 +1,4 @@
-"""The splitting matrix of a neuron: how the loss curves when its twins move apart."""
+"""The splitting matrix of a neuron says how the loss curves when its twins move apart."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,20 @@ from torch import Tensor
 
 from neuronsplit.core.mlp import MLP
 
-PCA_IMAGES = 1000  # images that are enough to find the principal directions of all
+PCA_IMAGES = 1000  # images are enough to find the principal directions of all
 
 
 def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the smallest eigenvalue (R, K) of the splitting matrix of neurons (R, K), and its eigenvector.
+    """Return the smallest eigenvalue of the splitting matrix of each neuron, and its eigenvector.
 
-    The eigenvectors are (R, K, n_in + 1): a direction of the incoming weights and the bias. images are (N, n_in), or
-    (S, N, n_in) with labels (S, N) of S seeds.
+    images, labels: (N, n_in) and (N,), or (S, N, n_in) and (S, N) for S seeds.
+    neurons: (R, K).
+    Returns the eigenvalues (R, K) and the eigenvectors (R, K, n_in + 1), directions of the incoming weights and bias.
 
-    The splitting matrix of a neuron (w, b) is S = E[∂L/∂a · σ''(z) x xᵀ], where a is the neuron's activation and x the
-    image with a 1 appended. Twins at (w, b) ± εu that share the outgoing weights equally change the loss by
+    The splitting matrix of a neuron (w, b) is S = E[∂L/∂a · σ''(z) x xᵀ]. Here a is the neuron's activation, and x is
+    the image with a 1 appended. Twins at (w, b) ± εu with half of the outgoing weights each change the loss by
     ½ ε² uᵀS u (Wu, Wang & Liu 2019, arXiv 1910.02366, theorem 2.3). As in the paper, σ'' of ReLU is replaced by that of
-    softplus with β = 3. S is not formed: Lanczos' method needs only its products with vectors.
+    softplus with β = 3. S is not formed, because Lanczos' method needs only its products with vectors.
 
     Raises ValueError for networks with more than one hidden layer.
     """
@@ -37,7 +38,7 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) ->
     sigmoid = torch.sigmoid(3 * z)
     second_derivative = 3 * sigmoid * (1 - sigmoid)  # of softplus
     weight = (logit_grad @ w_out).transpose(0, 1).flatten(1) * second_derivative / len(images)  # (N, R K)
-    # The start must have a part along every eigenvector, so it is no axis and no axis of symmetry of the images.
+    # The start needs a component along every eigenvector, so it is no axis and no symmetry axis of the images.
     start = torch.linspace(1, 2, x.shape[1]).to(x)[:, None].expand(-1, weight.shape[1])
     values, vectors = _smallest_eigenpair(lambda q: x.mT @ (weight * (x @ q)), start)
     return values.unflatten(0, w.shape[:2]), vectors.mT.unflatten(0, w.shape[:2])
@@ -49,20 +50,20 @@ def _check_one_hidden_layer(mlp: MLP) -> None:
 
 
 def _slices(mlp: MLP, n_seeds: int) -> list[slice]:
-    """Return the replicas of each seed."""
+    """Return the replicas of each seed, a slice per seed."""
     size = mlp.n_replicas // n_seeds
     return [slice(seed * size, (seed + 1) * size) for seed in range(n_seeds)]
 
 
 def smallest_eigenvalue(mlp: MLP, blocks: list, n_directions: int = 12, n_inputs: int = 32) -> Tensor:
-    """Approximate the smallest eigenvalue (R, H) of every neuron's splitting matrix, for a hundredth of the cost.
+    """Approximate the smallest eigenvalue (R, H) of every neuron's splitting matrix, at a hundredth of the cost.
 
     blocks: what `scores.forward_blocks` returns.
+    n_directions: the matrices are restricted to this many leading principal directions of the images, and the bias
+        (Rayleigh-Ritz: Golub & Van Loan 2013, section 8.1). This alone would never give less than the true eigenvalue.
+    n_inputs: the pre-activation z, which only σ'' needs, is computed from this many leading directions.
 
-    The matrices are restricted to the bias and the n_directions leading principal directions of the images
-    (Rayleigh-Ritz: Golub & Van Loan 2013, section 8.1). There, all of them are one product of matrices: the weight of
-    each image for each neuron times the products of pairs of the image's projections. The pre-activation z is needed
-    for σ'' alone, so it is taken from n_inputs directions. But for that, the result is never below the true eigenvalue.
+    Raises ValueError for networks with more than one hidden layer.
     """
     _check_one_hidden_layer(mlp)
     if blocks[0].images.dim() == 3:  # the images of each seed have principal directions of their own
@@ -75,7 +76,9 @@ def smallest_eigenvalue(mlp: MLP, blocks: list, n_directions: int = 12, n_inputs
     n_blocks = -(-PCA_IMAGES // len(blocks[0].images))
     components = _principal_components(torch.cat([b.images for b in blocks[:n_blocks]])[:PCA_IMAGES], n_inputs)
     w_proj = (w_in @ components).flatten(0, 1)  # (R H, D)
-    # A symmetric matrix is determined by one triangle: only the pairs (row ≤ column) are computed.
+    # Entry (i, j) of a neuron's matrix is Σ_n weight_n x_ni x_nj over the images. So one product gives the matrices of
+    # all neurons: weights (R H, n) times (n, pairs), the products of two projections of each image. The matrices are
+    # symmetric, so one triangle is enough: the pairs with row ≤ column.
     row, column = torch.triu_indices(*[min(n_directions, components.shape[1]) + 1] * 2, device=components.device)
     total = 0
     for images, labels, hidden, logits in blocks:
@@ -106,8 +109,9 @@ def _smallest_eigenpair(product: Callable[[Tensor], Tensor], start: Tensor, n_it
 
     product: multiplies each matrix with its column of (D, M). start: the first column of each.
 
-    Lanczos' method with full reorthogonalisation (Golub & Van Loan 2013, section 10.3). A matrix whose Krylov space is
-    exhausted goes on with zero vectors and a copy of its first diagonal entry, which is never below the smallest value.
+    This is Lanczos' method with full reorthogonalisation (Golub & Van Loan 2013, section 10.3). When the Krylov space
+    of a matrix is exhausted, zero vectors and copies of its first diagonal entry follow. That entry is never below the
+    smallest eigenvalue, so they do not change the result.
     """
     basis, diagonal, off_diagonal = [start / start.norm(dim=0)], [], []  # (D, M) each; (M,) each
     for _ in range(min(n_iter, len(start))):

@@ -1,4 +1,7 @@
-"""*How* a network grows by one neuron: it splits a neuron, or it adds one that has no parent."""
+"""*How* a network grows by one neuron: it splits a neuron, or it adds one that has no parent.
+
+The weights of a split are computed in core/split.py. This file defines the entries of GROWTHS, which use it.
+"""
 
 import math
 from collections.abc import Callable
@@ -22,26 +25,28 @@ Rngs = list[np.random.Generator]  # a stream per replica
 
 
 class Growth(NamedTuple):
-    """A way to grow by one neuron.
+    """A growth adds one neuron to each network.
 
-    apply(mlp, optimizer, neurons, sample, rngs) changes networks and their optimiser in place: neurons (R,) are the
-    chosen parents, sample is a Subset of training images, rngs has a stream per replica.
+    apply: a function (mlp, optimizer, neurons, sample, rngs) that changes networks and their optimiser in place.
+    neurons: the chosen parents, (R,), or None.
+    sample: a Subset of the training images.
+    rngs: a stream per replica.
     """
 
     apply: Callable[[MLP, Optimizer, Tensor | None, Subset, Rngs], None]
     exact: bool = True  # whether the networks' outputs stay the same
-    needs_parent: bool = True  # whether a policy has to choose a neuron; if not, neurons is None
+    needs_parent: bool = True  # whether a policy chooses a neuron; if not, neurons is None
 
 
 def split_by_rule(rule: str, mlp: MLP, optimizer: Optimizer, neurons: Tensor, sample: Subset, rngs: Rngs) -> None:
-    """Split by one of SPLIT_RULES."""
+    """Split neurons (R,) by one of SPLIT_RULES."""
     split_with_state(mlp, optimizer, neurons, draw_coefficients(rule, rngs, mlp.sizes[-1]))
 
 
 def steepest_descent(mlp: MLP, optimizer: Optimizer, neurons: Tensor, sample: Subset, rngs: Rngs) -> None:
     """Split into (w, b) ± εu, where u is the steepest direction and ε is STEEPEST_STEP times the norm of (w, b).
 
-    Exact only in the limit ε → 0. Source: Wu, Wang & Liu 2019, arXiv 1910.02366, algorithm 1.
+    This is exact only in the limit ε → 0. Source: Wu, Wang & Liu 2019, arXiv 1910.02366, algorithm 1.
     """
     _, direction = steepest_split(mlp, *sample, neurons[:, None])  # (R, 1, n_in + 1)
     split_with_state(mlp, optimizer, neurons, draw_coefficients("even", rngs, mlp.sizes[-1]))
@@ -66,9 +71,10 @@ def zero_outgoing(mlp: MLP, optimizer: Optimizer, neurons: None, sample: Subset,
 def gradmax(mlp: MLP, optimizer: Optimizer, neurons: None, sample: Subset, rngs: Rngs) -> None:
     """Add the neuron whose incoming weights get the largest gradient (GradMax: Evci et al. 2022, arXiv 2201.05125).
 
-    By eq. 11, the outgoing weights v are the leading right singular vector of M = E[x gᵀ], with g the gradient by the
-    logits; their norm is the mean norm of the others. The paper's incoming weights are 0, where ReLU has no gradient.
-    Here they point along −M v, where their first step would go, with GRADMAX_SCALE times the mean norm of the others.
+    By eq. 11, the outgoing weights v are the leading right singular vector of M = E[x gᵀ]. Here g is the gradient of
+    the loss with respect to the logits. The norm of v is the mean norm of the others' outgoing weights. The paper's
+    incoming weights are 0, where ReLU has no gradient. Here they point along −M v, in the direction of their first
+    step. Their norm is GRADMAX_SCALE times the mean norm of the others.
     """
     images, labels = sample
     inputs = [images, *mlp.hidden(images)][-2]  # (N, n_in) or (S, N, n_in); of a hidden layer, (R, N, n_in)

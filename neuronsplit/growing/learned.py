@@ -1,7 +1,7 @@
 """The learned policy: a network that predicts how much each possible split lowers the loss.
 
-It was trained on splits that were made and trained on. Its inputs are free of scale (ranks, shares, the width of the
-network), so that one network chooses neurons in networks of any width.
+It was fitted to splits whose effect was measured by further training. Its inputs do not depend on scale: they are
+ranks, shares and the width of the network. So one network can choose neurons in networks of any width.
 """
 
 from functools import cache
@@ -23,15 +23,18 @@ RANK_FEATURES = (
     "ablation_loss importance incoming_gradient_norm outgoing_gradient_norm activation_variance smallest_eigenvalue "
     "incoming_norm outgoing_norm"
 ).split()
-FEATURE_NAMES = (*RANK_FEATURES, "fire_rate", "max_correlation", "epochs_since_split", "width", "age")
-Weights = dict[str, np.ndarray]  # of the network, and the scales of its inputs and outputs
+NETWORK_FEATURES = ("width", "max_epochs_since_split")  # the same for all neurons of a network
+FEATURE_NAMES = (*RANK_FEATURES, "fire_rate", "max_correlation", "epochs_since_split", *NETWORK_FEATURES)
+Weights = dict[str, np.ndarray]  # the parameters of the network, and the scales of its inputs and outputs
 
 
 def features(scores: dict[str, Tensor]) -> Tensor:
-    """Return the network's inputs (R, H, len(FEATURE_NAMES)) for the scores in FEATURES, (R, H) each by name.
+    """Return the network's inputs (R, H, len(FEATURE_NAMES)).
 
-    Ranks run from −½ to ½, with the mean rank for equal scores. The fire rate and the correlation stay as they are. The
-    epochs since a neuron's split are a share of the oldest neuron's. Width and oldest age are logarithms.
+    scores: the scores in FEATURES by name, (R, H) each.
+    Ranks run from −½ to ½, and equal scores share their mean rank. The fire rate and the correlation stay as they are.
+    The epochs since a neuron's split are divided by their maximum in the network. That maximum and the width are
+    logarithms.
     """
     ranks = [_rank(scores[name]) for name in RANK_FEATURES]
     since = scores["epochs_since_split"]  # (R, H)
@@ -47,10 +50,11 @@ def _rank(values: Tensor) -> Tensor:
 
 
 def predict(weights: Weights, x: Tensor) -> Tensor:
-    """Predict how much lower the validation loss ends with each split than without, (R, H), from `features` (R, H, ·).
+    """Predict how much lower the validation loss ends with each split than without it, (R, H).
 
-    The prediction is a value, common to all neurons, plus an advantage of each neuron, whose mean is 0: a dueling head
-    (Wang et al. 2016, arXiv 1511.06581, eq. 9).
+    weights: what `fit` or `weights` returns. x: what `features` returns.
+    The prediction is a value, common to all neurons, plus the advantage of each neuron. The mean advantage is 0. This
+    is a dueling head (Wang et al. 2016, arXiv 1511.06581, eq. 9).
     """
     w = {name: torch.from_numpy(array).to(x) for name, array in weights.items()}
     value, advantage = _forward(w, (x - w["mean"]) / w["sd"])
@@ -70,16 +74,18 @@ def fit(
     n_steps: int = 100,
     weight_decay: float = 1.0,
 ) -> Weights:
-    """Train the network on networks that were split in every way: `features` (1, H, ·) and gains (1, H) of each.
+    """Fit the weights of the learned policy to the gains of splits.
 
-    The loss is the squared error of the mean gain of a network, plus that of the gains about it. The second is measured
-    in units of their own spread, so that every network counts alike. The optimiser is AdamW (Loshchilov & Hutter 2019,
-    arXiv 1711.05101).
+    networks: for each network, what `features` returns (1, H, ·) and the gains (1, H) of its splits.
+    rng: draws the initial weights. n_units: hidden units. n_steps, weight_decay: of the optimiser, AdamW (Loshchilov &
+        Hutter 2019, arXiv 1711.05101).
 
-    Raises ValueError for a gain that is not finite, as of a network that diverged.
+    The loss is the squared error of a network's mean gain, plus that of the gains' differences from it. The second part
+    is in units of their standard deviation, so that all networks have the same influence.
+    Raises ValueError for a gain that is not finite, which a network that diverged has.
     """
     if not all(gain.isfinite().all() for _, gain in networks):
-        raise ValueError("gains of nan or inf: allowed are those of networks that did not diverge")
+        raise ValueError("gains of nan or inf: allowed are finite gains, of networks that did not diverge")
     scales, targets = _scales(networks)
     n_features, bound = len(scales["mean"]), len(scales["mean"]) ** -0.5
     w = {
@@ -104,7 +110,7 @@ def _scales(networks: list[tuple[Tensor, Tensor]]) -> tuple[dict[str, Tensor], l
     x = torch.cat([one.flatten(0, 1) for one, _ in networks])
     values = torch.stack([gain.mean() for _, gain in networks])
     spreads = torch.stack([gain.std(correction=0) for _, gain in networks])
-    spreads = spreads.clamp(min=1e-3 * spreads.mean().item() or 1)  # one neuron, or equal ones, have no spread
+    spreads = spreads.clamp(min=1e-3 * spreads.mean().item() or 1)  # one neuron, or equal gains, have no spread
     scale = values.abs().mean()
     scales = {"mean": x.mean(0), "sd": x.std(0).clamp(min=0.01), "value": scale, "advantage": spreads.mean()}
     targets = [(v[None] / scale, (gain - v) / s) for (_, gain), v, s in zip(networks, values, spreads)]
@@ -123,26 +129,26 @@ def _batches_by_width(networks: list, targets: list, scales: dict[str, Tensor]) 
 
 @cache
 def weights() -> Weights:
-    """Return the weights that the package ships, which notebook 12 made; nothing in the file is executed."""
+    """Return the weights that come with the package, fitted by notebook 12. Reading the file runs no code."""
     with np.load(FILE, allow_pickle=False) as file:
         return dict(file)
 
 
 def predicted_gain(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Predict how much lower the validation loss ends, ten epochs after each split, than without one (R, H)."""
+    """Predict how much lower the validation loss is ten epochs after each split than without it, (R, H)."""
     return predict(weights(), features({feature.__name__: feature(mlp, blocks) for feature in FEATURES}))
 
 
 class TrainingExample(NamedTuple):
-    """A network that was split in every way: its keys in the table, its features, and what each split brought."""
+    """A network whose splits were all measured: its keys in the table, its features, and the gain of each split."""
 
     keys: dict[str, object]  # NETWORK_KEYS
     x: Tensor  # (1, H, len(FEATURE_NAMES))
-    gains: Tensor  # (2, H): how much lower than unsplit each branch ended, under either shuffle
+    gains: Tensor  # (2, H): how much lower each branch ended than the unsplit network, for each shuffle
 
 
 def training_examples(table: pd.DataFrame, horizon: int) -> list[TrainingExample]:
-    """Return every network in a table of all splits, with its gains so many epochs after the split."""
+    """Return every network in a table of all splits, with its gains `horizon` epochs after the split."""
     examples = []
     for key, rows in table[table["horizon"] == horizon].groupby(NETWORK_KEYS, sort=False):
         split, unsplit = (rows[rows["branch_type"] == branch_type] for branch_type in (NEURON, UNSPLIT))

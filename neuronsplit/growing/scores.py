@@ -1,7 +1,7 @@
 """Scores of neurons: numbers (R, H) for R replicas of H hidden neurons.
 
-Each score looks at networks and at what they make of the validation images. Policies choose neurons by scores, and the
-learned policy takes all of FEATURES. Neurons that never fire are scored like any others.
+Every score is a function (mlp, blocks), where blocks is what `forward_blocks` returns for the validation images.
+Policies choose neurons by scores, and the learned policy uses all of FEATURES. Neurons that never fire have scores too.
 """
 
 import math
@@ -17,13 +17,13 @@ from neuronsplit.core.mlp import MLP, merge_replicas
 from neuronsplit.data.datasets import Subset
 from neuronsplit.growing.curvature import smallest_eigenvalue
 
-GRADIENT_IMAGES = 4000  # a gradient by all weights costs as much as a pass through the network: fewer images serve
+GRADIENT_IMAGES = 4000  # fewer images are enough here, where a gradient costs as much as a pass through the network
 BLOCK_SIZE = 1000  # images per block, or fewer so that activations (R, H, n) have at most MAX_BLOCK_NUMEL entries
 MAX_BLOCK_NUMEL = 2**24
 
 
 class Activations(NamedTuple):
-    """A block of images with the activations and logits that they cause."""
+    """A block of images, with the activations and logits that networks compute from them."""
 
     images: Tensor  # (n, n_in), or (S, n, n_in) of S seeds
     labels: Tensor  # (n,) or (R, n)
@@ -31,7 +31,7 @@ class Activations(NamedTuple):
     logits: Tensor  # (R, n, C)
 
     def of_replicas(self, replicas: slice) -> "Activations":
-        """Return what belongs to some replicas; the images stay as they are."""
+        """Return the same block for some replicas; the images stay as they are."""
         labels = self.labels if self.labels.dim() == 1 else self.labels[replicas]
         return Activations(self.images, labels, [a[replicas] for a in self.hidden], self.logits[replicas])
 
@@ -51,7 +51,7 @@ def iter_blocks(mlp: MLP, subset: Subset) -> Iterator[Activations]:
 
 
 def forward_blocks(mlp: MLP, subset: Subset) -> list[Activations]:
-    """Run networks on a subset and keep the activations, so that several scores can read them."""
+    """Run networks on a subset and store all activations, so that several scores can read them."""
     return list(iter_blocks(mlp, subset))
 
 
@@ -62,14 +62,13 @@ def _mean(blocks: list[Activations], function: Callable[[Activations], Tensor]) 
 
 
 def ablation_loss(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Mean loss (R, H) with each hidden neuron removed in turn, and the others scaled as dropout does.
+    """Return the mean loss (R, H) with each hidden neuron removed in turn, and the others scaled as dropout does.
 
-    One forward pass serves for all neurons. Removing neuron j takes v_j a_j from the logits and scales the other H − 1
-    neurons by s = H / (H − 1). With output bias b, z = s V a + b and label y, the loss without j is therefore
-    log Σ_c exp(z_c − s v_cj a_j) − (z_y − s v_yj a_j).
-
-    If the only neuron of a network is removed, nothing is left to scale and the output bias remains.
+    If the only neuron of a network is removed, the output bias remains.
     """
+    # One forward pass serves all neurons. Without neuron j, the other H − 1 neurons are scaled by s = H / (H − 1), and
+    # the logits lose the term of j. Let z = s V a + b, where b is the output bias, and let y be the label. Then the
+    # logits without j are z − s v_j a_j, and the loss is log Σ_c exp(z_c − s v_cj a_j) − (z_y − s v_yj a_j).
     s = mlp.width / max(mlp.width - 1, 1)
     w_out, bias = (p / math.log(2) for p in (mlp.weights[-1] * s, mlp.biases[-1]))  # (R, C, H), (R, C, 1)
     return _mean(blocks, lambda block: _ablation_loss(w_out, bias, block) * math.log(2))
@@ -91,31 +90,32 @@ def _ablation_loss(w_out: Tensor, bias: Tensor, block: Activations) -> Tensor:
 
 
 def fire_rate(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Share of the images (R, H) for which each neuron's activation is above 0."""
+    """Return the share (R, H) of the images for which each neuron's activation is above 0."""
     return _mean(blocks, lambda block: (block.hidden[-1] > 0).double().mean(1))
 
 
 def uniform(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """The same score (R, H) for every neuron."""
+    """Return the same score (R, H) for every neuron."""
     return torch.zeros_like(mlp.biases[-2].squeeze(2))
 
 
 def importance(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Σ |w ∂L/∂w| (R, H) over each neuron's incoming weights, bias and outgoing weights, on GRADIENT_IMAGES images.
+    """Return Σ |w ∂L/∂w| (R, H) over each neuron's incoming weights, bias and outgoing weights.
 
-    To first order this is how much the loss changes without them (SNIP: Lee, Ajanthan & Torr 2019, arXiv 1810.02340).
+    To first order, the loss changes by at most this without them (SNIP: Lee, Ajanthan & Torr 2019, arXiv 1810.02340).
+    Only the first GRADIENT_IMAGES images are used.
     """
     parts = torch.cat([mlp.weights[-2], mlp.biases[-2], mlp.weights[-1].mT], dim=2)  # (R, H, n_in + 1 + C)
     return (parts * _gradient(mlp, blocks)).abs().sum(2)
 
 
 def incoming_gradient_norm(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Norm (R, H) of the gradient of the loss by each neuron's incoming weights and bias, on GRADIENT_IMAGES images."""
+    """Return the gradient norm (R, H) of each neuron's incoming weights and bias, on GRADIENT_IMAGES images."""
     return _gradient(mlp, blocks)[:, :, : mlp.sizes[-3] + 1].norm(dim=2)
 
 
 def _gradient(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Gradient by each neuron's incoming weights, bias and outgoing weights: (R, H, n_in + 1 + C)."""
+    """Return the gradient of each neuron's incoming weights, bias and outgoing weights: (R, H, n_in + 1 + C)."""
 
     def of_block(block: Activations) -> Tensor:
         (_, grad_logits, hidden), (_, grad_hidden, inputs) = islice(_gradients(mlp, block), 2)
@@ -133,7 +133,7 @@ def _first_blocks(blocks: list[Activations]) -> list[Activations]:
 
 
 def outgoing_gradient_norm(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Norm (R, H) of the gradient of the loss by each neuron's outgoing weights."""
+    """Return the gradient norm (R, H) of each neuron's outgoing weights."""
 
     def of_block(block: Activations) -> Tensor:
         _, grad_logits, hidden = next(_gradients(mlp, block))
@@ -147,15 +147,16 @@ def _gradients(mlp: MLP, block: Activations) -> Iterator[tuple[int, Tensor, Tens
 
 
 def activation_variance(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Variance (R, H) of each neuron's activation over the images."""
+    """Return the variance (R, H) of each neuron's activation over the images."""
     mean = _mean(blocks, lambda block: block.hidden[-1].mean(1))
     return _mean(blocks, lambda block: (block.hidden[-1] - mean[:, None]).square().mean(1))
 
 
 def max_correlation(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Largest correlation (R, H) of each neuron's activation with another neuron's, on GRADIENT_IMAGES images.
+    """Return the largest correlation (R, H) of each neuron's activation with another neuron's.
 
-    It is 0 for a neuron that never fires and for a network's only neuron.
+    It is 0 for a neuron that never fires, and for a network's only neuron. Only the first GRADIENT_IMAGES images are
+    used.
     """
     blocks = _first_blocks(blocks)
     mean = _mean(blocks, lambda block: block.hidden[-1].mean(1))[:, None].to(mlp.weights[0])  # (R, 1, H)
@@ -172,21 +173,21 @@ def max_correlation(mlp: MLP, blocks: list[Activations]) -> Tensor:
 
 
 def incoming_norm(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Norm (R, H) of each neuron's incoming weights and bias."""
+    """Return the norm (R, H) of each neuron's incoming weights and bias."""
     return torch.cat([mlp.weights[-2], mlp.biases[-2]], dim=2).norm(dim=2)
 
 
 def outgoing_norm(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Norm (R, H) of each neuron's outgoing weights."""
+    """Return the norm (R, H) of each neuron's outgoing weights."""
     return mlp.weights[-1].norm(dim=1)
 
 
 def epochs_since_split(mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Epochs (R, H) since each neuron was last split, or since the start of training."""
+    """Return the epochs (R, H) since each neuron was last split, or since the start of training."""
     return mlp.epochs_since_split
 
 
-FEATURES = (  # all scores that the learned policy takes; their names are the columns of tables
+FEATURES = (  # all scores that the learned policy uses; their names are columns of tables
     ablation_loss, fire_rate, importance, incoming_gradient_norm, outgoing_gradient_norm, activation_variance,
     smallest_eigenvalue, incoming_norm, outgoing_norm, max_correlation, epochs_since_split,
 )  # fmt: skip

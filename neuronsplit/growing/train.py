@@ -1,4 +1,4 @@
-"""Training: one loop over the mini-batches of an epoch, and the loop over epochs in which networks grow."""
+"""Training: the loop over the mini-batches of an epoch, and the loop over epochs in which networks grow."""
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
@@ -25,7 +25,7 @@ from neuronsplit.names import NO_PARENT
 class Run:
     """R networks in training, with their optimiser and their random streams.
 
-    Replicas are grouped by seed: each of S seeds has R / S replicas in a row, which see the same mini-batches.
+    Each of S seeds has R / S consecutive replicas, which train on the same mini-batches.
     """
 
     seeds: list[int]
@@ -38,7 +38,7 @@ class Run:
 
     @classmethod
     def start(cls, mlp: MLP, seeds: list[int], optimizer: str, learning_rate: Rate, batch_size: int) -> "Run":
-        """Start with an optimiser that has made no step, and the streams of the seeds."""
+        """Start with a new optimiser, by its name in OPTIMIZERS, and with the streams of the seeds."""
         of_replicas = [seed for seed in seeds for _ in range(mlp.n_replicas // len(seeds))]
         order = [stream(seed, "order") for seed in seeds]
         coefficients, draws = ([stream(s, purpose) for s in of_replicas] for purpose in ("coefficients", "draws"))
@@ -49,23 +49,33 @@ class Run:
     def epoch(self, subset: Subset) -> tuple[Tensor, Tensor]:
         """Train one epoch on a shuffled subset; the last partial mini-batch is dropped.
 
-        Returns the loss and the correctness (R, N) of each image, as it was before the step that learns from it.
+        Returns the loss and the correctness (R, N) of each image, before the step that learns from it.
+        """
+        metrics = []
+        for images, labels in self.batches(subset):
+            logits = train_step(self.mlp, images, labels, self.optimizer)
+            metrics.append(per_example_metrics(logits, labels))
+        self.mlp.epochs_since_split += 1
+        return cat_blocks(metrics)
+
+    def batches(self, subset: Subset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffle a subset for each seed, and yield mini-batches: images (S, B, n_in) and labels (R, B).
+
+        Raises ValueError unless images (S, N, n_in) have as many parts as there are seeds.
         """
         n_images, n_seeds = subset.labels.shape[-1], len(self.order)
+        if subset.images.dim() == 3 and len(subset.images) != n_seeds:
+            raise ValueError(f"images of {len(subset.images)} seeds: allowed are {n_seeds}, or the same for all seeds")
         n_used = n_images - n_images % self.batch_size
         index = torch.from_numpy(np.stack([rng.permutation(n_images)[:n_used] for rng in self.order]))  # (S, N)
         index = index.to(subset.labels.device)
         labels = subset.labels.expand(n_seeds, -1).gather(1, index)
         labels = labels.repeat_interleave(self.mlp.n_replicas // n_seeds, dim=0)  # (R, N)
-        if subset.images.dim() == 3:  # each seed has images of its own, which follow one another in `rows`
+        if subset.images.dim() == 3:  # each seed has its own images, one seed after the other in `rows`
             index += n_images * torch.arange(n_seeds, device=index.device)[:, None]
         rows = subset.images.flatten(0, -2)  # (N, n_in) or (S N, n_in)
-        metrics = []
-        for i, y in zip(index.split(self.batch_size, dim=1), labels.split(self.batch_size, dim=1)):
-            images = rows.index_select(0, i.flatten()).unflatten(0, i.shape)  # (S, B, n_in)
-            metrics.append(per_example_metrics(train_step(self.mlp, images, y, self.optimizer), y))
-        self.mlp.epochs_since_split += 1
-        return cat_blocks(metrics)
+        for i, batch_labels in zip(index.split(self.batch_size, dim=1), labels.split(self.batch_size, dim=1)):
+            yield rows.index_select(0, i.flatten()).unflatten(0, i.shape), batch_labels
 
     @use_onednn_matmul()
     def evaluate(self, subset: Subset) -> tuple[Tensor, Tensor]:
@@ -74,21 +84,21 @@ class Run:
 
     @use_onednn_matmul()
     def grow(self, growth: str, neurons: Tensor | None, subset: Subset) -> None:
-        """Grow each network by one neuron: neurons (R,) are the parents, subset is what the networks train on."""
+        """Grow each network by one neuron: neurons (R,) are the parents, subset is the training data."""
         sample = subset.head(GROWTH_IMAGES)
         GROWTHS[growth].apply(self.mlp, self.optimizer, neurons, sample, self.coefficients)
 
     def fork(self, replicas: list[int]) -> "Run":
-        """Return an independent copy of some replicas, or of one several times, that goes on as this run would.
+        """Return an independent copy of some replicas, which goes on as this run would; one may be named several times.
 
-        Raises ValueError unless each seed keeps equally many replicas and the seeds keep their order.
+        Raises ValueError unless all seeds have equally many of the replicas, in the order of the seeds.
         """
         n_seeds = len(self.seeds)
         per_seed, new_per_seed = (n // n_seeds for n in (self.mlp.n_replicas, len(replicas)))
         seeds = [seed for seed in range(n_seeds) for _ in range(new_per_seed)]
         if not replicas or [r // per_seed for r in replicas] != seeds:
             raise ValueError(f"replicas {replicas}: allowed are equally many of each seed, in the order of the seeds")
-        # One by one: deepcopy of the list would give a replica that is named twice one stream for both.
+        # They are copied one by one, because deepcopy of a list would let replicas that are named twice share a stream.
         coefficients, draws = ([deepcopy(streams[r]) for r in replicas] for streams in (self.coefficients, self.draws))
         mlp, optimizer, order = self.mlp[replicas], self.optimizer[replicas], deepcopy(self.order)
         return Run(self.seeds, mlp, optimizer, order, coefficients, draws, self.batch_size)
@@ -109,10 +119,10 @@ def grow_while_training(
 ) -> Iterator[dict[str, int | list | None | Tensor]]:
     """Train networks in place and grow them by `splits` neurons; yield a record per epoch.
 
-    The run has one replica per policy for the first seed, then for the next. A record's values are numbers for all
-    replicas, or have one entry per replica (R,).
-
-    Raises ValueError where a data-dependent schedule wants replicas to grow at different epochs: train them one by one.
+    run: has one replica per policy for the first seed, then for the next. policies, growth, schedule: names in
+        POLICIES, GROWTHS and SCHEDULES.
+    Yields dicts by column of the table. Values are numbers for all replicas, or have an entry per replica (R,).
+    Raises ValueError where a data-dependent schedule makes replicas grow at different epochs: train them one by one.
     """
     val_losses: list[list[float]] = [[] for _ in range(run.mlp.n_replicas)]
     for epoch in range(1, epochs + 1):
@@ -125,7 +135,7 @@ def grow_while_training(
 
 
 def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
-    """Return how many neurons are split at the end of an epoch, which must be the same for all replicas."""
+    """Return the number of splits at the end of an epoch, which must be the same for all replicas."""
     due = {min(SCHEDULES[schedule].due(epoch, losses, splits_left), splits_left) for losses in val_losses}
     if len(due) > 1:
         raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
@@ -136,7 +146,7 @@ def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_
 def _train_and_grow(run: Run, dataset: Dataset, policies: list[str], growth: str, n_splits: int) -> dict:
     """Train an epoch, evaluate on the validation images, grow, evaluate on the test images; return the record."""
     record = train_metrics(run, *run.epoch(dataset.train))
-    # Activations stay in memory only where a policy reads them again.
+    # All activations are stored only if a policy reads them again.
     blocks = (forward_blocks if n_splits else iter_blocks)(run.mlp, dataset.validation)
     record |= mean_metrics("val", *block_metrics(blocks))
     parents = []
@@ -157,7 +167,7 @@ def train_metrics(run: Run, losses: Tensor, correct: Tensor) -> dict[str, Tensor
 
 
 def test_metrics(run: Run, dataset: Dataset) -> dict[str, int | Tensor]:
-    """Return the networks' sizes, and mean metrics (R,) on the test images and all further parts of the data."""
+    """Return the networks' sizes, and mean metrics (R,) on the test images and any further parts of the data."""
     record = {"hidden": run.mlp.width, "parameters": run.mlp.n_parameters()}
     for name, subset in {"test": dataset.test, **dataset.extra_test}.items():
         record |= mean_metrics(name, *run.evaluate(subset))
@@ -165,14 +175,14 @@ def test_metrics(run: Run, dataset: Dataset) -> dict[str, int | Tensor]:
 
 
 def mean_metrics(name: str, losses: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """Return the mean loss and accuracy (R,) of values per image (R, N), under names that start with `name`."""
+    """Return the mean loss and accuracy (R,) of values per image (R, N); their names start with `name`."""
     return {f"{name}_loss": losses.mean(1), f"{name}_accuracy": correct.double().mean(1)}
 
 
 def per_example_metrics(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy (R, N) of each image and whether the label's logit is the highest.
+    """Return the cross-entropy (R, N) of each image, and whether the label's logit is the highest.
 
-    logits are (R, N, C), labels (N,) or (R, N). Of equal logits the first counts.
+    logits: (R, N, C). labels: (N,) or (R, N). If logits are equal, the first one counts.
     """
     labels = labels.expand(logits.shape[:2])
     losses = cross_entropy(logits.mT, labels, reduction="none")

@@ -1,10 +1,11 @@
-"""Do twins diverge? How far the two neurons of a split differ, from the split to the end of training.
+"""Do twins diverge? This file measures how the two neurons of a split differ, from the split to the end of training.
 
 Twins (αw, γv) and (βw, δv) that fire on the same images receive the gradients γg and δg of their incoming weights.
 Under plain SGD, w₁/α and w₂/β move apart by |γ/α − δ/β| g per step, and never if κ = γβ / δα is 1.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,11 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.split import Coefficients, draw_coefficients
 from neuronsplit.data.datasets import Dataset, Subset
 from neuronsplit.growing.train import Run, train_step
-
-NO_SPLIT = "none"  # in place of a growth: the networks train on without a split
+from neuronsplit.names import NO_GROWTH
 
 
 def kappa(coefficients: Coefficients) -> float:
-    """Return κ = γβ / δα of a split, with the means of γ and δ where they differ by output."""
+    """Return κ = γβ / δα of a split, from the means of γ and δ where they differ by output."""
     alpha, beta, gamma, delta = (float(np.mean(c)) for c in coefficients)
     return gamma * beta / (delta * alpha)
 
@@ -32,7 +32,7 @@ def angles(mlp: MLP, first: list[int], second: list[int]) -> Tensor:
 
 
 def firing_disagreement(mlp: MLP, images: Tensor, first: list[int], second: list[int]) -> Tensor:
-    """Return the share (R, P) of the images for which one neuron of a pair fires and the other does not."""
+    """Return the share (R, P) of the images for which only one neuron of a pair fires."""
     firing = mlp.hidden(images)[-1] > 0  # (R, N, H)
     return (firing[..., first] != firing[..., second]).double().mean(1)
 
@@ -40,8 +40,8 @@ def firing_disagreement(mlp: MLP, images: Tensor, first: list[int], second: list
 def effective_rank(mlp: MLP, images: Tensor) -> Tensor:
     """Return the effective rank (R,) of the last hidden layer's activations.
 
-    It is exp of the entropy of the normalised singular values (Roy & Vetterli 2007, The effective rank: a measure of
-    effective dimensionality, eq. 3).
+    This is exp of the entropy of the normalised singular values. Source: Roy & Vetterli 2007, The effective rank: a
+    measure of effective dimensionality, eq. 3.
     """
     values = torch.linalg.svdvals(mlp.hidden(images)[-1].double().nan_to_num(0, 0, 0))  # (R, H)
     shares = values / values.sum(1, keepdim=True)
@@ -56,7 +56,7 @@ def _theta(mlp: MLP) -> Tensor:
 def _angle(first: Tensor, second: Tensor) -> Tensor:
     """Return the angle in degrees between vectors along the last axis.
 
-    arccos of the cosine loses small angles to rounding; this form (Kahan 2006) does not.
+    arccos of the cosine would lose small angles to rounding; this form (Kahan 2006) does not.
     """
     first, second = (v / v.norm(dim=-1, keepdim=True) for v in (first, second))
     return 2 * torch.atan2((first - second).norm(dim=-1), (first + second).norm(dim=-1)).rad2deg()
@@ -86,10 +86,13 @@ def predicted_and_measured_angles(
     dataset: Dataset, learning_rate: float, width: int, epochs_before: int, steps: list[int], seeds: list[int],
     batch_size: int = 32,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return the angles of `scaled` twins under SGD, predicted and measured, after so many steps from the split.
+    """Return the angles between `scaled` twins under SGD, predicted and measured.
 
-    Predicted: each twin moves as the unsplit neuron does under the same mini-batches, at γ/α or δ/β of its speed. This
-    is exact for one step. Columns: predicted, measured (degrees), kappa, seed, steps; a row per neuron and seed.
+    epochs_before: epochs of training before the split. steps: the numbers of steps after it at which angles are taken.
+    Returns a row per neuron, seed and step, with the columns predicted and measured (degrees), kappa, seed, steps.
+
+    For the prediction, each twin moves as the unsplit neuron does on the same mini-batches, at γ/α or δ/β of its speed.
+    This is exact for one step.
     """
     unsplit = _pretrain(dataset, "sgd", learning_rate, width, epochs_before, seeds, batch_size)
     split, initial = unsplit.fork(list(range(len(seeds)))), _theta(unsplit.mlp)  # (R, H, n_in + 1)
@@ -100,11 +103,10 @@ def predicted_and_measured_angles(
     speeds = torch.tensor([[(c.gamma / c.alpha, c.delta / c.beta) for c in row] for row in by_replica])  # (R, H, 2)
     columns = {"kappa": torch.tensor([[kappa(c) for c in row] for row in by_replica])}  # (R, H)
     columns |= {"seed": torch.tensor(seeds)[:, None].expand(-1, width)}
-    order = torch.from_numpy(np.stack([rng.permutation(len(dataset.train.labels)) for rng in unsplit.order]))  # (R, N)
     tables = []
-    for step, index in enumerate(order.split(batch_size, dim=1)[: max(steps)], start=1):
+    for step, batch in enumerate(islice(unsplit.batches(dataset.train), max(steps)), start=1):
         for run in (unsplit, split):
-            train_step(run.mlp, dataset.train.images[index], dataset.train.labels[index], run.optimizer)
+            train_step(run.mlp, *batch, run.optimizer)
         if step in steps:
             moved = _theta(unsplit.mlp) - initial
             first, second = (initial + speed[..., None] * moved for speed in speeds.unbind(2))
@@ -119,13 +121,15 @@ def track_twins(
 ) -> Iterator[pd.DataFrame]:  # fmt: skip
     """Train networks, split every neuron once by each growth in turn, and train on; yield a table per epoch.
 
-    Columns: growth, optimizer, seed, epoch (0 is the moment of the split), pair, angle, firing_disagreement,
-    effective_rank, test_loss; a row per pair of twins and seed. The growth NO_SPLIT trains on unsplit and has no pairs.
+    growths: names in GROWTHS, or NO_GROWTH, with which networks train on unsplit.
+    Yields tables with a row per pair of twins and seed. Without a split, the first neuron stands for a pair.
+    Their columns are growth, optimizer, seed, epoch, pair, angle, firing_disagreement, effective_rank and test_loss.
+    Epoch 0 is the moment of the split.
     """
     trained = _pretrain(dataset, optimizer, learning_rate, width, epochs_before, seeds, batch_size)
     for growth in growths:
         run, pairs = trained.fork(list(range(len(seeds)))), ([0], [0])
-        if growth != NO_SPLIT:
+        if growth != NO_GROWTH:
             split_all(run, growth, dataset.train)
             pairs = _twin_pairs(width)
         for epoch in range(epochs_after + 1):

@@ -5,14 +5,16 @@ from typing import NamedTuple
 
 
 class Schedule(NamedTuple):
-    """The number of splits due at the end of an epoch.
+    """A schedule says how many splits are made at the end of each epoch.
 
-    due(epoch, val_losses, splits_left): epochs count from 1, val_losses are those of the epochs before this one, and
-    splits_left is the number of splits not yet made.
+    due: a function (epoch, val_losses, splits_left) that returns this number.
+    epoch: the number of the epoch, from 1.
+    val_losses: the validation losses of the epochs before this one.
+    splits_left: the number of splits that are not made yet.
     """
 
     due: Callable[[int, list[float], int], int]
-    data_dependent: bool = False  # whether it looks at losses, so that seeds may grow at different epochs
+    data_dependent: bool = False  # whether it uses the losses, so that seeds can grow at different epochs
 
 
 def every(n_epochs: int, n_splits: int) -> Callable[[int, list[float], int], int]:
@@ -20,18 +22,18 @@ def every(n_epochs: int, n_splits: int) -> Callable[[int, list[float], int], int
     return lambda epoch, val_losses, splits_left: 0 if epoch % n_epochs else n_splits
 
 
-def all_at(chosen: int) -> Callable[[int, list[float], int], int]:
+def all_at(chosen_epoch: int) -> Callable[[int, list[float], int], int]:
     """Make all splits at the end of one epoch."""
-    return lambda epoch, val_losses, splits_left: splits_left if epoch == chosen else 0
+    return lambda epoch, val_losses, splits_left: splits_left if epoch == chosen_epoch else 0
 
 
 def all_at_half(epoch: int, val_losses: list[float], splits_left: int) -> int:
-    """Make all splits half-way through as many epochs: training then costs as much as with one split per epoch."""
+    """Make all S splits after epoch S / 2, which costs as much training as one split per epoch."""
     return splits_left if epoch == (splits_left + 1) // 2 else 0
 
 
 def plateau(epoch: int, val_losses: list[float], splits_left: int) -> int:
-    """Make a split when the validation loss of the epoch before was less than 1 % below that of its predecessor."""
+    """Make a split when the previous epoch lowered the validation loss by less than 1 %."""
     return 1 if len(val_losses) > 1 and val_losses[-1] > 0.99 * val_losses[-2] else 0
 
 

@@ -1,4 +1,7 @@
-"""*Which* neuron is split: a policy is a score of every neuron and a way to pick one by it."""
+"""*Which* neuron is split: a policy scores every neuron and picks one by the scores.
+
+The greedy choice is not one of POLICIES, because it trains every split for an epoch: see all_splits.py.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,13 +16,13 @@ from neuronsplit.growing.curvature import smallest_eigenvalue
 from neuronsplit.growing.learned import predicted_gain
 from neuronsplit.growing.scores import Activations
 
-INVERSE_TEMPERATURE = 10  # of the policies that draw by softmax, as in the 2021 study
-TIE_TOLERANCE = 1e-6  # float32 losses of neurons that never fire differ by less, though they are equal
+INVERSE_TEMPERATURE = 10  # of policies that draw by softmax, as in the 2021 study
+TIE_TOLERANCE = 1e-6  # neurons that never fire have equal losses, but float32 makes them differ by less than this
 Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]  # scores (R, H), a stream per replica → neurons (R,)
 
 
 def argmax(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-    """Pick the neuron with the highest score; of scores that tie, the one with the lowest index."""
+    """Pick the neuron with the highest score, or the first of several that tie."""
     tied = scores >= scores.amax(1, keepdim=True) - TIE_TOLERANCE  # (R, H)
     return tied.int().argmax(1)  # torch's argmax returns the first of equal values
 
@@ -42,7 +45,7 @@ def softmax_sample(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
 
 
 class Policy(NamedTuple):
-    """A score of every neuron, such as those of scores.py, and a way to pick one."""
+    """A policy scores every neuron, by a function such as those of scores.py, and picks one by the scores."""
 
     score: Callable[[MLP, list[Activations]], Tensor]  # networks, their activations → (R, H)
     pick: Pick
@@ -68,8 +71,8 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
 def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[np.random.Generator]) -> Tensor:
     """Choose one neuron (R,) per replica; replica r follows policy r modulo the number of policies.
 
-    blocks: what `scores.forward_blocks` returns. rngs: a stream per replica.
-    NaN scores, which a network that diverged has, count as 0.
+    policies: names in POLICIES. blocks: what `scores.forward_blocks` returns. rngs: a stream per replica.
+    A network that diverged has NaN scores, which count as 0.
     """
     neurons = torch.empty(mlp.n_replicas, dtype=torch.long, device=mlp.weights[0].device)
     for i, policy in enumerate(policies):

@@ -1,13 +1,12 @@
-"""Twins after a split: how far they part, by measurement and by theory."""
+"""Figures of twins after a split: how far they diverge, by measurement and by theory."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from neuronsplit.names import NO_GROWTH
 from neuronsplit.plots.style import COLORS, add_legend, color_of, row_of_panels, set_title
-
-NO_GROWTH = "none"  # the growth of networks that are left unsplit
 
 
 def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:

@@ -7,37 +7,20 @@ through what lies between, which an exact split has to know. So the channels are
 
 import inspect
 import operator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+
+from neuronsplit.surgery.exactness import ELEMENTWISE, HOMOGENEOUS, in_mode, inputs
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
-# Modules, functions and tensor methods by what they do to a channel that is scaled by a positive number.
-HOMOGENEOUS = {  # the scale comes through
-    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.Upsample, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, torch.abs, "abs", operator.neg, torch.neg, "clone",
-    F.relu, torch.relu, torch.relu_, F.leaky_relu, F.dropout,
-    F.max_pool1d, F.avg_pool1d, F.max_pool3d, F.avg_pool3d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d,
-    "relu", "relu_", "contiguous",
-}  # fmt: skip
-ELEMENTWISE = {  # it does not: exact for α = β = 1 alone
-    nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.SELU, nn.CELU, nn.Softplus,
-    nn.Mish, nn.Threshold, F.selu, F.celu, F.hardtanh, F.softsign, F.logsigmoid, torch.clamp, "clamp",
-    nn.ReLU6, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
-    F.gelu, F.silu, F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, F.elu, F.softplus, F.relu6, F.mish,
-    torch.sigmoid, torch.tanh, "sigmoid", "tanh",
-}  # fmt: skip
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 MULTIPLY = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 DIVIDE = {operator.truediv, operator.itruediv, torch.div, "div"}
@@ -406,21 +389,3 @@ class _Walk:
         if isinstance(what, nn.Module):
             return f"{type(what).__name__} {node.target!r}"
         return getattr(what, "__name__", str(what))
-
-
-@contextmanager
-def in_mode(net: nn.Module, training: bool):
-    """A network in training or evaluation mode, and back in its modules' own modes after."""
-    modes = {module: module.training for module in net.modules()}
-    net.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Copies, so that a network which works in place leaves the example inputs alone."""
-    example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return tuple(x.clone() if isinstance(x, Tensor) else x for x in example_inputs)

@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from neuronsplit.core.split import SPLIT_RULES, Coefficients, twins
 from neuronsplit.surgery.edits import apply_edits, edits_of, get_tensor, set_tensors
+from neuronsplit.surgery.exactness import TOLERANCE, max_relative_change, rules_without_scale, run_examples, scales
 from neuronsplit.surgery.optimizer_state import split_state
-from neuronsplit.surgery.paths import Path, follow, in_mode, inputs
-
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative
+from neuronsplit.surgery.paths import Path, follow
 
 
 class SplitRecord(NamedTuple):
@@ -78,9 +76,9 @@ def split_neuron(
     path = follow(net, layer, neurons, example_inputs, homogeneous)
     rng = np.random.default_rng() if rng is None else rng
     drawn = [SPLIT_RULES[rule].draw(rng, _outputs_of(net, path)) for _ in neurons]
-    scaling = any(map(_scales, drawn))
+    scaling = any(map(scales, drawn))
     if path.obstacles and scaling and not unscaled:
-        allowed = ", ".join(_exact_for_any_function())
+        allowed = ", ".join(rules_without_scale())
         raise ValueError(
             f"rule {rule!r} is not exact through {path.obstacles[0]}: allowed are {allowed}, or unscaled=True"
         )
@@ -113,17 +111,6 @@ def _require_known(rule: str) -> None:
         raise ValueError(f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
 
 
-def _scales(coefficients: Coefficients) -> bool:
-    """Whether a split scales what comes into the neuron, which not every activation lets through."""
-    return bool(coefficients.alpha != 1 or coefficients.beta != 1)
-
-
-def _exact_for_any_function() -> list[str]:
-    """The rules that are exact whatever lies behind the neuron."""
-    rng = np.random.default_rng(0)  # any draw shows whether a rule scales
-    return [name for name, rule in SPLIT_RULES.items() if rule.exact and not _scales(rule.draw(rng, 1))]
-
-
 def _outputs_of(net: nn.Module, path: Path) -> int:
     """The number of outputs of all consumers together, for γ and δ may differ in each."""
     return sum(net.get_submodule(name).weight.shape[0] for name in path.consumers)
@@ -146,10 +133,10 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, st
                     new[name].grad = apply_edits(tensor.grad, edits[name], exponent=1)
         state = split_state(optimizer, net, old, edits, state_exponents) if optimizer else {}
         watched = path.consumers.keys() - path.makers
-        before = _outputs(net, example_inputs, watched)
+        before = run_examples(net, example_inputs, watched)
         try:
             set_tensors(net, new)
-            change = _change(before, _outputs(net, example_inputs, watched))
+            change = max_relative_change(before, run_examples(net, example_inputs, watched))
             if SPLIT_RULES[rule].exact and not change <= TOLERANCE[next(iter(old.values())).dtype]:
                 raise ValueError(f"the split of {layer!r} would change the output by {change:.1e}: allowed is rounding")
         except BaseException as error:
@@ -165,28 +152,3 @@ def _split(net, layer, neurons, rule, drawn, path, example_inputs, optimizer, st
         optimizer.state[new[name]] = values
     shapes = {name: (list(old[name].shape), list(new[name].shape)) for name in edits}
     return SplitRecord(layer, neurons, rule, [[np.asarray(c).tolist() for c in each] for each in drawn], shapes, change)
-
-
-def _outputs(net: nn.Module, example_inputs, watched: set[str]) -> list[Tensor]:
-    """The network's outputs in evaluation mode, and those of the watched modules: a small head hides nothing."""
-    found = []
-    hooks = [net.get_submodule(name).register_forward_hook(lambda *args: found.append(args[2])) for name in watched]
-    try:
-        with in_mode(net, False):
-            found.append(net(*inputs(example_inputs)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [
-        leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
-    ]
-
-
-def _change(before: list[Tensor], after: list[Tensor]) -> float:
-    """The largest change of an output, relative to the largest output."""
-    if not before:
-        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    return max(
-        ((new - old).abs().max() / old.abs().max().clamp(min=torch.finfo(old.dtype).tiny)).item()
-        for old, new in zip(before, after, strict=True)
-    )
