@@ -12,17 +12,17 @@ test: .venv/ready  # everything that checks the project
 lab: .venv/ready  # JupyterLab on the notebooks
 	.venv/bin/jupyter lab notebooks
 
-notebooks: .venv/ready  # execute every notebook anew from its .py, in place
+notebooks: .venv/ready  # execute every notebook again from its .py, in place
 	cd notebooks && for n in *.py; do ../.venv/bin/jupytext --quiet --to ipynb --execute $$n || exit 1; done
 
 publish: .venv/ready  # a finished study's table to figures/data: make publish STUDY=full NAME=fashion-mnist
 	.venv/bin/python -m neuronsplit publish $(STUDY) $(NAME)
 
-pictures: .venv/ready  # figures/ anew, from figures/data and from networks that train meanwhile
+pictures: .venv/ready  # draw figures/ again, from figures/data and from networks that are trained for it
 	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 11_how_good_could_a_choice_be 12_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
-bench: .venv/ready  # what a study costs, beside what it could cost and would cost otherwise, and what a split costs
+bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them
 	for b in growth study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
 .venv/ready: pyproject.toml

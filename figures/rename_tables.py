@@ -1,7 +1,7 @@
-"""Give the tables of version 0.1 the names of version 0.2. It ran once and is kept as a record of what it did.
+"""Give the tables of version 0.1 the names of version 0.2. It ran once, and is here as a record of what it did.
 
-It renames columns, words in text cells and the keys of the JSON file beside each table, and the arrays of learned.npz.
-Every number keeps its digits, as all cells are read and written as text. `still` alone is computed anew: it counted
+It renames columns, words in text cells the keys of the JSON file of each table, and the arrays of learned.npz.
+Every number keeps its digits, as all cells are read and written as text. Only `still` changes its meaning: it counted
 the epochs after the last growth epoch, and `epochs` counts all of them. A file that was renamed is left as it is.
 
     python figures/rename_tables.py figures/data neuronsplit/growing/learned.npz
@@ -25,7 +25,7 @@ COLUMNS = {
     "incoming_gradient": "incoming_gradient_norm", "outgoing_gradient": "outgoing_gradient_norm",
     "since_split": "epochs_since_split",
     "differ": "firing_disagreement", "rank": "effective_rank",  # the table of twins
-    "branches a second": "branches per second",  # a table of speeds
+    "branches a second": "branches per second", "beside": "compared_with",  # tables of speeds
 }  # fmt: skip
 GROWTHS = {
     "opposed": "antisymmetric", "noisy": "net2net", "steepest": "steepest-descent", "fresh": "zero-outgoing",

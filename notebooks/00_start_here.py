@@ -65,13 +65,13 @@ change = (torch.relu(x @ w.T + b) @ v.T - before).abs().max().item()
 print(f"hidden neurons: {len(w)}, output unchanged: {change < 1e-5}")
 
 # %% [markdown]
-# Notice that the network has one hidden neuron more and still computes the same. Training can go on from here, and the twins may become
+# Notice that the network has one more hidden neuron and still computes the same. Training can go on from here, and the twins can become
 # different.
 #
 # ## A split in a network of your own
 #
-# `split_neuron` does the same in any network that `torch.fx` can trace. It changes every layer that the neuron reaches, and the state of the
-# optimiser. A split that cannot be exact is refused, with the reason.
+# `split_neuron` does the same in networks that `torch.fx` can trace. It changes every layer that the neuron reaches, and the state of the
+# optimiser. If no exact split is known, it refuses with the reason and changes nothing.
 
 # %%
 net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 10))
@@ -96,7 +96,7 @@ for question, registry in registries.items():
     print(f"{question:8}", ", ".join(registry), "\n")
 
 # %% [markdown]
-# Notice three names that come back in every study. `random` is the policy without a preference. `scaled` is the split of the
+# Notice three names that you will meet in every study. `random` is the policy without a preference. `scaled` is the split of the
 # [2021 study](https://github.com/ilaiw/neuron-split). `every-epoch` splits one neuron per epoch.
 #
 # ## Does growing pay?
@@ -104,7 +104,7 @@ for question, registry in registries.items():
 # The study grows networks from 10 neurons to 60 on Fashion-MNIST, in 100 epochs of plain SGD at a learning rate that converges. There are two
 # controls, which do not grow: `no-split` has all 60 neurons from the start, and `stay-narrow` keeps its 10.
 #
-# The figure shows the final test loss of six experiments less that of `no-split` with the same seed. Notice that no interval lies left of the
+# The figure shows the final test loss of six experiments minus that of `no-split` with the same seed. Notice that no interval lies left of the
 # line at 0.
 
 # %%
@@ -164,11 +164,11 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # | twins | Twins are the two neurons of a split; Wu et al. call them offspring. |
 # | coefficients | The factors α, β of the twins' incoming weights and γ, δ of their outgoing weights define a split. |
 # | exact | A split is exact if the output changes by rounding error only, which needs αγ + βδ = 1. |
-# | policy | A policy chooses *which* neuron is split, by a score of every neuron and a way to pick one. |
+# | policy | A policy chooses *which* neuron is split, by scoring every neuron and picking one by the scores. |
 # | growth | A growth is *how* a network gets a new neuron: by a split, or by a neuron that has no parent. |
 # | schedule | A schedule decides *when* a network grows: how many neurons are split at the end of each epoch. |
 # | control | A control is an experiment that does not grow: `no-split` or `stay-narrow`. |
-# | seed | A seed decides everything random in one repeat, and experiments are compared at the same seed. |
+# | seed | A seed decides everything random in one run, and experiments are compared at the same seed. |
 # | replica | A replica is one of the R networks that train together as one tensor program. |
 # | ablation loss | The ablation loss of a neuron is the loss after its removal, with the others scaled up as dropout does. |
 # | fire rate | The fire rate of a neuron is the share of images for which its activation is above 0. |
@@ -179,7 +179,7 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # | horizon | The horizon is the number of epochs from a split to the moment at which its effect is measured. |
 # | oracle | The oracle tries every split in one run and chooses the best, and a second run measures that choice. |
 # | cost | The cost is the number of multiply-adds of training, as a share of those of `no-split`. |
-# | equal cost | A comparison at equal cost takes the control at the moment when it had cost as much. |
+# | equal cost | A comparison at equal cost takes the control at the moment when it had the same cost. |
 #
 # ## What we see
 #

@@ -46,8 +46,8 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## The idea
 #
-# A hidden neuron has incoming weights $w$, a bias $b$ and outgoing weights $v$. A split makes two neurons of it, its twins. Each twin gets a
-# scaled copy of these weights.
+# A hidden neuron has incoming weights $w$, a bias $b$ and outgoing weights $v$. A split replaces it by two neurons, its twins. Each twin gets
+# a scaled copy of these weights.
 #
 # The figure shows both states. Notice that the inputs and the next layer stay as they are, and that a second neuron appears between them.
 
@@ -67,7 +67,7 @@ _ = draw_split()
 #   = (\alpha\gamma + \beta\delta)\, v \operatorname{relu}(z) = v \operatorname{relu}(z).$$
 #
 # The first step holds because $\operatorname{relu}(\alpha z) = \alpha \operatorname{relu}(z)$ for $\alpha > 0$. The second holds because
-# the coefficients satisfy $\alpha\gamma + \beta\delta = 1$. So no later layer can tell the twins from the neuron. ∎
+# the coefficients satisfy $\alpha\gamma + \beta\delta = 1$. So the twins and the neuron are the same for every later layer. ∎
 #
 # The rule `scaled` comes from the study of 2021. It draws four numbers from $U[\frac12, 1)$ and divides each by
 # $\sqrt{\alpha\gamma + \beta\delta}$. The next cell draws one set.
@@ -79,7 +79,7 @@ print(f"α = {alpha:.3f}  β = {beta:.3f}  γ = {gamma:.3f}  δ = {delta:.3f}")
 print(f"αγ + βδ = {alpha * gamma + beta * delta:.3f}")
 
 # %% [markdown]
-# Notice that αγ + βδ is 1, whatever the four numbers are.
+# Notice that αγ + βδ is 1. This holds for any four numbers.
 #
 # ## By hand
 #
@@ -115,12 +115,12 @@ print("w", tuple(w2.shape), " b", tuple(b2.shape), " v", tuple(v2.shape))
 print("changed by less than 1e-5:", change < 1e-5)
 
 # %% [markdown]
-# Notice that `w` and `b` have one row more and `v` has one column more, and that the output did not change.
+# Notice that `w` and `b` have one more row, that `v` has one more column, and that the output did not change.
 #
 # ## With the package
 #
-# `MLP` holds R networks at once, its replicas, and makes one for each seed. A split takes one neuron of each replica. Here R is 1, and the
-# layers hold the numbers from above.
+# An `MLP` holds R networks, its replicas, one for each seed. Its method `split` splits one neuron of each replica. Here R is 1, and the layers
+# hold the numbers from above.
 
 # %%
 mlp = ns.MLP((4, width, 3), seeds=[seed])
@@ -134,7 +134,7 @@ print("same twins as by hand:    ", torch.allclose(mlp.weights[0][0], w2) and to
 # %% [markdown]
 # ## The six rules
 #
-# A rule is a way to draw the four coefficients. The table shows one draw of each rule; a list has one number for each of the 3 outputs.
+# A rule says how the four coefficients are drawn. The table shows one draw of each rule; a list has one number for each of the 3 outputs.
 
 # %%
 drawn = {name: rule.draw(np.random.default_rng(seed), n_out=3) for name, rule in ns.SPLIT_RULES.items()}
@@ -179,11 +179,11 @@ changes.agg(["median", "max"]).T.map("{:.0e}".format)  # n = 200 networks
 
 # %% [markdown]
 # Notice two things. With the first five rules the change is as small as the precision allows, and it shrinks when the precision grows. With
-# `net2net` it is 2 % of the largest output in both precisions, so it is no rounding error.
+# `net2net` it is 2 % of the largest output in both precisions, so it is not rounding error.
 #
 # ## Other activations
 #
-# Rules with α = β = 1 do not use that ReLU lets a scale through. Their twins compute the very same number as the neuron, so these rules are
+# Rules with α = β = 1 do not need $\operatorname{relu}(αz) = α \operatorname{relu}(z)$. Their twins compute the very same number as the neuron, so these rules are
 # exact for any activation. The next cell compares ReLU with tanh.
 
 # %%
@@ -220,7 +220,7 @@ redraw()
 ipywidgets.VBox([*sliders, picture], layout={"align_items": "flex-start"})  # without it the picture is stretched
 
 # %% [markdown]
-# Where nothing runs, this figure shows one setting.
+# Without a running kernel, this figure shows the first position of the sliders.
 
 # %%
 _ = draw_twin_outputs(*start.values())
@@ -228,8 +228,8 @@ _ = draw_twin_outputs(*start.values())
 # %% [markdown]
 # ## What we see
 #
-# Every rule but `net2net` is exact up to rounding under ReLU. The largest output changes by less than 1e-5 of its size in float32, and by
-# less than 1e-14 in float64. Under tanh, the three rules that leave the incoming weights alone stay exact. The two rules that scale them do
+# Every rule except `net2net` is exact up to rounding under ReLU. No output changes by more than 1e-5 of the largest output in float32, or by
+# more than 1e-14 in float64. Under tanh, the three rules that leave the incoming weights alone stay exact. The two rules that scale them do
 # not.
 #
 # The next cell asserts these sentences.

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Grow while training
 #
-# What happens to a network that grows while it learns? Nothing jumps: a split moves no loss when it happens. Growth shows only in what the
-# new neurons learn later, and in this network most twins stay close to each other.
+# What happens to a network that grows while it learns? Nothing jumps: a split does not change the loss when it happens. It matters only
+# through what the new neurons learn later, and in this network most twins stay close to each other.
 #
 # One network learns here. At the end of every epoch one random hidden neuron is split, and training goes on. We look at its losses, at its
 # mistakes and at the incoming weights of its neurons. What decides is the largest change of the test loss by a split. The limit: one run of
@@ -57,7 +57,7 @@ use_style()
 # %% [markdown]
 # ## Data and network
 #
-# Pixels run from −0.5 to 0.5 in all three sets. A policy may look at the validation images. The test images are for us.
+# Pixels run from −0.5 to 0.5 in all three sets. A policy may look at the validation images. The test images only show us the result.
 
 # %%
 data = ns.load_dataset(dataset)
@@ -84,7 +84,7 @@ print("sizes     ", run.mlp.sizes, " parameters", run.mlp.n_parameters())
 print(f"test accuracy after {epochs} epochs: {correct.float().mean():.2f}")
 
 # %% [markdown]
-# Notice that the hidden layer has one neuron more for every epoch.
+# Notice that the hidden layer has gained one neuron per epoch.
 #
 # Now the same loop runs again and keeps a record: losses before and after each split, the neuron that was split, and all incoming weights.
 # Everything random has a stream of its own, so the second run repeats the first.
@@ -130,7 +130,7 @@ jump = (history.test_loss - history.before_split_loss).abs().max()
 print("largest change of the test loss by a split is below 1e-5:", jump < 1e-5)
 
 # %% [markdown]
-# The difference is rounding error. So whatever changes later is what the twins learned.
+# The difference is rounding error. So every later change is what the twins learned.
 #
 # ## What the network gets wrong
 #
@@ -147,8 +147,8 @@ print(f"right: {(truth == answers).sum()} of {len(truth)}")
 # %% [markdown]
 # ## What its neurons look for
 #
-# Each tile shows the incoming weights of one hidden neuron as an image. A neuron responds to ink where its tile is red, and against ink where
-# it is blue. The first `width` neurons keep their place, and each later one is appended.
+# Each tile shows the incoming weights of one hidden neuron as an image. Ink increases a neuron's activation where its tile is red,
+# and decreases it where the tile is blue. The first `width` neurons keep their position, and each later one is appended.
 #
 # Notice how many of the later tiles look like an earlier one: they are its twins.
 
@@ -157,7 +157,7 @@ titles = [f"before training, {width} neurons", f"after {epochs} epochs, {run.mlp
 save_figure(weight_images([w_in[0], w_in[-1]], titles, data.shape), prefix, "weights")
 
 # %% [markdown]
-# The animation shows the same as it happens, with one frame per epoch. Notice that every epoch adds one tile, and that the tile resembles the
+# The animation shows how this happens, with one frame per epoch. Notice that every epoch adds one tile, and that the tile resembles the
 # one it was split from.
 
 # %% tags=["nbval-ignore-output"]
@@ -192,7 +192,7 @@ born_later.round(3)
 #
 # - The network learned, and it grew by one neuron per epoch.
 # - No split moved the test loss by more than rounding error.
-# - On digits, nine in ten twins keep a cosine above 0.99: they hardly parted.
+# - On digits, nine in ten twins keep a cosine above 0.99: they hardly diverged.
 #
 # The next cell asserts these sentences.
 

@@ -14,8 +14,8 @@
 # # Eight ways to choose the neuron, compared
 #
 # Eight experiments on the same seeds: a control that has the final width from the start, and seven policies that grow to it, one
-# split per epoch. Every policy starts a repeat from the same network and meets the same images in the same order, so
-# policies are compared within a repeat. What decides is the difference in final test accuracy to the control, with its
+# split per epoch. With one seed, every policy starts from the same network and meets the same images in the same order, so
+# policies are compared at the same seed. What decides is the difference in final test accuracy to the control, with its
 # 95 % interval (Student's t on the paired differences). The limit: one data set, one small network, one optimiser; what looks best here need not be best elsewhere.
 #
 # Before this: [03_experiment](03_experiment.ipynb) runs one experiment.
@@ -44,8 +44,8 @@ use_style()
 # %% [markdown]
 # ## The table
 #
-# A row a policy, repeat and epoch. Where learning rates or widths vary, one setting is compared at a time. Beside the table stands what produced it. Repeats whose loss ended as no finite number are counted
-# here and left out of every mean below.
+# The table has a row per policy, seed and epoch. Where learning rates or widths vary, one setting is compared at a time. The metadata say what produced the table. Seeds whose loss did not end as a finite number are
+# counted here and left out of every mean below.
 
 # %%
 results, metadata = store.read_results(store.ROOT / table)
@@ -56,8 +56,8 @@ results = tables.with_labels(list(parts.values())[setting])
 baseline, *others = results.policy.unique()  # the control
 random_choice = next((name for name in others if name.split(" · ")[0] == "random"), (others or [baseline])[0])
 print(f"{len(results):,} rows: {results.policy.nunique()} policies", end=" × ")
-print(f"{results.seed.nunique()} repeats × {results.epoch.nunique()} epochs")
-print(f"repeats that diverged: {tables.n_diverged(results).sum()} of {len(tables.last_epoch(results))}")
+print(f"{results.seed.nunique()} seeds × {results.epoch.nunique()} epochs")
+print(f"seeds that diverged: {tables.n_diverged(results).sum()} of {len(tables.last_epoch(results))}")
 print(json.dumps({name: metadata.get(name) for name in ("parameters", "versions", "machine")}, indent=1))
 
 # %%
@@ -74,7 +74,7 @@ figure = curves.mean_curves(results, ["train_loss", "test_loss", "test_accuracy"
 save_figure(figure, figures, "curves")
 
 # %% [markdown]
-# Policies may lie within a line's width of one another. Their differences to `random`, repeat by repeat, show when they separate.
+# Policies may lie within a line's width of one another. Their differences to `random`, seed by seed, show when they separate.
 
 # %%
 figure = curves.difference_curves(results[results.policy != baseline], ["test_loss", "test_accuracy"], random_choice)
@@ -83,7 +83,7 @@ save_figure(figure, figures, "gaps")
 # %% [markdown]
 # ## One at a time
 #
-# The same curves with every repeat: the means above hide how far repeats of one policy differ. Last the parameters: all policies grow alike,
+# The same curves with every seed: the means above hide how far the seeds of one policy differ. Last the parameters: all policies grow alike,
 # and end where the control begins.
 
 # %%
@@ -93,7 +93,7 @@ for measure in ("test_loss", "test_accuracy", "train_loss", "parameters"):
 # %% [markdown]
 # ## Where they end
 #
-# A point a repeat, as the original study drew it.
+# There is a point per seed, as in the original study.
 
 # %%
 figure = comparisons.final_values(results, ["test_loss", "test_accuracy"])
@@ -105,9 +105,9 @@ final = {name: tables.summary(results, measure).drop(columns=["n", "diverged"]) 
 pd.concat(final, axis=1).round(4)
 
 # %% [markdown]
-# ## Against the control, repeat by repeat
+# ## Against the control, seed by seed
 #
-# Differences within a repeat take out what its seed decides for all policies alike.
+# Differences at the same seed take out what its seed decides for all policies alike.
 
 # %%
 measures = {
@@ -119,9 +119,9 @@ save_figure(comparisons.paired_differences(to_baseline), figures, "differences")
 
 # %% [markdown]
 # The same in numbers: mean difference in test accuracy, its 95 % interval (Student's t; not corrected for the number of policies), the mean
-# of the middle half, the share of repeats in which the policy is better, the p-value of a permutation test
+# of the middle half, the share of seeds at which the policy is better, the p-value of a permutation test
 # and the same corrected for the number of policies (Holm), which gives the verdict. The minimum detectable effect is the smallest
-# true difference that so many repeats would find 4 times in 5: a policy without a verdict may still differ by less.
+# true difference that so many seeds would find 4 times in 5: a policy without a verdict may still differ by less.
 
 # %%
 to_control = stats.paired_tests(tables.paired_differences(results, "test_accuracy", baseline), "test_accuracy")
@@ -138,7 +138,7 @@ stats.style_tests(to_random)
 # %% [markdown]
 # ## Family trees
 #
-# Which neuron each policy split, in the first repeat. A line is a neuron, from the epoch of its birth; it
+# These trees show which neuron each policy split, with the first seed. A line is a neuron, from the epoch of its birth; it
 # hangs from the neuron it was split off, and keeps the shade of the original neuron it descends from.
 
 # %%
@@ -146,11 +146,11 @@ figure = families.family_trees(results, seed=results.seed.min())
 save_figure(figure, figures, "family-trees")
 
 # %% [markdown]
-# How unequal the families are: the share of the final neurons that descend from the most split founder, over all repeats.
+# How unequal the families are: the share of the final neurons that descend from the most split founder, over all seeds.
 
 # %%
-repeats = grown.groupby(["policy", "seed"], sort=False)
-largest = {key: tables.lineage(rows).founder.value_counts(normalize=True).iloc[0] for key, rows in repeats}
+runs = grown.groupby(["policy", "seed"], sort=False)
+largest = {key: tables.lineage(rows).founder.value_counts(normalize=True).iloc[0] for key, rows in runs}
 family_sizes = pd.Series(largest).groupby(level=0, sort=False).agg(["mean", "min", "max"])
 family_sizes.round(2)
 

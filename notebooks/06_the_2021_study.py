@@ -16,7 +16,7 @@
 # In 2021 a notebook asked which neuron to split ([ilaiw/neuron-split](https://github.com/ilaiw/neuron-split)): an honest piece of work that showed all its
 # runs, proved its split and invited others to go on. Two faults in its code make its answers void. Here it runs again as it was, both
 # faults put back on purpose; then each is mended alone, to see what it did to the conclusion. The number that decides is the final
-# test accuracy of ten repeats. The limit: the original's random seeds are not known, so ranges are compared, not runs.
+# test accuracy of ten seeds. The limit: the original's random seeds are not known, so ranges are compared, not runs.
 #
 # Before this: [05_split_your_own_network](05_split_your_own_network.ipynb) splits neurons in other networks. [04_comparison](04_comparison.ipynb)
 # has the same study with paired seeds.
@@ -44,7 +44,7 @@ use_style()
 # ## The two faults
 #
 # **The dispatch.** The chain that picks the policy reads `elif 'max_loss_probs_split':`. A text that is not empty is true, so every branch below that line
-# is dead: the three columns published as fire-rate policies all ran the lottery by loss, which the README says was skipped.
+# is dead: the three columns published as fire-rate policies all drew a neuron by the softmax of the loss, which the README says was skipped.
 #
 # **The test pixels.** Training pixels are x/255 − 0.5, test pixels are x/255 · 0.5: a minus became a dot. The network is
 # tested on images unlike those that it learned from.
@@ -69,7 +69,7 @@ COLUMNS
 # %% [markdown]
 # ## What was published
 #
-# Lowest and highest of ten repeats after 100 epochs, read off the original's figures (± 0.002 accuracy, ± 0.004 loss).
+# Lowest and highest of ten seeds after 100 epochs, read off the original's figures (± 0.002 accuracy, ± 0.004 loss).
 
 # %%
 ACCURACY, LOSS = "faulty_test_accuracy", "faulty_test_loss"
@@ -108,7 +108,7 @@ def columns(policies):
 as_run, as_meant = columns("ran"), columns("meant")
 
 # %% [markdown]
-# Grey: the range of the ten published repeats. Points: ten replayed repeats, coloured by the policy that really ran; black: their mean.
+# Grey: the range of the ten published seeds. Points: ten replayed seeds, coloured by the policy that really ran; black: their mean.
 
 # %%
 titles = {ACCURACY: "final test accuracy, faulty pixels", LOSS: "final test loss, faulty pixels"}
@@ -130,7 +130,7 @@ ranges.swaplevel().sort_index(level=0, sort_remaining=False).round(3)
 
 # %%
 inside = ranges["replayed in published range"].mean()
-print(f"replayed repeats within the published ranges: {inside:.0%} (82 % expected)")
+print(f"replayed seeds within the published ranges: {inside:.0%} (82 % expected)")
 
 # %% [markdown]
 # ## What the metrics could show
@@ -168,7 +168,7 @@ means = {name: points.groupby("column", sort=False).accuracy.mean() for name, po
 pd.DataFrame(means).round(4)
 
 # %% [markdown]
-# How far the repeats of a column spread, its standard deviation.
+# How far the seeds of a column spread, its standard deviation.
 
 # %%
 spread = pd.DataFrame({n: points.groupby("column", sort=False).accuracy.std() for n, points in shown.items()})
@@ -204,22 +204,22 @@ print("three columns of one policy, p-value of Kruskal–Wallis:", {k: round(flo
 pd.DataFrame(order, index=range(1, 8)).rename_axis("rank")
 
 # %% [markdown]
-# How many repeats would it take to see through the faulty pixels what the right ones show?
+# How many seeds would it take to see through the faulty pixels what the right ones show?
 
 # %%
 right, faulty = spread_tests["split sd"].loc[["both mended", "both faults, as published"]]
 print(f"spread with the faulty pixels: {faulty / right:.0f} times that with the right ones")
-print(f"so {(faulty / right) ** 2:,.0f} times as many repeats for the same precision")
+print(f"so {(faulty / right) ** 2:,.0f} times as many seeds for the same precision")
 
 # %% [markdown]
 # ## What we see: its sentences, one by one
 #
-# The replay looks like the original: four in five of its repeats lie in the published ranges, as many as chance allows. And it draws the same conclusions. But:
+# The replay looks like the original: four in five of its seeds lie in the published ranges, as many as chance allows. And it draws the same conclusions. But:
 #
 # - **"The split does not change the output"** stands: [01_split_a_neuron](01_split_a_neuron.ipynb) proves it and measures it.
-# - **"The split runs vary more than the control"** does not stand. With both faults they do in the replay too, 1.7 times as much, though ten repeats do not establish it (p = 0.10).
+# - **"The split runs vary more than the control"** does not stand. With both faults they do in the replay too, 1.7 times as much, though ten seeds do not establish it (p = 0.10).
 #   On the right test images their spread is that of the control (0.95 to 0.97 times). What varied is how networks answer to images unlike those they learned from.
-# - **"Half and max fire rate work best"** does not stand. In the replay, too, these two columns come first of the six that split, and both ran the lottery by loss: they lead by
+# - **"Half and max fire rate work best"** does not stand. In the replay, too, these two columns come first of the six that split, and both drew by the softmax of the loss: they lead by
 #   chance (p = 0.87). With true fire policies and the right images they come fifth and sixth of seven. The paired study ([04_comparison](04_comparison.ipynb)) has
 #   both 0.1 to 0.2 points below `random`.
 # - **What went unsaid:** the control is first in every variant; on the right images it is 1.1 to 1.6 points above every column that splits.

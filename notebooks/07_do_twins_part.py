@@ -43,6 +43,7 @@ from neuronsplit.analysis.tables import lineage, read_table
 from neuronsplit.growing import twin_divergence
 from neuronsplit.growing.scores import fire_rate, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
+from neuronsplit.names import NO_GROWTH
 from neuronsplit.plots.families import family_trees_by_angle
 from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.plots.twins import kappa_histogram, predicted_vs_measured_angles, twin_metric
@@ -51,7 +52,6 @@ from neuronsplit.study import store
 torch.set_num_threads(1)
 use_style()
 data, seeds = ns.load_dataset(dataset), list(range(n_seeds))
-NO_SPLIT = twin_divergence.NO_SPLIT  # "none": the network goes on unsplit
 GROWTHS = "scaled even outgoing scaled-outgoing antisymmetric net2net steepest-descent".split()
 
 
@@ -118,7 +118,7 @@ parts = (
     part
     for optimizer, rate in learning_rates.items()
     for part in twin_divergence.track_twins(
-        data, [NO_SPLIT, *GROWTHS], optimizer, rate, width, epochs_before, epochs_after, seeds
+        data, [NO_GROWTH, *GROWTHS], optimizer, rate, width, epochs_before, epochs_after, seeds
     )
 )
 rows = pd.concat(parts, ignore_index=True)
@@ -132,7 +132,7 @@ print(f"{dataset}: {len(rows):,} rows, {n_seeds} seeds × {width} pairs", end=" 
 print(f"{len(GROWTHS)} growths and none × {len(learning_rates)} optimisers")
 
 # %%
-twins = rows[rows.growth != NO_SPLIT]
+twins = rows[rows.growth != NO_GROWTH]
 figure = twin_metric(twins, "angle", "angle between twins (degrees)")
 
 # %% [markdown]
@@ -155,7 +155,7 @@ figure = twin_metric(rows, "effective_rank", f"effective rank, of {2 * width} ne
 # %%
 full, metadata = read_table(store.ROOT / table)
 print(metadata["parameters"])
-full_twins = full[full.growth != NO_SPLIT]
+full_twins = full[full.growth != NO_GROWTH]
 save_figure(twin_metric(full_twins, "angle", "angle between twins (degrees)"), figures, "twins-angles")
 
 # %%
@@ -221,7 +221,7 @@ if table == "figures/data/twins.csv.gz":
     angle, rank = medians.angle.unstack("optimizer"), means.effective_rank.mean().unstack("optimizer")
     loss = means.test_loss.mean().unstack("optimizer")
     assert full_twins[full_twins.growth == "even"].angle.max() < 0.01
-    assert rank.sgd[[NO_SPLIT, "even"]].round(1).tolist() == [6.8, 6.8] and loss.sgd["even"] > loss.sgd[NO_SPLIT]
+    assert rank.sgd[[NO_GROWTH, "even"]].round(1).tolist() == [6.8, 6.8] and loss.sgd["even"] > loss.sgd[NO_GROWTH]
     assert angle.loc["scaled", ["sgd", "momentum", "adam"]].round().tolist() == [19, 19, 12]
     assert rank.loc["scaled", ["sgd", "momentum"]].round(1).between(9.5, 9.6).all()
     assert angle.loc["antisymmetric"].between(40, 44.5).all() and (angle.idxmax() == "antisymmetric").all()

@@ -14,8 +14,8 @@
 # # Which, how, when: what really decides
 #
 # Growing a network by splits takes three choices: *which* neuron is split, *how*, and *when*. Here each is varied with the others held, at a learning
-# rate that converges, on Fashion-MNIST at the size of the 2021 study: from 10 neurons to 60, 100 epochs, ten repeats. What decides are the final test
-# loss and accuracy, paired by repeat, against the network that had all its neurons from the start and that spent as many multiply-adds.
+# rate that converges, on Fashion-MNIST at the size of the 2021 study: from 10 neurons to 60, 100 epochs, ten seeds. What decides are the final test
+# loss and accuracy, paired by seed, against the network that had all its neurons from the start and that spent as many multiply-adds.
 # The limit: one data set, one hidden layer. A difference is called one where a permutation test, corrected for all comparisons made with it (Holm), says so.
 #
 # Before this: [07_do_twins_part](07_do_twins_part.ipynb) asks whether the two neurons of a split become different.
@@ -76,7 +76,7 @@ rates.round(4)
 # %% [markdown]
 # ## Which
 #
-# The seven policies of 2021 and five more: the sum of |w ∂L/∂w| over a neuron's weights (`max-importance`, and as a lottery), the gradient of its outgoing weights,
+# The seven policies of 2021 and five more: the sum of |w ∂L/∂w| over a neuron's weights (`max-importance`, and drawn by softmax), the gradient of its outgoing weights,
 # the variance of its activation, and the smallest eigenvalue of its splitting matrix, which says how steeply the loss falls when its twins part
 # ([Wu, Wang & Liu 2019](https://arxiv.org/abs/1910.02366)). All split by the 2021 rule, one per epoch. Differences are to `random`.
 
@@ -165,7 +165,7 @@ verdict_table(to_every_epoch)
 #
 # All combinations together, against the control that spent as much. Cost counts what training takes. What a policy spends
 # on its scores comes on top: nothing for `random`, a fifth of an epoch per split for gradients, and for `min-eigenvalue`, which ran 24 products with all
-# images for each neuron here, more than the training itself (below, with a cheaper way). The ten best, without verdicts: ten repeats, which can show no p below 0.002, say nothing that
+# images for each neuron here, more than the training itself (below, with a cheaper way). The ten best, without verdicts: ten seeds, which can show no p below 0.002, say nothing that
 # survives a correction for so many comparisons.
 
 # %%
@@ -220,7 +220,7 @@ until.round(3)
 # %% [markdown]
 # ## Does it survive?
 #
-# The same growths in all settings: final test loss to the control's, in the same repeat, after as many epochs.
+# The same growths in all settings: final test loss to the control's, at the same seed, after as many epochs.
 
 # %%
 differences = {name: paired_differences(rows, LOSS, NO_SPLIT) for name, rows in growths_by_setting.items()}
@@ -251,7 +251,7 @@ style_tests(paired_tests(early, LOSS))
 # %% [markdown]
 # ## What to use
 #
-# Lower loss and higher accuracy are better. *Loss − control* is the difference in test loss to the control in the same repeat, after as many epochs. The *mean over cost* is taken over the multiply-adds spent, up to what the cheapest
+# Lower loss and higher accuracy are better. *Loss − control* is the difference in test loss to the control at the same seed, after as many epochs. The *mean over cost* is taken over the multiply-adds spent, up to what the cheapest
 # of the growing runs spent: how good the network is on the way. Brackets: 95 % intervals (Student's t; for the standard deviation chi-square).
 
 # %%

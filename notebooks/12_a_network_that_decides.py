@@ -236,7 +236,7 @@ def shuffle(index, rng):
 GROUPS = {
     "losses": ["ablation_loss", "importance"], "gradients": ["incoming_gradient_norm", "outgoing_gradient_norm"],
     "weights": ["incoming_norm", "outgoing_norm"], "activity": ["fire_rate", "activation_variance", "max_correlation"],
-    "curvature": ["smallest_eigenvalue"], "history": ["epochs_since_split"], "network": ["width", "age"],
+    "curvature": ["smallest_eigenvalue"], "history": ["epochs_since_split"], "network": [*learned.NETWORK_FEATURES],
 }  # fmt: skip
 
 # %%

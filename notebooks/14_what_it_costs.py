@@ -24,7 +24,7 @@
 # Before this: [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns which neuron to split.
 
 # %% tags=["parameters"]
-speed: str = "figures/data/speed.csv.gz"  # the parts and the whole study, from the project's folder
+speed: str = "figures/data/speed.csv.gz"  # the parts and the full study, from the project's folder
 growth: str = "figures/data/speed-growth.csv.gz"  # seconds per epoch as widths, seeds, policies and images grow
 branches: str = "figures/data/speed-branches.csv.gz"  # all splits of a network, each trained on
 figures: str = ""  # where the figure goes, and how its name begins; it is not saved by default
@@ -44,7 +44,7 @@ pd.set_option("display.max_colwidth", 80)
 # %% [markdown]
 # ## What was measured, and where
 #
-# Each table has a JSON file beside it that says what produced it. The next cell prints the machine, the versions and the study.
+# Each table has a JSON file that says what produced it. The next cell prints the machine, the versions and the study.
 
 # %%
 parts, metadata = read_table(ROOT / speed)
@@ -57,24 +57,24 @@ print("\nthe study:", ", ".join(study["policy"]))
 print({name: value for name, value in study.items() if name != "policy"})
 
 # %% [markdown]
-# Notice that all three tables come from one kind of machine. The whole study ran once, in two processes of one thread each. All other times
+# Notice that all three tables come from one kind of machine. The full study ran once, in two processes of one thread each. All other times
 # are medians.
 #
-# ## The whole study
+# ## The full study
 #
 # The study is compared with three loops that train one network at a time with autograd. The first one is what most people would write: a
 # DataLoader, and all cores. The second one indexes the tensors, which is faster. The third one is the second on one thread, with its time
 # divided by the number of cores. It stands for as many of these loops as there are cores.
 #
-# These loops were timed per epoch at five widths and added up. They use MKL for matrix products, as PyTorch does by itself.
+# These loops were timed per epoch at five widths and added up. They use MKL for matrix products, as PyTorch does by default.
 
 # %%
-whole = parts[parts.figure == "full study, from start to report"].set_index("beside")
+full_study = parts[parts.figure == "full study, from start to report"].set_index("compared_with")
 pd.DataFrame(
     {
-        "study (s)": whole.measured.map("{:.0f}".format),
-        "compared with it (s)": whole.other.map("{:.0f}".format),
-        "times as long": whole.ratio.map("{:.1f}".format),
+        "study (s)": full_study.measured.map("{:.0f}".format),
+        "compared with it (s)": full_study.other.map("{:.0f}".format),
+        "times as long": full_study.ratio.map("{:.1f}".format),
     }
 )
 
@@ -93,7 +93,7 @@ def compare(rows):
     return pd.DataFrame(
         {
             "seconds": rows.measured.map("{:.2g}".format),
-            "compared with": rows.beside,
+            "compared with": rows.compared_with,
             "its seconds": rows.other.map("{:.2g}".format),
             "ratio": rows.ratio.map("{:.2g}".format),
         }
@@ -108,7 +108,7 @@ compare(steps)
 #
 # Three things make the step fast:
 #
-# - Networks of one seed see the same mini-batches, so their first layers form one wide matrix product.
+# - Networks of one seed train on the same mini-batches, so their first layers form one wide matrix product.
 # - With plain SGD, the product that forms a gradient also adds it to the weights.
 # - Products run in oneDNN instead of MKL where that keeps every bit of float32. On this processor it is twice as fast
 #   ([matmul.py](../neuronsplit/core/matmul.py)).
@@ -116,7 +116,7 @@ compare(steps)
 # ## Splits and scores
 #
 # A growing network also pays for its splits and for the scores of its neurons. Scores read the activations that the evaluation on the
-# validation images leaves behind. The table compares them with the training that surrounds them.
+# validation images has computed. The table compares them with the training that surrounds them.
 
 # %%
 extras = parts[parts.figure.str.startswith(("a split", "ablation loss", "choice by"))]
@@ -128,7 +128,7 @@ compare(extras)
 #
 # ## How it grows
 #
-# The figure shows the seconds for one epoch on one core. Where they are not what varies, there are 35 neurons, 10 seeds, 7 policies and
+# The figure shows the seconds for one epoch on one core. Unless they vary, there are 35 neurons, 10 seeds, 7 policies and
 # 10,000 images. The dashed bound is the time of the first layer's two products at the speed of one large matrix product. Both axes are
 # logarithmic.
 
@@ -207,7 +207,7 @@ pd.DataFrame({"value": value.map("{:.2g}".format), "goal": goals.goal, "met": me
 #
 # - The full study takes 312 seconds, and one network at a time with a DataLoader takes 13.7 times as long.
 # - Indexed loops on all cores take 5.5 times as long.
-# - A step takes 1.2 to 1.7 times as long as the two products that nobody can avoid.
+# - A step takes 1.2 to 1.7 times as long as the two products that cannot be avoided.
 # - A split takes less than 0.5 % of an epoch's steps, and a choice takes at most 3.4 % of an epoch.
 # - All splits of a network train 5.6 to 7.6 times as fast as one by one.
 # - Six of the rows with a goal miss it.
@@ -216,8 +216,8 @@ pd.DataFrame({"value": value.map("{:.2g}".format), "goal": goals.goal, "met": me
 
 # %%
 ratio = parts.set_index("figure").ratio
-assert whole.measured.round().eq(312).all() and study["n_seeds"] == 10 and len(study["policy"]) == 8
-assert whole.ratio.round(1).tolist() == [13.7, 9.0, 5.5]
+assert full_study.measured.round().eq(312).all() and study["n_seeds"] == 10 and len(study["policy"]) == 8
+assert full_study.ratio.round(1).tolist() == [13.7, 9.0, 5.5]
 assert steps.ratio.round(1).tolist() == [1.7, 1.3, 1.2]
 assert ratio["a split of 7 × 5 networks, H = 60"] < 0.005
 choices = extras[extras.figure.str.startswith("choice by")]

@@ -36,7 +36,7 @@ def sentences(text: str) -> list[str]:
 
 
 def n_words(sentence: str) -> int:
-    """Count the words of a sentence: what stands between spaces and holds a letter or a digit."""
+    """Count the words of a sentence. A word has spaces around it, and contains a letter or a digit."""
     return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
 
 
@@ -55,7 +55,7 @@ def docstrings(source: str) -> list[str]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             text = ast.get_docstring(node) or ""
             text = re.sub(r"\n\n(    .*\n?)+", "\n\n", text)
-            found += sentences(re.sub(r"(?<=[.:])\n(?= *[\w, ()=-]+: )", "\n\n", text))
+            found += sentences(re.sub(r"(?<=[.:])\n(?= *[\w, ()=[\]-]+: )", "\n\n", text))
     return found
 
 

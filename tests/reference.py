@@ -1,4 +1,4 @@
-"""The study the plain way: one network at a time, torch.nn and torch.optim, one neuron at a time."""
+"""Compute the study in plain loops over networks and neurons, with torch.nn and torch.optim."""
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def split(net: nn.Sequential, neuron: int, coefficients) -> nn.Sequential:
 
 
 def splits_due(schedule: str, epoch: int, losses: list[float], splits: int) -> int:
-    """How many of all `splits` are made at the end of an epoch, from the validation losses of all epochs."""
+    """Return how many of all `splits` are made at the end of an epoch, given the validation losses of all epochs."""
     if schedule == "plateau":
         return int(epoch > 2 and losses[epoch - 2] > 0.99 * losses[epoch - 3])
     epochs_of_splits = {
@@ -65,7 +65,7 @@ def splits_due(schedule: str, epoch: int, losses: list[float], splits: int) -> i
 
 
 def train_epoch(net: nn.Sequential, permutation, train, batch_size: int, optimizer) -> dict[str, float]:
-    """An epoch in the order of a permutation: mean loss and accuracy of each mini-batch before it was learned from."""
+    """An epoch in the order of a permutation: return the mean loss and accuracy of each mini-batch before its step."""
     losses, accuracies = [], []
     for index in permutation.split(batch_size):
         if len(index) == batch_size:

@@ -1,4 +1,4 @@
-"""Scores and policies the plain way: torch.nn, autograd, one neuron at a time."""
+"""Compute scores and policies in plain loops over neurons, with torch.nn and autograd."""
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ SCORE_OF_POLICY = {  # policies without their pick
 
 
 def first_best(scores: np.ndarray) -> int:
-    """The lowest index among those that have the highest score to 1e-6."""
+    """Return the first index whose score is within 1e-6 of the highest one."""
     return next(i for i, score in enumerate(scores) if score >= max(scores) - 1e-6)
 
 

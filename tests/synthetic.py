@@ -1,4 +1,4 @@
-"""Tables made up at random, in the form of those that a study and a table of all splits have."""
+"""Random tables with the columns of a study's table and of a table of all splits."""
 
 import itertools
 

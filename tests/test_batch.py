@@ -92,7 +92,7 @@ def failed_cells(notebook):
 def test_divergence_is_reported(runs, capsys):
     assert main(arguments(**TINY | {"learning_rate": "1e30"})) == 0
     (report,) = runs.glob("*/report.html")
-    assert "repeats that diverged: 16 of 16" in report.read_text()
+    assert "seeds that diverged: 16 of 16" in report.read_text()
 
 
 def test_one_policy_alone_is_reported_by_its_own_notebook(runs):

@@ -46,7 +46,7 @@ def test_the_smallest_eigenvalue_is_found_at_the_size_of_fashion_mnist():
         assert values[0, j].item() == pytest.approx(spectrum[0].item(), abs=0.01 * spectrum.abs().max().item())
 
 
-def test_the_eigenvalue_within_few_directions_chooses_nearly_as_well_as_the_whole_matrix():
+def test_the_eigenvalue_within_few_directions_chooses_nearly_as_well_as_the_full_matrix():
     """On the 64 pixels of the digits, after some training; the directions are those of the singular vectors."""
     digits, seeds = load_dataset("digits"), list(range(5))
     run = Run.start(MLP((64, 20, 10), seeds), seeds, "sgd", 0.05, 32)

@@ -37,7 +37,7 @@ def test_fashion_mnist_is_itself_on_one_scale():
 
 
 @needs_fashion_mnist
-def test_the_data_of_2021_are_fashion_mnist_with_faulty_test_pixels_beside_the_right_ones():
+def test_the_data_of_2021_are_fashion_mnist_with_faulty_test_pixels_as_a_further_part():
     clothes, of_2021 = load_dataset("fashion-mnist"), load_dataset("fashion-mnist-2021")
     assert fingerprint(clothes._replace(extra_test=of_2021.extra_test)) == fingerprint(of_2021)
     images, labels = of_2021.extra_test["faulty_test"]
@@ -56,14 +56,14 @@ def random_subset(n, seed):
 
 
 def made(seed=0, **changes):
-    """A small data set; the same tensors anew at each call."""
+    """Return a small data set, with equal but new tensors at each call."""
     parts = {name: random_subset(n, seed + i) for i, (name, n) in enumerate([("train", 6), ("validation", 4)])}
     test = random_subset(5, seed + 2)
     dataset = Dataset(**parts, test=test, shape=(2, 2), classes=("a", "b", "c"), extra_test={"more": test.head(2)})
     return dataset._replace(**changes)
 
 
-def test_a_dataset_is_loaded_once_and_a_name_registered_anew_is_loaded_anew(monkeypatch):
+def test_a_dataset_is_loaded_once_and_a_name_registered_again_is_loaded_again(monkeypatch):
     calls = []
 
     def loader(seed):
@@ -98,7 +98,7 @@ def changed(dataset):
     yield "no extra_test", dataset._replace(extra_test={})
     yield "another name in extra_test", dataset._replace(extra_test={"other": test.head(2)})
     yield "extra_test called test", dataset._replace(extra_test={"test": test.head(2)})
-    yield "another test beside that", dataset._replace(test=train, extra_test={"test": test.head(2)})
+    yield "another further test set", dataset._replace(test=train, extra_test={"test": test.head(2)})
     yield "a pixel in extra_test", dataset._replace(extra_test={"more": Subset(test.images[:2] + 1, test.labels[:2])})
 
 

@@ -1,4 +1,4 @@
-"""The network that the learned policy consists of, against plain loops over numbers."""
+"""The network of the learned policy agrees with plain loops over numbers."""
 
 import numpy as np
 import pandas as pd
@@ -65,8 +65,8 @@ def test_features_are_free_of_scale(scale, seed):
     torch.testing.assert_close(learned.features(scores | scaled), learned.features(scores))
 
 
-def test_it_learns_which_neuron_is_best_and_what_a_split_is_worth():
-    """Gains that follow from the fire rate and the width are predicted for networks of a width not seen in training."""
+def test_it_learns_which_neuron_is_best_and_how_much_a_split_gains():
+    """Gains that depend on the fire rate and the width are predicted for a width that was not in the training data."""
 
     def example(width, seed):
         scores = some_scores(1, width, seed)
@@ -89,7 +89,7 @@ def test_it_learns_from_networks_of_one_neuron_and_of_equal_gains():
 
 def test_gains_of_a_network_that_diverged_are_refused():
     gains = torch.tensor([[0.1, torch.nan, 0.2]])
-    with pytest.raises(ValueError, match="^gains of nan or inf: allowed are those of networks that did not diverge$"):
+    with pytest.raises(ValueError, match="^gains of nan or inf: allowed are gains of networks that did not diverge$"):
         learned.fit([(learned.features(some_scores(1, 3, 0)), gains)], torch.Generator())
 
 
@@ -119,7 +119,7 @@ def test_networks_grow_by_it_as_by_any_other_policy():
     assert [len(record["split_neuron"] or []) for record in records] == [2, 2, 2, 0]
 
 
-def test_training_examples_are_the_networks_of_a_table_with_what_each_split_brought():
+def test_training_examples_are_the_networks_of_a_table_with_the_gain_of_each_split():
     rng = np.random.default_rng(0)
     keys = {"seed": [0, 1], "horizon": [1, 10]}
     rows = []

@@ -152,7 +152,7 @@ def test_appended_neurons_come_last_and_the_others_stay():
     torch.testing.assert_close(mlp.hidden(x)[0][1, :, 4:], expected)
 
 
-def test_epochs_since_a_split_start_anew_for_both_twins_and_for_new_neurons():
+def test_epochs_since_a_split_restart_at_0_for_both_twins_and_for_new_neurons():
     mlp = MLP((64, 3, 10), range(2))
     mlp.epochs_since_split += 4
     mlp.split(torch.tensor([1, 2]), [(0.5, 0.5, 1.0, 1.0)] * 2)

@@ -58,7 +58,7 @@ def test_difference_curves_are_paired_within_a_seed(table):
     np.testing.assert_allclose(labelled_lines(figure.axes[0])["max-fire"].get_ydata(), expected, atol=1e-12)
 
 
-def test_published_levels_stand_within_the_axis_however_many_there_are(table):
+def test_published_levels_are_within_the_axis_even_if_there_are_many(table):
     levels = {"low": 0.1, "middle": 0.5, "higher": 1.5, "high": 1.7}
     axis = curves.curves({str(n): table for n in range(12)}, "test_accuracy", levels).axes[0]
     assert set(labelled_lines(axis)) == {*map(str, range(12)), *levels}
@@ -127,7 +127,7 @@ def test_differences_at_equal_cost_are_means_over_the_seeds(table):
 
 
 def test_names_that_no_registry_knew_are_drawn_in_colors_of_their_own():
-    """A user's own policy, growth and schedule, as many schedules as there may be."""
+    """Policies, growths and many schedules of a user's own have colours and markers."""
     control = study_table(["no-split"])
     own = [study_table([p], growth=g, schedule=f"{s}") for p, g, s in zip("abcdefgh", "ijklmnop", range(8))]
     table = pd.concat([control, *own], ignore_index=True)

@@ -1,4 +1,4 @@
-"""What the project says of itself in several places agrees, and its committed tables are whole."""
+"""Facts agree wherever the project states them, and the committed tables are complete."""
 
 import tomllib
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_the_version_is_the_same_everywhere():
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv.gz")), ids=lambda file: file.stem)
-def test_a_committed_table_is_whole_and_says_what_produced_it(file):
+def test_a_committed_table_is_complete_and_says_what_produced_it(file):
     table, metadata = read_table(file)
     parameters = metadata["parameters"]
     if parameters.get("kind") == "all-splits":

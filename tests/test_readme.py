@@ -1,4 +1,4 @@
-"""What the README and its companions show is so: examples, numbers, links, length and the length of sentences."""
+"""The README and its companions are correct: examples, numbers, links, length and the length of sentences."""
 
 import contextlib
 import io
@@ -6,10 +6,10 @@ import re
 import tomllib
 from pathlib import Path
 
-import jupytext
 import pandas as pd
 import pytest
 import yaml
+from prose import MAX_WORDS, markdown_of, n_words, sentences, too_long
 
 import neuronsplit as ns
 from neuronsplit.analysis import cost, tables
@@ -35,27 +35,7 @@ def read(name: str) -> pd.DataFrame:
 
 def prose(file: str) -> str:
     """The text of a Markdown file, or of the Markdown cells of a notebook."""
-    path = ROOT / file
-    if path.suffix == ".md":
-        return path.read_text(encoding="utf-8")
-    return "\n\n".join(c.source for c in jupytext.read(path).cells if c.cell_type == "markdown")
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of paragraphs and bullets: code blocks, formulas, tables, headings and pictures are left out."""
-    text = re.sub(r"```.*?```|\$\$.*?\$\$|<!--.*?-->", "\n\n", text, flags=re.S)
-    text = re.sub(r"^(\||#|!\[).*$", "", text, flags=re.M)
-    text = re.sub(r"\[([^][]*)\]\([^()]*\)", r"\1", text)  # a link is its text
-    paragraphs = re.split(r"\n\s*\n|^\s*[-*] ", text, flags=re.M)
-    found = []
-    for paragraph in paragraphs:
-        words = " ".join(paragraph.replace("*", "").split()).replace("et al. ", "et al ")
-        found += re.split(r"(?<=[.!?])\)? (?=[\"'`(\[]?[^\sa-z])", words)
-    return [sentence for sentence in found if sentence]
-
-
-def n_words(sentence: str) -> int:
-    return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
+    return markdown_of(ROOT / file)
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +55,11 @@ def scope():
         registry.update(before[question])
 
 
-def test_sentences_are_found():
-    text = "# No\n\nOne [two](x.md) *three*.\nFour 0.5, Wu et al. 2019: five! `Six` seven.\n"
-    text += "\n- Eight\n  nine.\n- Ten (a. b).\n"
-    text += "\n```\nNo. No.\n```\n| no. No | no |\n![No.](no.png)\n*Eleven.* Twelve\n"
-    found = sentences(text)
-    assert found[:3] == ["One two three.", "Four 0.5, Wu et al 2019: five!", "`Six` seven."]
-    assert found[3:] == ["Eight nine.", "Ten (a. b).", "Eleven.", "Twelve"]
-    assert [n_words(sentence) for sentence in found[:3]] == [3, 7, 2]
-
-
 @pytest.mark.parametrize("file", TEXTS)
 def test_a_sentence_has_at_most_25_words(file):
     found = sentences(prose(file))
     assert len(found) > 15
-    assert [sentence for sentence in found if n_words(sentence) > 25] == []
+    assert too_long(found) == []
 
 
 def test_the_readme_is_short_and_begins_with_an_example():
@@ -127,7 +97,7 @@ def test_the_glossary_has_at_most_20_words_and_a_sentence_each():
     rows = re.findall(r"^\| (.+?) \| (.+) \|$", glossary, re.M)[2:]
     assert 15 < len(rows) <= 20
     for word, meaning in rows:
-        assert len(sentences(meaning)) == 1 and n_words(sentences(meaning)[0]) <= 25, word
+        assert len(sentences(meaning)) == 1 and n_words(sentences(meaning)[0]) <= MAX_WORDS, word
 
 
 def test_the_commands_of_the_readme_exist():
@@ -187,7 +157,7 @@ def test_the_findings_are_read_off_the_committed_tables():
     assert len(bullets) == 5 and "If you can afford the final width" in bullets[0]
     for bullet, numbers in zip(bullets, findings()):
         assert numbers in bullet and re.search(r"\(notebooks/\d\d_\w+\.ipynb\)", bullet)
-        assert sum(map(n_words, sentences(bullet))) <= 25
+        assert sum(map(n_words, sentences(bullet))) <= MAX_WORDS
 
 
 def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():

@@ -83,7 +83,7 @@ def test_replicas_are_split_as_a_loop_over_them_does_entry_by_entry():
 @given(
     neurons=st.lists(st.integers(0, 3), max_size=6), rule=st.sampled_from(EXACT_RULES), seed=st.integers(0, 1000),
 )  # fmt: skip
-def test_however_often_a_neuron_is_split_its_twins_share_its_output(neurons, rule, seed):
+def test_twins_share_the_output_of_a_neuron_that_is_split_several_times(neurons, rule, seed):
     rng = np.random.default_rng(seed)
     source, gain, share = twins(4, 3, neurons, draw_coefficients(rule, [rng] * len(neurons), 3))
     for neuron in range(4):

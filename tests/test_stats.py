@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy's, against counting by hand, and against what they promise, by simulation."""
+"""Intervals and tests agree with scipy, with counting by hand, and, by simulation, with their documentation."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def test_intervals_are_those_of_scipy():
         assert found.loc[name, ["low", "high"]].tolist() == pytest.approx([other.low, other.high])
 
 
-DIFFERENCES = {  # how paired differences may be distributed, with their mean
+DIFFERENCES = {  # distributions of paired differences, with their means
     "normal": (lambda rng, size: rng.normal(1, 1, size), 1),
     "log-normal": (lambda rng, size: rng.lognormal(0, 0.5, size), np.exp(0.125)),
     "t(3)": (lambda rng, size: rng.standard_t(3, size), 0),
@@ -35,7 +35,7 @@ DIFFERENCES = {  # how paired differences may be distributed, with their mean
 @pytest.mark.parametrize(
     "name, least, most", [("normal", 0.945, 0.955), ("log-normal", 0.915, 0.93), ("t(3)", 0.95, 0.97)]
 )
-def test_intervals_of_ten_seeds_cover_the_true_mean_as_often_as_they_say(name, least, most):
+def test_intervals_of_ten_seeds_cover_the_true_mean_as_often_as_documented(name, least, most):
     """By simulation: of 40,000 samples, which gives the coverage to 0.0014 (one standard error)."""
     draw, mean = DIFFERENCES[name]
     found = stats.intervals(pd.DataFrame(draw(np.random.default_rng(2), (10, 40_000))))
@@ -64,7 +64,7 @@ def test_without_any_difference_at_most_one_study_in_twenty_finds_one():
     """Of 400 studies of 7 policies without any difference, with skewed and dependent errors, as theirs are."""
     rng, found = np.random.default_rng(3), 0
     for _ in range(400):
-        differences = rng.normal(size=(10, 1)) + rng.laplace(size=(10, 7))  # the baseline's part is in all of them
+        differences = rng.normal(size=(10, 1)) + rng.laplace(size=(10, 7))  # all of them share the baseline
         p = pd.Series([stats.sign_flip_test(pd.Series(column)) for column in differences.T])
         found += (stats.holm(p) < 0.05).any()
     assert found <= 29  # 20 expected at most; 29 has probability 0.02 at 1 in 20
@@ -91,7 +91,7 @@ def test_the_minimum_detectable_effect_is_found_four_times_in_five(n, level):
     assert ((found.pvalue < level) & (found.statistic > 0)).mean() == pytest.approx(0.8, abs=0.02)
 
 
-def test_the_verdict_finds_about_what_is_said_to_be_detectable():
+def test_the_verdict_finds_the_minimum_detectable_effect_about_as_often_as_documented():
     """One policy of seven differs, by as much as ten seeds are said to find 4 times in 5."""
     rng, found = np.random.default_rng(5), 0
     for _ in range(150):

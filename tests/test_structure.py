@@ -24,7 +24,7 @@ MAY_IMPORT = {  # besides itself and `names`
 
 
 def part_of(file: Path) -> str:
-    """The sub-package of a file, or the file itself where it stands at the top."""
+    """The sub-package of a file, or the file itself if it is at the top."""
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

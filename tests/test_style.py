@@ -20,7 +20,7 @@ plt.switch_backend("Agg")
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch):
-    """Each test starts as a fresh process does, without any name of its own."""
+    """Each test starts like a new process, without names of its own."""
     monkeypatch.setattr(style, "_own_colors", {})
     monkeypatch.setattr(style, "_own_markers", {})
 
@@ -90,7 +90,7 @@ def test_an_unknown_name_has_the_same_color_in_every_process():
     assert run.stdout.split() == [style.color_of("mine"), style.marker_of("mine")]
 
 
-def test_every_schedule_has_a_marker_of_its_own_however_many_there_are():
+def test_every_schedule_has_a_marker_of_its_own_even_if_there_are_many():
     names = [*style.MARKERS, *(f"schedule {n}" for n in range(30))]
     markers = [style.marker_of(name) for name in names]
     assert len(set(markers)) == len(names)

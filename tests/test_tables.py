@@ -1,4 +1,4 @@
-"""Tables: read from files, labelled, cut to their last epoch, and the family trees in them."""
+"""Tables are read, labelled and reduced to their last epoch, and family trees are read from them."""
 
 import gzip
 import hashlib
@@ -63,7 +63,7 @@ def test_a_table_without_metadata_is_read(tmp_path):
     found, metadata = tables.read_table(tmp_path / "mine.csv")
     pd.testing.assert_frame_equal(found, table, check_dtype=False)
     assert metadata == {}
-    with pytest.raises(ValueError, match="mine.json is damaged"):  # a study needs to know that its table is whole
+    with pytest.raises(ValueError, match="mine.json is damaged"):  # a study must know that its table is complete
         tables.read_verified(tmp_path / "mine.csv")
 
 

@@ -20,7 +20,7 @@ print("torch" in loaded, {"pandas", "matplotlib"} & loaded)
 
 @pytest.mark.parametrize("part, loaded", [("analysis", "{'pandas'}"), ("plots", None)])
 def test_no_module_loads_torch(part, loaded):
-    """`analysis` loads no matplotlib either. In a fresh interpreter, for this one has loaded all of them."""
+    """`analysis` loads no matplotlib either. A new interpreter is needed, because this one has loaded all of them."""
     files = [file for file in sorted((PACKAGE / part).glob("*.py")) if file.stem != "__init__"]
     assert len(files) > 3
     names = [f"neuronsplit.{part}.{file.stem}" for file in files]

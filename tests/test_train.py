@@ -1,4 +1,4 @@
-"""The loop in which networks grow while they train; the whole of it equals the reference in test_study.py."""
+"""The loop in which networks grow while they train. test_study.py compares its results with the reference."""
 
 import pytest
 import torch

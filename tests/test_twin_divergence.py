@@ -20,6 +20,7 @@ from neuronsplit.growing.twin_divergence import (
     split_all,
     track_twins,
 )
+from neuronsplit.names import NO_GROWTH
 
 DIGITS = load_dataset("digits")
 
@@ -32,7 +33,7 @@ def test_an_angle_by_construction(degrees, scale):
     assert angles(mlp, [0], [1]).item() == pytest.approx(degrees, abs=1e-6)
 
 
-def test_the_images_for_which_one_twin_fires_alone_are_counted():
+def test_the_images_for_which_only_one_twin_fires_are_counted():
     mlp, images = MLP((64, 6, 10), [0, 1]), DIGITS.validation.images
     found = firing_disagreement(mlp, images, [0, 2], [1, 3])
     for r in range(2):

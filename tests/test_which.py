@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.data.datasets import load_dataset
-from neuronsplit.growing.scores import forward_blocks
+from neuronsplit.growing.scores import forward_blocks, uniform
 from neuronsplit.growing.which import (
     INVERSE_TEMPERATURE,
     POLICIES,
@@ -117,3 +117,19 @@ def test_a_policy_prefers_the_highest_preference(policy, scores):
     np.testing.assert_array_equal(found, {"min": -scores, "half": -abs(scores - 0.5)}.get(policy.split("-")[0], scores))
     most_likely = pick_probabilities(policy, torch.tensor(scores)).argmax()
     assert found[most_likely] >= found.max() - 1e-6
+
+
+def test_the_probabilities_of_an_own_random_pick_are_its_frequencies(monkeypatch):
+    def one_of_two(scores, rngs):
+        return torch.tensor([int(rng.integers(2)) for rng in rngs])
+
+    monkeypatch.setitem(POLICIES, "one-of-two", Policy(uniform, one_of_two))
+    found = pick_probabilities("one-of-two", torch.zeros(3))
+    assert found[2] == 0 and found[:2].tolist() == pytest.approx([0.5, 0.5], abs=0.06)
+
+
+def test_missing_scores_count_as_zero_where_probabilities_are_asked_for():
+    missing, zero = torch.tensor([torch.nan, -1.0, -2.0]), torch.tensor([0.0, -1.0, -2.0])
+    for policy in ("max-loss", "min-loss", "half-fire", "loss-probs"):
+        torch.testing.assert_close(pick_probabilities(policy, missing), pick_probabilities(policy, zero))
+        torch.testing.assert_close(preference(policy, missing), preference(policy, zero))

@@ -1,1 +1,1 @@
-"""Statistics on tables; torch is not loaded."""
+"""Statistics on tables. Nothing here loads torch."""

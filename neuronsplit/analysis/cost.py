@@ -1,4 +1,7 @@
-"""What training costs, and policies compared where they have cost as much."""
+"""Compute what training costs, and compare policies at equal cost.
+
+Every `table` is that of a study whose column `policy` distinguishes its experiments, as after `tables.with_labels`.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,21 +12,22 @@ from neuronsplit.names import STAY_NARROW
 
 
 def cumulative_cost(table: pd.DataFrame) -> pd.Series:
-    """Sum the number of neurons trained over the epochs so far, for each row.
+    """Return for each row the number of neurons trained, summed over the epochs so far.
 
-    The sum is proportional to the multiply-adds of training one hidden layer. A neuron takes 2 n_in + 3 n_out for each
-    image: its activation and output, the gradients of its weights, and the gradient that is sent back to it.
-    The cost of scores is not counted, nor that of images which a growth looks at.
+    This is proportional to the multiply-adds of training one hidden layer. A neuron takes 2 n_in + 3 n_out of them for
+    each image. They compute its activation and output, and the gradients of its weights and activation. The cost of
+    scores is not counted, nor the cost of images that a growth uses.
     """
     n_new = table["split_neuron"].fillna("").astype(str).str.split().str.len()  # added after the epoch was trained
     return (table["hidden"] - n_new).groupby([table["policy"], table["seed"]]).cumsum()
 
 
 def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Compare each row of the other policies with the baseline when it had cost as much.
+    """Subtract the baseline's value at equal cost and equal seed from a metric, for each row of the other policies.
 
-    Returns the rows with the columns `difference` and `cost`, a share of the baseline's whole cost. The baseline is
-    interpolated between its epochs; before its first and after its last the difference is NaN.
+    baseline: a policy of the table.
+    Returns these rows with two more columns: the difference, and the cost as a share of the baseline's total cost. The
+    baseline is interpolated between its epochs. Before its first and after its last epoch, the difference is NaN.
     Raises KeyError for a seed that the baseline lacks.
     """
     table = table.assign(cost=cumulative_cost(table))
@@ -38,7 +42,7 @@ def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) ->
 
 
 def final_difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Subtract the baseline's value when it had cost as much from every policy's final value.
+    """Subtract the baseline's value at equal cost from every policy's final value.
 
     Returns a row per seed and a column per policy.
     """
@@ -46,10 +50,11 @@ def final_difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: s
 
 
 def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Average a metric over the cost: a row per seed, a column per policy.
+    """Average a metric over the cost.
 
-    The mean is taken over the range of costs that all policies but stay-narrow have in common. It is NaN for
-    stay-narrow where that ends earlier.
+    The mean is taken over the range of costs that all policies except stay-narrow have in common. It is NaN for
+    stay-narrow if its own cost ends earlier.
+    Returns a row per seed and a column per policy.
     """
     policies = list(table["policy"].unique())
     table = table.assign(cost=cumulative_cost(table)).sort_values("epoch")
@@ -62,13 +67,14 @@ def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def overview(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Show the cost and quality of every policy, to choose from: a row per policy.
+    """Summarise the cost and quality of every policy.
 
-    Columns are pairs of a measure and "mean", "low" or "high", the ends of its 95 % interval. The measures are
-    cost: a share of the baseline's, without an interval,
-    test loss, test accuracy: the final values (Student's t),
-    test loss, mean over cost; test accuracy, mean over cost: see mean_over_cost (Student's t),
-    sd of test accuracy: over the seeds, of the final values (chi-square).
+    Returns a row per policy. Columns are pairs of a measure and "mean", "low" or "high". The last two are the ends of a
+    95 % interval. The measures are
+    cost: a share of the baseline's cost; it has no interval.
+    test loss, test accuracy: the final values, with intervals by Student's t.
+    test loss, mean over cost: what mean_over_cost returns, with intervals by Student's t; likewise for test accuracy.
+    sd of test accuracy: over the seeds, for the final values, with chi-square intervals.
     """
     cost = last_epoch(table.assign(cost=cumulative_cost(table))).groupby("policy", sort=False)["cost"].mean()
     measures = {}

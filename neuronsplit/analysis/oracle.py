@@ -1,7 +1,8 @@
-"""How good the choice of a neuron could be: what policies choose, compared with every possible split of a network.
+"""How good could the choice of a neuron be? Compare what policies choose with every possible split of a network.
 
 A table of all splits has a row per branch and horizon. A branch is a network after one of its possible splits. It is
-trained on with two shuffles of the mini-batches, which gives the two validation losses SHUFFLE_LOSSES.
+trained on with two shuffles of the mini-batches, which give the two validation losses SHUFFLE_LOSSES. Every
+`table` here is one of these.
 """
 
 import numpy as np
@@ -11,13 +12,13 @@ from scipy.stats import spearmanr
 from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
 
 SETTING_KEYS = [name for name in NETWORK_KEYS if name not in ("seed", "horizon")]
-ORACLE = "oracle"  # chooses the best branch by one shuffle and is measured by the other
+ORACLE = "oracle"  # a policy that chooses the best branch by one shuffle and is measured by the other
 
 
 def setting_labels(table: pd.DataFrame) -> pd.Series:
-    """Label the setting of each row, as in "sgd 0.01 · scaled · width 20, after 11 epochs, 10 prior splits".
+    """Return a label for the setting of each row: "sgd 0.01 · scaled · width 20, after 11 epochs, 10 prior splits".
 
-    A label names the data set and the batch size where they vary.
+    A label names the data set and the batch size only where they vary.
     """
     varying = [name for name in ("dataset", "batch_size") if table[name].nunique() > 1]
 
@@ -36,18 +37,20 @@ def _count(number: int, noun: str) -> str:
 
 
 def gains(table: pd.DataFrame, choices: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Measure how much lower than the mean branch the choice of each policy ends.
+    """Measure how much lower the choice of each policy ends than the mean branch.
 
-    choices: policy → what it chooses, indexed as the table's rows of type "neuron", as
-    `growing.all_splits.policy_choices` makes it. Column probability: with which the policy splits the neuron; it adds
-    to 1 per network and horizon. Column preference: a score of which the policy prefers the highest, or NaN throughout.
-    Returns a row per network, horizon and policy, with the columns NETWORK_KEYS, policy and
-    gain: the mean validation loss of all branches less the expected loss of the choice, over both shuffles.
-    rank_correlation: Spearman's, of the preference with the gains of the branches; NaN without a preference.
-    split_gain: the loss of the network left unsplit less the mean loss of its branches, the same for all policies.
-    The policy ORACLE chooses by one shuffle and is measured by the other, both ways round. Measured by the same one it
-    would gain too much, because the lowest of many losses is low by chance. Its rank correlation is that between the
-    two shuffles.
+    choices: policy → what it chooses, as `growing.all_splits.policy_choices` returns it. The index is that of the
+        table's rows of type "neuron". The column `probability` adds to 1 for each network and horizon. The policy
+        prefers the highest value of the column `preference`, which is NaN if it prefers none.
+
+    Returns a row per network, horizon and policy. The columns are NETWORK_KEYS, policy, and three measures.
+    gain: the mean validation loss of all branches minus the expected loss of the choice, over both shuffles.
+    rank_correlation: Spearman's, between the preference and the gains of the branches; NaN without a preference.
+    split_gain: the loss of the unsplit network minus the mean loss of its branches, which is the same for all policies.
+
+    The policy ORACLE chooses by one shuffle and is measured by the other, in both directions. With the same shuffle for
+    both, it would gain too much, because the lowest of many losses is low by chance. Its rank correlation is that
+    between the two shuffles.
     """
     records = []
     for key, rows in table.groupby(NETWORK_KEYS, sort=False):
@@ -71,17 +74,19 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def variances(table: pd.DataFrame) -> pd.DataFrame:
-    """Estimate the variances that make up the validation losses of branches: a row per network and horizon.
+    """Estimate the components of the variance of the branches' validation losses.
 
-    choice: of the neuron that is split; it is what both shuffles agree on, their covariance.
-    coefficients: of the random coefficients of the split, likewise.
-    shuffle: of the order of the mini-batches, as far as it is common to all branches.
-    residual: of what a shuffle does to one branch and not to the others.
-    Each estimate is unbiased, so it may be negative where the true variance is near 0: take means before roots.
+    Returns a row per network and horizon. Its columns are NETWORK_KEYS and the variances due to
+    choice: the neuron that is split. This is the covariance between the two shuffles.
+    coefficients: the random coefficients of the split, estimated in the same way.
+    shuffle: the order of the mini-batches, if its effect is common to all branches.
+    residual: the effect of a shuffle on one branch and not on the others.
+
+    Each estimate is unbiased, so it can be negative where the true variance is near 0. Take means before square roots.
     """
     records = []
     for key, rows in table.groupby(NETWORK_KEYS, sort=False):
-        neurons, draws = (rows.loc[rows["branch_type"] == kind, SHUFFLE_LOSSES].to_numpy().T for kind in (NEURON, DRAW))
+        neurons, draws = (rows.loc[rows["branch_type"] == name, SHUFFLE_LOSSES].to_numpy().T for name in (NEURON, DRAW))
         difference = neurons[0] - neurons[1]
         residual = np.var(difference, ddof=1) / 2
         record = dict(zip(NETWORK_KEYS, key))

@@ -1,4 +1,4 @@
-"""Intervals and tests of differences between policies; each repeat of an experiment has a seed of its own."""
+"""Intervals and tests of differences between policies, paired by seed."""
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,12 @@ from scipy.stats import chi2, nct, permutation_test, t, trim_mean
 def intervals(values: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of each column and its 95 % interval (Student's t), mean ± t(n − 1, 0.975) · sd / √n.
 
-    values: a row per seed; missing values are left out.
-    Returns a row per column of values, with the columns n, mean, low, high.
-    low and high are NaN for fewer than 2 values.
-    The interval is exact for normal values. With n = 10 it covers the true mean in 92 % of samples of skewed values
-    (log-normal, σ = 0.5). It does so in 96 % of samples of heavy-tailed values (t with 3 degrees of freedom).
+    values: a row per seed. Missing values are left out.
+    Returns a row per column of values, with the columns n, mean, low, high. The last two are NaN for fewer than 2
+    values.
+
+    The interval is exact for normal values. With n = 10, it contains the true mean in 92 % of samples of skewed values
+    (log-normal, σ = 0.5). For heavy-tailed values (t with 3 degrees of freedom), it does so in 96 % of samples.
     """
     n, mean = values.count(), values.mean()
     half_width = t.ppf(0.975, n - 1) * values.std() / n**0.5
@@ -24,7 +25,8 @@ def intervals(values: pd.DataFrame) -> pd.DataFrame:
 def sd_intervals(values: pd.DataFrame) -> pd.DataFrame:
     """Return the standard deviation of each column and its 95 % interval (chi-square, for a normal sample).
 
-    Returns a row per column of values, with the columns n, sd, low, high; NaN for fewer than 2 values.
+    values: a row per seed. Missing values are left out.
+    Returns a row per column of values, with the columns n, sd, low, high. These are NaN for fewer than 2 values.
     """
     n, sd = values.count(), values.std()
     low, high = (sd * ((n - 1) / chi2.ppf(quantile, n - 1)) ** 0.5 for quantile in (0.975, 0.025))
@@ -32,17 +34,20 @@ def sd_intervals(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_tests(differences: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Test paired differences to a baseline, as `tables.paired_differences` makes them: a row per policy.
+    """Test paired differences to a baseline, as `tables.paired_differences` returns them.
 
-    differences: a row per seed, a column per policy. metric: a lower value is better where its name ends in "loss".
-    Columns of the result:
+    differences: a row per seed, a column per policy.
+    metric: the name of what differs. A lower value is better if the name ends in "loss".
+
+    Returns a row per policy. Its columns are
     n, mean, low, high: the mean difference and its 95 % interval (Student's t).
     interquartile_mean: the mean of the middle half.
-    prob_improvement: the share of seeds at which the policy is better than the baseline; a tie counts half.
+    prob_improvement: the share of seeds at which the policy is better than the baseline. A tie counts half.
     p: the p-value of the sign flip test.
     p_holm: p, corrected by Holm's method for the number of policies in the table.
-    minimum_detectable_effect: see there; for a t-test, with Bonferroni's correction for the number of policies.
-    verdict: "better" or "worse" where p_holm < 0.05. With n seeds no policy of more than 0.05 · 2ⁿ⁻¹ can reach that.
+    minimum_detectable_effect: for a t-test, with Bonferroni's correction for the number of policies.
+    verdict: "better" or "worse" where p_holm < 0.05. With n seeds, this is out of reach for more than 0.05 · 2ⁿ⁻¹
+        policies.
     """
     sign = -1 if metric.endswith("loss") else 1
     result = intervals(differences)
@@ -62,8 +67,8 @@ def paired_tests(differences: pd.DataFrame, metric: str) -> pd.DataFrame:
 def sign_flip_test(values: pd.Series, seed: int = 0) -> float:
     """Return the two-sided p-value of the hypothesis that the values are distributed symmetrically about 0.
 
-    It is the share of all assignments of signs whose mean is at least as far from 0. It is exact for up to 13 values;
-    for more it is estimated from 10,000 random assignments. NaN for fewer than 2 values.
+    This is the share of all assignments of signs whose mean is at least as far from 0. It is exact for up to 13 values.
+    For more, it is estimated from 10,000 random assignments, with this seed. It is NaN for fewer than 2 values.
     """
     if len(values) < 2:
         return np.nan
@@ -79,7 +84,7 @@ def sign_flip_test(values: pd.Series, seed: int = 0) -> float:
 def holm(p: pd.Series) -> pd.Series:
     """Correct p-values for their number (Holm 1979).
 
-    Where all hypotheses hold, any corrected value is below 0.05 with probability 0.05 at most.
+    If all null hypotheses are true, the probability that any corrected value is below 0.05 is at most 0.05.
     """
     ranked = p.sort_values()
     corrected = ranked * np.arange(len(ranked), 0, -1)
@@ -89,8 +94,9 @@ def holm(p: pd.Series) -> pd.Series:
 def minimum_detectable_effect(n: int, level: float) -> float:
     """Return the smallest true mean, in standard deviations, that a t-test of n values finds 4 times in 5.
 
-    level: the significance level of the two-sided test. The power is that of a noncentral t (Cohen 1988, section 2.3),
-    on the side of the truth. NaN for fewer than 4 values.
+    level: the significance level of the two-sided test.
+    The power is that of a noncentral t (Cohen 1988, section 2.3), for results with the correct sign.
+    The result is NaN for fewer than 4 values.
     """
     critical = t.ppf(1 - level / 2, n - 1)
 
@@ -101,7 +107,7 @@ def minimum_detectable_effect(n: int, level: float) -> float:
 
 
 def style_tests(tests: pd.DataFrame, digits: int = 4) -> Styler:
-    """Return the result of `paired_tests` as a table to read: a row per policy, the verdict in colour."""
+    """Format the result of `paired_tests` for display, with `digits` after the point and verdicts in colour."""
 
     def signed(value):
         return f"{value:+.{digits}f}".replace("-", "−")

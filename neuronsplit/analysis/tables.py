@@ -1,4 +1,8 @@
-"""Read tidy tables, and bring them into the shapes that statistics and figures need."""
+"""Read tidy tables, and reshape them for statistics and figures.
+
+Every `table` is that of a study, with a row per experiment, seed and epoch. Where there is a `metric`, the column
+`policy` has to distinguish the experiments, as after `with_labels`.
+"""
 
 import gzip
 import hashlib
@@ -12,18 +16,18 @@ import pandas as pd
 
 from neuronsplit.names import CONTROLS, COUNT_COLUMNS, ID_COLUMNS, NO_PARENT
 
-TEXT_COLUMNS = "policy growth schedule dataset optimizer branch_type".split()  # text, whatever it looks like: "NA", "1"
+TEXT_COLUMNS = "policy growth schedule dataset optimizer branch_type".split()  # text, even if it looks like "NA" or 1
 MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"]  # missing values in other columns
 PUBLISHED_ACCURACY = {  # of scikit-learn's MLPClassifier on test images: Xiao et al. 2017, arXiv 1708.07747, table 3
     "fashion-mnist": {"Zalando's benchmark, width 10": 0.848, "Zalando's benchmark, width 100": 0.871}
 }
-_CHOICES = ("policy", "growth", "schedule")  # of ID_COLUMNS, those that a study compares; the others are its setting
+_CHOICES = ("policy", "growth", "schedule")  # the ID_COLUMNS that a study compares; the others are its setting
 
 
 def read_table(file: Path | str) -> tuple[pd.DataFrame, dict]:
     """Read a saved table, a .csv or .csv.gz, and its metadata.
 
-    Returns the table, and what the JSON file beside it holds: {} where there is no such file.
+    Returns the table and the content of its JSON file, or {} if it has none.
     Raises FileNotFoundError where there is no table.
     Raises ValueError where one of the two files is damaged, or the table is not the one that the JSON file describes.
     """
@@ -39,7 +43,7 @@ def read_table(file: Path | str) -> tuple[pd.DataFrame, dict]:
 
 
 def metadata_file(file: Path | str) -> Path:
-    """Return the path of the JSON file that stands beside a table and says what produced it."""
+    """Return the path of the JSON file next to a table, which says what produced it."""
     file = Path(file)
     return file.with_name(file.name.removesuffix(".gz")).with_suffix(".json")
 
@@ -65,10 +69,10 @@ def read_verified(file: Path | str) -> tuple[bytes, dict]:
 
 
 def parse(data: bytes) -> pd.DataFrame:
-    """Return the table that the bytes of a CSV file hold.
+    """Return the table in the bytes `data` of a CSV file.
 
-    TEXT_COLUMNS come back as text whatever they hold, so a policy may be called "None". `split_neuron` is text with
-    missing values.
+    TEXT_COLUMNS are always read as text, so a policy may be called "None". The column split_neuron is text with missing
+    values.
     """
     columns = pd.read_csv(BytesIO(data), nrows=0).columns
     dtypes = {name: str for name in columns if name in TEXT_COLUMNS} | {"split_neuron": "string"}
@@ -84,7 +88,7 @@ def _read_bytes(file: Path) -> bytes:
 
 
 def with_labels(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with a label of each experiment in the column `policy`, as in "random · even".
+    """Return the table with a label of each experiment in the column `policy`, such as "random · even".
 
     A label names the ID_COLUMNS that vary. A control has neither growth nor schedule.
     """
@@ -100,10 +104,10 @@ def with_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_setting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Cut a table into parts within which experiments differ only in policy, growth and schedule.
+    """Divide a table into parts in which experiments differ only in policy, growth and schedule.
 
-    Returns setting → part. A setting is named by the columns that differ between the parts, as in "learning rate 0.01,
-    width 10". A policy is to be compared with the control of its own part.
+    Returns setting → part. The name of a setting has the columns that differ between parts, such as "learning rate
+    0.01, width 10". Compare a policy only with the control of its own part.
     """
     varying = [name for name in _setting_columns(table) if table[name].nunique() > 1]
     if not varying:
@@ -140,26 +144,29 @@ def summary(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def final_values(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return final values of a metric, NaN for a seed that diverged: a row per seed, a column per policy."""
+    """Return the final values of a metric: a row per seed and a column per policy, NaN for a seed that diverged."""
     last = last_epoch(table)
     values = last.assign(value=last[metric].where(np.isfinite(last["test_loss"])))
     return values.pivot(index="seed", columns="policy", values="value")[table["policy"].unique()]
 
 
 def paired_differences(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Subtract the baseline's final value at the same seed from every policy's: a row per seed, a column per policy."""
+    """Subtract the baseline's final value at the same seed from that of every other policy.
+
+    Returns a row per seed and a column per policy.
+    """
     values = final_values(table, metric)
     return values.drop(columns=baseline).sub(values[baseline], axis=0)
 
 
 def lineage(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the family tree of the neurons of one network, from the rows of one seed and policy.
+    """Return the family tree of the neurons of one network.
 
-    A row per neuron has the columns
-    founder: the first neuron that it descends from,
-    parent: the neuron that it was split from, itself for a founder,
-    born: the epoch of that split, 0 for a neuron that was there from the start.
-    A parent keeps its number, and its twin becomes the new last neuron.
+    rows: the rows of one seed and policy.
+    Returns a row per neuron. A parent keeps its number, and its twin becomes the new last neuron. The columns are
+    founder: the first neuron that it descends from.
+    parent: the neuron that it was split from; for a founder, itself.
+    born: the epoch of that split; 0 for a neuron that was there from the start.
     """
     rows = rows.sort_values("epoch")
     parents_by_epoch = rows.set_index("epoch")["split_neuron"].dropna().astype(str)

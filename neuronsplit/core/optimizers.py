@@ -20,7 +20,7 @@ from neuronsplit.core.split import Coefficients
 Rate = float | Tensor  # one learning rate for all replicas, or (R, 1, 1)
 
 # The next three functions change a parameter p (B, M, n_in) in place, by a step with the gradient grad_out @ inputs.
-# grad_out is (B, M, N) and inputs (B, N, n_in). state holds tensors like p, and step counts from 1.
+# Here grad_out is (B, M, N) and inputs (B, N, n_in). The list state holds tensors like p, and step counts from 1.
 
 
 def sgd(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:

@@ -11,8 +11,8 @@ def stream(seed: int, purpose: str) -> np.random.Generator:
     seed: a whole number from 0. purpose: one of PURPOSES.
 
     A stream per purpose keeps comparisons paired. Two policies with the same seed start from the same weights and train
-    on the same mini-batches, although they draw different amounts of random numbers for their splits. `spawn_key` makes
-    the streams independent. Seeds such as `seed + 1` would instead repeat streams of the next seed.
+    on the same mini-batches. It makes no difference how many numbers each draws for its splits. `spawn_key` makes the
+    streams independent. Seeds such as `seed + 1` would instead repeat a stream of the next seed.
 
     Raises ValueError for a purpose that is not one of PURPOSES.
     """

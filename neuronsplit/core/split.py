@@ -123,8 +123,8 @@ def split_layer(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the weights of a layer of R networks after neuron neurons[r] of network r is split.
 
-    Takes and returns w_in (R, H, n_in), bias (R, H, 1) and w_out (R, n_out, H), with H + 1 in place of H. Returns also
-    the index (R, H + 1) of the neuron that each one descends from.
+    w_in, bias, w_out: (R, H, n_in), (R, H, 1) and (R, n_out, H). neurons, coefficients: one per network.
+    Returns the same three with H + 1 in place of H, and the index (R, H + 1) of the neuron that each one descends from.
     """
     width, n_out = w_in.shape[1], w_out.shape[1]
     of_replicas = [twins(width, n_out, [neuron], [drawn]) for neuron, drawn in zip(neurons, coefficients)]

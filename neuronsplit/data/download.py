@@ -50,7 +50,7 @@ def _find_packed_files(raw: Path, work: Path) -> Path:
     if packed is None:
         raise OSError(
             "Fashion-MNIST could not be downloaded by torchvision or apt-get: connect this machine, put the four .gz "
-            f"files into {raw}, or take other data (make run DATASET=digits)"
+            f"files into {raw}, or use make run DATASET=digits"
         )
     return packed
 

@@ -42,7 +42,7 @@ def every_neuron(run: Run) -> Tensor:
 def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epochs: int) -> Iterator[dict]:
     """Grow networks, one per seed, by one split per epoch that is chosen by looking an epoch ahead.
 
-    growth: a name in GROWTHS. splits, epochs: how many of each there are.
+    run: has one replica per seed. growth: a name in GROWTHS. splits, epochs: how many of each there are.
     Yields the records of `train.grow_while_training`, one per epoch.
 
     Every possible split is trained for an epoch on the same mini-batches. The one with the lowest validation loss goes
@@ -78,10 +78,11 @@ def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[T
 def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
     """Make every split of networks, one per seed, and train all branches on.
 
+    run: has one replica per seed, and stays as it is. growth: a name in GROWTHS that needs a parent.
     Returns a table with a row per branch and horizon. Its columns are
     seed: the seed of the network.
-    branch_type: "neuron" where one of the H neurons is split, all with the same coefficients; "draw" where neuron 0 is
-        split with other coefficients; "unsplit" for the network itself.
+    branch_type: "neuron" for a split of each of the H neurons, all with the same coefficients. Branches of type "draw"
+        split neuron 0 with other coefficients, and "unsplit" is the network itself.
     neuron: the neuron that is split.
     loss_before: the validation loss before the split.
     FEATURES: the scores of the neuron before the split, a column for each.
@@ -138,7 +139,10 @@ def _scores_and_loss(run: Run, subset: Subset) -> tuple[dict[str, Tensor], Tenso
 
 
 def train_branches(run: Run, dataset: Dataset, order: list[np.random.Generator]) -> dict[int, Tensor]:
-    """Train a copy of networks on, in another order of images; return the validation loss (R,) at each of HORIZONS."""
+    """Train a copy of networks on, and return the validation loss (R,) at each of HORIZONS.
+
+    order: a stream per seed, which shuffles the images.
+    """
     run = replace(run.fork(list(range(run.mlp.n_replicas))), order=deepcopy(order))
     losses = {}
     for epoch in range(1, max(HORIZONS) + 1):

@@ -19,8 +19,8 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) ->
 
     The splitting matrix of a neuron (w, b) is S = E[∂L/∂a · σ''(z) x xᵀ]. Here a is the neuron's activation, and x is
     the image with a 1 appended. Twins at (w, b) ± εu with half of the outgoing weights each change the loss by
-    ½ ε² uᵀS u (Wu, Wang & Liu 2019, arXiv 1910.02366, theorem 2.3). As in the paper, σ'' of ReLU is replaced by that of
-    softplus with β = 3. S is not formed, because Lanczos' method needs only its products with vectors.
+    ½ ε² uᵀS u. Source: Wu, Wang & Liu 2019, arXiv 1910.02366, theorem 2.3. As in the paper, σ'' of ReLU is replaced by
+    that of softplus with β = 3. S is not formed, because Lanczos' method needs only its products with vectors.
 
     Raises ValueError for networks with more than one hidden layer.
     """

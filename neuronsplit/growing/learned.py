@@ -85,7 +85,7 @@ def fit(
     Raises ValueError for a gain that is not finite, which a network that diverged has.
     """
     if not all(gain.isfinite().all() for _, gain in networks):
-        raise ValueError("gains of nan or inf: allowed are finite gains, of networks that did not diverge")
+        raise ValueError("gains of nan or inf: allowed are gains of networks that did not diverge")
     scales, targets = _scales(networks)
     n_features, bound = len(scales["mean"]), len(scales["mean"]) ** -0.5
     w = {

@@ -26,13 +26,16 @@ def kappa(coefficients: Coefficients) -> float:
 
 
 def angles(mlp: MLP, first: list[int], second: list[int]) -> Tensor:
-    """Return the angles (R, P), in degrees, between the incoming weights and biases of P pairs of neurons."""
+    """Return the angles (R, P), in degrees, between the incoming weights and biases of P pairs of neurons.
+
+    first, second: the P neurons of one and of the other side.
+    """
     theta = _theta(mlp)
     return _angle(theta[:, first], theta[:, second])
 
 
 def firing_disagreement(mlp: MLP, images: Tensor, first: list[int], second: list[int]) -> Tensor:
-    """Return the share (R, P) of the images for which only one neuron of a pair fires."""
+    """Return the share (R, P) of the images for which only one neuron of a pair fires; pairs are those of `angles`."""
     firing = mlp.hidden(images)[-1] > 0  # (R, N, H)
     return (firing[..., first] != firing[..., second]).double().mean(1)
 
@@ -88,7 +91,8 @@ def predicted_and_measured_angles(
 ) -> pd.DataFrame:  # fmt: skip
     """Return the angles between `scaled` twins under SGD, predicted and measured.
 
-    epochs_before: epochs of training before the split. steps: the numbers of steps after it at which angles are taken.
+    learning_rate, batch_size, width: those of the networks, one per seed. epochs_before: epochs before the split.
+    steps: the numbers of steps after the split at which angles are taken.
     Returns a row per neuron, seed and step, with the columns predicted and measured (degrees), kappa, seed, steps.
 
     For the prediction, each twin moves as the unsplit neuron does on the same mini-batches, at γ/α or δ/β of its speed.
@@ -122,6 +126,7 @@ def track_twins(
     """Train networks, split every neuron once by each growth in turn, and train on; yield a table per epoch.
 
     growths: names in GROWTHS, or NO_GROWTH, with which networks train on unsplit.
+    epochs_before, epochs_after: the epochs of training before and after the split. Networks have this width at first.
     Yields tables with a row per pair of twins and seed. Without a split, the first neuron stands for a pair.
     Their columns are growth, optimizer, seed, epoch, pair, angle, firing_disagreement, effective_rank and test_loss.
     Epoch 0 is the moment of the split.

@@ -23,7 +23,7 @@ def every(n_epochs: int, n_splits: int) -> Callable[[int, list[float], int], int
 
 
 def all_at(chosen_epoch: int) -> Callable[[int, list[float], int], int]:
-    """Make all splits at the end of one epoch."""
+    """Make all splits at the end of chosen_epoch."""
     return lambda epoch, val_losses, splits_left: splits_left if epoch == chosen_epoch else 0
 
 

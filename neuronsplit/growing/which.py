@@ -9,16 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from neuronsplit.core.mlp import MLP
+from neuronsplit.core.seeds import stream
 from neuronsplit.growing import scores
 from neuronsplit.growing.curvature import smallest_eigenvalue
 from neuronsplit.growing.learned import predicted_gain
 from neuronsplit.growing.scores import Activations
 
 INVERSE_TEMPERATURE = 10  # of policies that draw by softmax, as in the 2021 study
+N_DRAWS = 1000  # from which the probabilities of an own pick are estimated
 TIE_TOLERANCE = 1e-6  # neurons that never fire have equal losses, but float32 makes them differ by less than this
-Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]  # scores (R, H), a stream per replica → neurons (R,)
+Pick = Callable[[Tensor, list[np.random.Generator]], Tensor]  # scores (R, H) and a stream per replica → neurons (R,)
 
 
 def argmax(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
@@ -84,14 +87,20 @@ def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[
 
 
 def pick_probabilities(policy: str, scores: Tensor) -> Tensor:
-    """Return the probability (H,) with which a policy splits each neuron, given their scores (H,)."""
-    pick = POLICIES[policy].pick
+    """Return the probability (H,) with which a policy splits each neuron, given their scores (H,).
+
+    For a pick that is not of this file, it is the frequency in N_DRAWS draws.
+    """
+    scores, pick = scores.nan_to_num(), POLICIES[policy].pick
     if pick is softmax_sample:
         return (INVERSE_TEMPERATURE * scores).softmax(0)
-    return torch.eye(len(scores), dtype=scores.dtype)[pick(scores[None], [])[0]]
+    n = 1 if pick in (argmax, argmin, nearest_half) else N_DRAWS
+    rngs = [stream(seed, "draws") for seed in range(n)]
+    return one_hot(pick(scores.expand(n, -1), rngs), len(scores)).to(scores).mean(0)
 
 
 def preference(policy: str, scores: Tensor) -> Tensor:
     """Return scores (H,) turned so that the policy prefers the highest one."""
+    scores = scores.nan_to_num()
     turned = {argmin: -scores, nearest_half: -(scores - 0.5).abs()}
     return turned.get(POLICIES[policy].pick, scores)

@@ -1,4 +1,7 @@
-"""Final values, paired differences and cost: figures that compare policies."""
+"""Figures that compare policies: final values, paired differences and cost.
+
+Every `table` is that of a study whose column `policy` distinguishes its experiments, as after `tables.with_labels`.
+"""
 
 import textwrap
 
@@ -25,7 +28,7 @@ INTERVAL = "its 95 % interval (Student's t)"
 
 
 def final_values(table: pd.DataFrame, metrics: list[str]) -> Figure:
-    """Draw the final value of every seed, a panel per metric: a column of points per policy, their mean as a bar."""
+    """Draw final values, with a panel per metric and a column per policy: a point per seed, and a bar at their mean."""
     last = tables.last_epoch(table)
     figure, axes = row_of_panels(len(metrics), 5.4, 3.8)
     for axis, metric in zip(axes, metrics):
@@ -42,8 +45,8 @@ def final_values(table: pd.DataFrame, metrics: list[str]) -> Figure:
 def paired_differences(panels: dict[str, pd.DataFrame], title: str = "") -> Figure:
     """Draw paired differences at every seed, with their mean and its 95 % interval (Student's t).
 
-    panels: axis label → differences, as `tables.paired_differences` makes them; each is drawn in a panel of its own.
-    title: what is said above all panels, before the explanation of the marks.
+    panels: axis label → differences, as `tables.paired_differences` returns them. Each gets its own panel.
+    title: the text above all panels, before the explanation of the marks.
     """
     names = list(dict.fromkeys(name for differences in panels.values() for name in differences))
     figure, axes = row_of_panels(len(panels), 4.6, 0.36 * len(names) + 1.2, sharey=True)
@@ -64,7 +67,7 @@ def paired_differences(panels: dict[str, pd.DataFrame], title: str = "") -> Figu
 
 
 def draw_intervals(axis: plt.Axes, intervals: pd.DataFrame, color: str = "black") -> None:
-    """Draw means with their intervals, as `stats.intervals` makes them: a row each, from the top, with a line at 0."""
+    """Draw means and intervals, as `stats.intervals` returns them, with one per row from the top and a line at 0."""
     errors = [intervals["mean"] - intervals["low"], intervals["high"] - intervals["mean"]]
     axis.errorbar(intervals["mean"], range(len(intervals)), xerr=errors, fmt="o", color=color)
     axis.axvline(0, color="0.7", lw=1)
@@ -74,9 +77,10 @@ def draw_intervals(axis: plt.Axes, intervals: pd.DataFrame, color: str = "black"
 def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
     """Draw final values against the cost, as means with their 95 % intervals (Student's t).
 
-    Each growth has a colour, each schedule a marker. Where there is only one growth, each policy has a colour. The
-    controls are lines, drawn as they train. A point on the better side of the baseline's line is better than a control
-    that cost as much. Points stand a little aside of their cost, so that they do not hide one another.
+    table: a study's table without labels.
+    Each growth has a colour and each schedule a marker. If there is only one growth, each policy has a colour. Controls
+    are lines over the course of training. A point on the better side of the baseline's line is better than a control of
+    the same cost. Points are drawn slightly to the left or right of their cost, so that they do not hide one another.
     """
     labelled = tables.with_labels(table)
     table = table.assign(label=labelled["policy"], cost=cost.cumulative_cost(labelled))
@@ -88,10 +92,10 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
         mean = rows.groupby("epoch")[["cost", metric]].mean()
         axis.plot(mean["cost"], mean[metric], color=color_of(label), lw=2, label=label, zorder=1)
     baseline_means = table[table["policy"] == baseline].groupby("epoch")[metric].mean()
-    shown = list(baseline_means.iloc[len(baseline_means) // 2 :])  # values that the axis has to hold
+    shown = list(baseline_means.iloc[len(baseline_means) // 2 :])  # values that must be within the axis
     for i, (label, rows) in enumerate(table[~controls].groupby("label", sort=False)):
         color, marker = color_of(rows[colored_by].iloc[0]), marker_of(rows["schedule"].iloc[0])
-        shown += _draw_final(axis, rows, metric, color, marker, label, points_aside=5 * (i % 5 - 2))
+        shown += _draw_final(axis, rows, metric, color, marker, label, offset_points=5 * (i % 5 - 2))
     axis.set(xlabel=f"multiply-adds of training, as a share of those of {baseline}", ylabel=TITLES[metric])
     axis.set_xlim(0.1, 1.03)
     fit_y(axis, shown, margin=0.1)
@@ -100,20 +104,20 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
     return figure
 
 
-def _draw_final(axis, rows, metric, color, marker, label, points_aside) -> tuple[float, float, float]:
-    """Draw the mean and interval of final values at their cost, or some points aside of it; returns all three."""
+def _draw_final(axis, rows, metric, color, marker, label, offset_points) -> tuple[float, float, float]:
+    """Draw the mean and interval of final values, offset_points right of their cost; return mean, low and high."""
     x = tables.last_epoch(rows)["cost"].mean()
     _, mean, low, high = stats.intervals(tables.final_values(rows, metric)).iloc[0]
-    transform = axis.transData + ScaledTranslation(points_aside / 72, 0, axis.figure.dpi_scale_trans)
+    transform = axis.transData + ScaledTranslation(offset_points / 72, 0, axis.figure.dpi_scale_trans)
     style = {"fmt": marker, "color": color, "ms": 8, "mec": "white", "mew": 0.8, "label": label, "transform": transform}
     axis.errorbar(x, mean, [[mean - low], [high - mean]], **style)
     return mean, low, high
 
 
 def difference_at_equal_cost(settings: dict[str, pd.DataFrame], metric: str, baseline: str) -> Figure:
-    """Draw differences to a baseline that has cost as much, after every epoch: mean and 95 % interval (Student's t).
+    """Draw differences to a baseline at equal cost, after every epoch: mean and 95 % interval (Student's t).
 
-    settings: title → table; each is drawn in a panel of its own.
+    settings: title → table. Each gets its own panel.
     """
     figure, axes = row_of_panels(len(settings), 4.6, 3.6, sharex=True)
     for axis, (title, table) in zip(axes, settings.items()):

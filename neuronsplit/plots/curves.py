@@ -1,4 +1,7 @@
-"""Curves over epochs or training steps."""
+"""Figures of curves over epochs or training steps.
+
+Every `table` is that of a study whose column `policy` distinguishes its experiments, as after `tables.with_labels`.
+"""
 
 from collections.abc import Iterable
 from itertools import cycle, product
@@ -14,7 +17,7 @@ _DOTTED = "dotted: the last split"
 
 
 def mean_curves(table: pd.DataFrame, metrics: list[str]) -> Figure:
-    """Draw the mean of every policy over the epochs, a panel per metric."""
+    """Draw the mean of every policy over the epochs, with a panel per metric."""
     figure, axes = panels(len(metrics), sharey=False)
     for axis, metric in zip(axes, metrics):
         for policy, rows in table.groupby("policy", sort=False):
@@ -27,7 +30,7 @@ def mean_curves(table: pd.DataFrame, metrics: list[str]) -> Figure:
 
 
 def curves_per_policy(table: pd.DataFrame, metrics: list[str]) -> Figure:
-    """Draw a panel per policy and metric: every seed thin, their mean bold, the mean of the first policy dashed."""
+    """Draw a panel per policy and metric: seeds are thin, their mean is bold, and the first policy's is dashed."""
     first, *others = table["policy"].unique()
     names = list(product([first, *others], metrics))
     figure, axes = panels(len(names), sharey=len(metrics) == 1)
@@ -49,7 +52,7 @@ def curves_per_policy(table: pd.DataFrame, metrics: list[str]) -> Figure:
 
 
 def difference_curves(table: pd.DataFrame, metrics: list[str], baseline: str) -> Figure:
-    """Draw differences to the baseline at the same seed, a panel per metric: mean ± one standard error."""
+    """Draw differences to the baseline at the same seed, as mean ± one standard error, with a panel per metric."""
     figure, axes = panels(len(metrics), sharey=False, height=3.2)
     for axis, metric in zip(axes, metrics):
         values = table.pivot(index="epoch", columns=["policy", "seed"], values=metric)
@@ -69,7 +72,7 @@ def difference_curves(table: pd.DataFrame, metrics: list[str], baseline: str) ->
 
 
 def curves(tables: dict[str, pd.DataFrame], metric: str, levels: dict[str, float]) -> Figure:
-    """Draw the mean of one metric over the epochs, a line per table, and published levels as broken lines.
+    """Draw the mean of one metric over the epochs, with a line per table, and published values as broken lines.
 
     tables: label → table. levels: label → value of the metric.
     """
@@ -87,9 +90,10 @@ def curves(tables: dict[str, pd.DataFrame], metric: str, levels: dict[str, float
 
 
 def loss_around_split(losses: pd.DataFrame, step: int, window: int) -> Figure:
-    """Draw training losses from `window` steps before the split at a step to as many after it.
+    """Draw training losses from `window` steps before a split to `window` steps after it.
 
-    losses: a row per step, a column per network; the first column is drawn as the baseline, wide and grey.
+    losses: a row per step and a column per network. The first column is the baseline, which is drawn wide and grey.
+    step: the step before which the split was made.
     """
     figure, axis = plt.subplots(figsize=(8.2, 3.6), layout="constrained")
     near = losses.iloc[step - window : step + window]
@@ -112,9 +116,9 @@ def _label_epochs(axis: plt.Axes, table: pd.DataFrame) -> None:
 
 
 def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str, levels: Iterable[float] = ()) -> None:
-    """Name the metric, and fit the axis to it and to levels.
+    """Label the y axis with the metric, and fit it to the metric and to levels.
 
-    The first tenth of the epochs does not count, because it would flatten the rest.
+    The first tenth of the epochs is left out, because it would flatten the rest.
     """
     axis.set_ylabel(TITLES[metric])
     fit_y(axis, [*table.loc[table["epoch"] > table["epoch"].max() / 10, metric], *levels])

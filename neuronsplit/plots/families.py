@@ -1,4 +1,4 @@
-"""Family trees: which neuron was split from which."""
+"""Figures of family trees, which show which neuron was split from which."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from neuronsplit.plots.style import color_of, panels, set_title
 
 
 def family_trees(table: pd.DataFrame, seed: int) -> Figure:
-    """Draw the family trees of the neurons of one seed, a panel per policy: a line per neuron, a shade per founder."""
+    """Draw the family trees of one seed, with a panel per policy, a line per neuron and a shade per founder."""
     rows = table[table["seed"] == seed]
     splits = rows.dropna(subset="split_neuron")
     policies = (splits if len(splits) else rows)["policy"].unique()
@@ -28,22 +28,23 @@ def family_trees(table: pd.DataFrame, seed: int) -> Figure:
 
 
 def founder_shades(count: int) -> list[tuple[float, ...]]:
-    """Return shades of grey-blue, one per family, of which neighbours differ much; no policy has such a colour."""
+    """Return shades of grey-blue, one per family. Neighbours differ clearly, and no policy has such a colour."""
     positions = np.linspace(0.15, 0.8, count)
     half = -(-count // 2)
     return [plt.get_cmap("bone")(positions[i // 2 + (half if i % 2 else 0)]) for i in range(count)]
 
 
 def _numbered(tree: pd.DataFrame) -> dict[int, int]:
-    """Number each neuron's family, in the order in which families are drawn."""
+    """Return the number of each neuron's family, in the order in which families are drawn."""
     founders = list(dict.fromkeys(tree["founder"][neuron] for neuron in drawing_order(tree)))
     return {neuron: founders.index(founder) for neuron, founder in tree["founder"].items()}
 
 
 def family_trees_by_angle(trees: dict[str, pd.DataFrame], epochs: int) -> Figure:
-    """Draw family trees in which the colour of a neuron is the angle to its parent at the end of the epochs.
+    """Draw family trees in which colours show the angle between each neuron and its parent after the last epoch.
 
-    trees: title → a tree as `tables.lineage` makes it, with a column `angle` in degrees; NaN for a founder, drawn grey.
+    trees: title → a tree as `tables.lineage` returns it, with a column `angle` in degrees. It is NaN for founders,
+        which are grey.
     """
     figure, axes = panels(len(trees), sharey=True, height=3.6)
     scale = plt.Normalize(0, max(10, max(tree["angle"].max() for tree in trees.values())))
@@ -59,7 +60,7 @@ def family_trees_by_angle(trees: dict[str, pd.DataFrame], epochs: int) -> Figure
 
 
 def _draw_tree(axis: plt.Axes, tree: pd.DataFrame, epochs: float, colors: dict, lw: float = 1) -> None:
-    """Draw one family tree: a line per neuron, joined to that of its parent."""
+    """Draw one family tree, with a line per neuron that starts at the line of its parent."""
     height = {neuron: y for y, neuron in enumerate(drawing_order(tree))}
     for neuron, row in tree.iterrows():
         axis.plot([row["born"], epochs], [height[neuron]] * 2, color=colors[neuron], lw=lw)
@@ -69,7 +70,7 @@ def _draw_tree(axis: plt.Axes, tree: pd.DataFrame, epochs: float, colors: dict, 
 
 
 def drawing_order(tree: pd.DataFrame) -> list[int]:
-    """Order neurons from top to bottom so that no lines cross: after each its children, the youngest first."""
+    """Order neurons from top to bottom so that no lines cross: each is followed by its children, the youngest first."""
     children = {n: list(rows.index[::-1].drop(n, errors="ignore")) for n, rows in tree.groupby("parent")}
     order, stack = [], list(tree.index[tree["parent"] == tree.index][::-1])
     while stack:

@@ -1,4 +1,4 @@
-"""Pictures of neurons: a split, the outputs of twins, and incoming weights as images. Arrays may be torch tensors."""
+"""Pictures of a split, of the outputs of twins, and of incoming weights. Arrays can be torch tensors."""
 
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ FIRST_TWIN, SECOND_TWIN = COLORS["max-loss"], COLORS["min-loss"]
 def draw_split() -> Figure:
     """Draw the split of one neuron into two."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    before = [("w, b", "v", FIRST_TWIN, 0.5, 0.84)]  # incoming, outgoing, colour, height of the neuron, of its labels
+    before = [("w, b", "v", FIRST_TWIN, 0.5, 0.84)]  # incoming, outgoing, colour, heights of neuron and labels
     after = [("αw, αb", "γv", FIRST_TWIN, 0.72, 0.92), ("βw, βb", "δv", SECOND_TWIN, 0.28, 0.08)]
     for axis, title, neurons in zip(axes, ("before: one neuron", "after: two, αγ + βδ = 1"), (before, after)):
         for incoming, outgoing, color, height, label in neurons:
@@ -38,7 +38,7 @@ def draw_split() -> Figure:
 
 
 def draw_twin_outputs(alpha: float, beta: float, gamma: float) -> Figure:
-    """Draw the output of a neuron of one input and those of its twins; δ follows from αγ + βδ = 1."""
+    """Draw the outputs of a neuron of one input and of its twins; δ follows from αγ + βδ = 1."""
     delta = (1 - alpha * gamma) / beta
     x = np.linspace(-2, 2, 200)
     z = 1.2 * x + 0.4
@@ -64,7 +64,10 @@ def to_png(figure: Figure) -> bytes:
 def image_grid(
     images: ArrayLike, shape: tuple[int, int], titles: list[str], correct: list[bool], columns: int = 8
 ) -> Figure:
-    """Draw images (N, pixels) in a grid, with a title each that is red where it is not correct."""
+    """Draw images (N, pixels) in a grid, with titles that are red for images that are not correct.
+
+    shape: height and width of an image. columns: images per row.
+    """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.45 * rows), layout="constrained")
     for axis, pixels, title, right in zip(axes.flat, np.asarray(images), titles, correct):
@@ -76,7 +79,10 @@ def image_grid(
 
 
 def weight_images(weights: list[ArrayLike], titles: list[str], shape: tuple[int, int], columns: int = 10) -> Figure:
-    """Draw incoming weights (H, pixels) as images on one scale, a block of tiles per network."""
+    """Draw incoming weights (H, pixels) of each network as a block of images, all on one scale.
+
+    shape: height and width of an image. columns: images per row.
+    """
     weights = [np.asarray(w) for w in weights]
     rows = [-(-len(w) // columns) for w in weights]
     figure, axes = plt.subplots(
@@ -95,7 +101,10 @@ def weight_images(weights: list[ArrayLike], titles: list[str], shape: tuple[int,
 def weight_animation(
     weights: list[ArrayLike], shape: tuple[int, int], file: Path | str, columns: int = 10, zoom: int = 2
 ) -> None:
-    """Save an animation of incoming weights (H, pixels) as a GIF: a frame per epoch, on the scale of the last one."""
+    """Save an animation of incoming weights (H, pixels) as a GIF, with a frame per epoch, on the scale of the last one.
+
+    shape: height and width of an image. columns: images per row. zoom: the size of a weight, in pixels.
+    """
     weights = [np.asarray(w) for w in weights]
     rows = -(-len(weights[-1]) // columns)
     limit = _largest(weights[-1])
@@ -110,12 +119,12 @@ def weight_animation(
 
 
 def _largest(weights: np.ndarray) -> float:
-    """Return the absolute weight that all but one in a thousand stay below."""
+    """Return the 0.999 quantile of the absolute weights."""
     return float(np.quantile(np.abs(weights), 0.999))
 
 
 def _tiles(weights: np.ndarray, shape: tuple[int, int], rows: int, columns: int) -> np.ndarray:
-    """Put weights (H, pixels) into tiles of one picture; NaN stands between them and where there is no neuron."""
+    """Arrange weights (H, pixels) as tiles of one picture; the gaps and the places without a neuron are NaN."""
     height, width = shape[0] + 1, shape[1] + 1
     picture = np.full((rows * height, columns * width), np.nan)
     for i, pixels in enumerate(weights):

@@ -1,4 +1,4 @@
-"""The replay of the study of 2021: what it published, what it ran, and its faults fixed."""
+"""Figures of the replay of the 2021 study, which compare it with what was published and with its faults fixed."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,9 +8,9 @@ from neuronsplit.plots.style import color_of, row_of_panels, set_title
 
 
 def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """Draw the seeds of a replay as points on the published ranges, which are grey bars: a panel per metric.
+    """Draw the seeds of a replay as points on the published ranges, which are grey bars, with a panel per metric.
 
-    points: rows with a policy, a `column` of the publication, and the metrics that `titles` names.
+    points: rows with a policy, a seed, the `column` of the publication, and the metrics that `titles` names.
     published: (column, metric) → low and high. titles: metric → axis label.
     """
     figure, axes = row_of_panels(len(titles), 5.4, 3.8)
@@ -26,7 +26,7 @@ def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles
 
 
 def before_and_after_fix(variants: dict[str, pd.DataFrame], metric: str, title: str) -> Figure:
-    """Draw the same columns before and after each fault is fixed: a point per seed, their mean as a bar.
+    """Draw the same columns before and after each fault is fixed, with a point per seed and a bar at their mean.
 
     variants: title of a panel → rows as `compare_with_published` takes them. title: the label of the y axis.
     """
@@ -42,7 +42,7 @@ def before_and_after_fix(variants: dict[str, pd.DataFrame], metric: str, title: 
 
 
 def _draw_columns(axis: plt.Axes, points: pd.DataFrame, metric: str, mean_color: str | None = None) -> None:
-    """Draw a column of points for each `column`, in the colour of its policy, and their mean as a bar."""
+    """Draw a column of points for each `column`, in the colour of its policy, and a bar at their mean."""
     columns = list(points["column"].unique())
     for x, column in enumerate(columns):
         part = points[points["column"] == column]

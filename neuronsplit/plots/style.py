@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, axis labels, panels and files."""
+"""What all figures share: colours, markers, axis labels, panels and file names."""
 
 import re
 import textwrap
@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from neuronsplit.names import COUNT_COLUMNS
 
 ROOT = Path(__file__).parents[2]  # the project's folder
-COLORS = {  # in the order of every legend
-    # which: controls grey, loss policies warm, fire policies cool, those beyond 2021 brown, green and pink
+COLORS = {  # legends have this order
+    # which: controls are grey, loss policies warm, fire policies cool, and those beyond 2021 brown, green and pink
     "no-split": "#5b5b5b", "stay-narrow": "#b3b3b3", "random": "#9b59b6",
     "max-loss": "#b2182b", "min-loss": "#ef8a1f", "loss-probs": "#d684a8",
     "max-fire": "#08519c", "min-fire": "#56b4e9", "half-fire": "#1b9e77",
     "max-importance": "#7f3b08", "importance-probs": "#c9a15b", "max-gradient": "#003c30", "max-variance": "#8cc63f",
     "min-eigenvalue": "#e7298a", "learned": "#000000", "greedy": "#ffb000",
-    # how: exact splits, inexact ones, neurons without a parent
+    # how: exact splits come first, then inexact ones, then neurons without a parent
     "scaled": "#9b59b6", "even": "#c7a17a", "outgoing": "#1f77b4", "scaled-outgoing": "#17becf",
     "antisymmetric": "#b2182b", "net2net": "#e6ab02", "steepest-descent": "#e7298a",
     "zero-outgoing": "#1b7837", "gradmax": "#7fbf3f",
@@ -33,14 +33,14 @@ COLORS = {  # in the order of every legend
 MARKERS = {  # of schedules
     "every-epoch": "o", "5-per-5-epochs": "s", "all-at-half": "D", "all-at-1": "^", "all-at-10": "P", "plateau": "v",
 }  # fmt: skip
-MORE_MARKERS = "X*ph<>dH8"  # of schedules that MARKERS does not know, one each
-SETTINGS = ("digits", "fashion-mnist", "fashion-mnist-2021", "sgd", "momentum", "adam")  # parts of labels, colourless
+MORE_MARKERS = "X*ph<>dH8"  # of schedules that MARKERS does not have, one each
+SETTINGS = ("digits", "fashion-mnist", "fashion-mnist-2021", "sgd", "momentum", "adam")  # they have no colour
 TITLES = {
     "train_loss": "train loss", "train_accuracy": "train accuracy",
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
     "test_loss": "test loss", "test_accuracy": "test accuracy", "parameters": "parameters",
 }  # fmt: skip
-_own_colors: dict[str, str] = {}  # of names that COLORS does not know
+_own_colors: dict[str, str] = {}  # of names that COLORS does not have
 _own_markers: dict[str, str | tuple[int, int, int]] = {}
 
 
@@ -52,10 +52,10 @@ def use_style() -> None:
 def color_of(label: str) -> str:
     """Return the colour of a policy, growth, schedule or experiment, which is the same in every figure.
 
-    A name that COLORS does not know has a colour that no other name has. It is the same in every process, unless names
-    that were asked for earlier have taken it.
-    A label of several parts, as in "random · even · 0.1", has the colour of one of them. It is the last part that
-    COLORS does not know, else the last part. Parts that name the setting do not count, as "0.1", "width 10" and "adam".
+    A name that is not in COLORS gets a colour that no other name has. It is the same in every process, unless an
+    earlier name has taken it.
+    A label of several parts, such as "random · even · 0.1", has the colour of one of them. This is the last part that
+    is not in COLORS, or else the last part. Parts for the setting do not count, such as "0.1", "width 10" and "adam".
     """
     parts = label.split(" · ")
     names = [part for part in parts if not _is_setting(part)] or parts
@@ -69,12 +69,12 @@ def _is_setting(part: str) -> bool:
 
 
 def _own_color(name: str) -> str:
-    """Start from a hash of the name, and try colours until one is far from all others in use."""
+    """Seed a generator with a hash of the name, and try colours until one is far from all others in use."""
     if name not in _own_colors:
         taken = np.array([to_rgb(color) for color in [*COLORS.values(), *_own_colors.values()]])
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         distance, required = 0.0, 0.3
-        while distance < required:  # what is required falls, so that a colour is found however many are taken
+        while distance < required:  # the required distance shrinks, so that a colour is always found
             color = to_hex(sns.husl_palette(1, h=rng.random(), s=0.9, l=rng.uniform(0.4, 0.75))[0])
             distance, required = np.linalg.norm(taken - to_rgb(color), axis=1).min(), max(0.99 * required, 1e-3)
         _own_colors[name] = color
@@ -85,14 +85,14 @@ def marker_of(schedule: str) -> str | tuple[int, int, int]:
     """Return the marker of a schedule; no two schedules share one."""
     if schedule not in MARKERS and schedule not in _own_markers:
         start = zlib.crc32(schedule.encode()) % len(MORE_MARKERS)
-        stars = [(points, 1, 0) for points in range(6, 7 + len(_own_markers))]  # enough of them that one is free
+        stars = [(points, 1, 0) for points in range(6, 7 + len(_own_markers))]  # there are so many that one is free
         candidates = [*MORE_MARKERS[start:], *MORE_MARKERS[:start], *stars]
         _own_markers[schedule] = next(marker for marker in candidates if marker not in _own_markers.values())
     return MARKERS.get(schedule) or _own_markers[schedule]
 
 
 def save_figure(figure: Figure, prefix: str, name: str) -> None:
-    """Save a figure as prefix + name + ".png"; do nothing where the prefix is empty.
+    """Save a figure as prefix + name + ".png", or do nothing if the prefix is empty.
 
     A relative prefix starts from the project's folder.
     """
@@ -101,7 +101,7 @@ def save_figure(figure: Figure, prefix: str, name: str) -> None:
 
 
 def panels(count: int, sharey: bool, height: float = 2.2) -> tuple[Figure, np.ndarray]:
-    """Make a figure of so many axes, at most four in a row; return the figure and the axes."""
+    """Make a figure of `count` axes, at most four in a row, `height` inches each; return the figure and the axes."""
     columns = min(count, 4)
     rows = -(-count // columns)
     size = (columns * (2.8 if columns > 2 else 4.4), height * rows + 0.5)
@@ -112,14 +112,14 @@ def panels(count: int, sharey: bool, height: float = 2.2) -> tuple[Figure, np.nd
 
 
 def row_of_panels(count: int, width: float, height: float, **kwargs) -> tuple[Figure, np.ndarray]:
-    """Make a figure of one row of axes, each so many inches wide; return the figure and the axes."""
+    """Make a figure of one row of `count` axes, each `width` inches wide; return the figure and the axes."""
     size = (width * count + 1, height)
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, layout="constrained", **kwargs)
     return figure, axes[0]
 
 
 def fit_y(axis: plt.Axes, values: list[float], margin: float = 0.05) -> None:
-    """Fit the y axis to those of the values that are finite, with a margin that is a share of their range."""
+    """Fit the y axis to the finite values, with a margin that is a share of their range."""
     finite = [value for value in values if np.isfinite(value)]
     if finite:
         space = margin * (max(finite) - min(finite)) or 1
@@ -127,19 +127,19 @@ def fit_y(axis: plt.Axes, values: list[float], margin: float = 0.05) -> None:
 
 
 def set_title(figure: Figure, text: str) -> None:
-    """Write a text above a figure, in as many lines as it needs at the figure's width."""
+    """Write a text above a figure, in as many lines as the figure's width requires."""
     lines = textwrap.wrap(text, int(12.5 * figure.get_figwidth()))
     figure.set_figheight(figure.get_figheight() + 0.17 * (len(lines) - 1))
     figure.suptitle("\n".join(lines), fontsize=10)
 
 
 def add_legend(figure: Figure, *axes: plt.Axes) -> None:
-    """Put one legend to the right of a figure, with every label of its axes once."""
+    """Put one legend to the right of a figure, which shows every label of the axes once."""
     labels = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     figure.set_figheight(max(figure.get_figheight(), 0.25 * len(labels) + 0.8))
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
 
 
 def mean_of_seeds(table: pd.DataFrame) -> str:
-    """Say what is averaged, as in "mean of n = 10 seeds"."""
+    """Return a text that says what is averaged, such as "mean of n = 10 seeds"."""
     return f"mean of n = {table['seed'].nunique()} seeds"

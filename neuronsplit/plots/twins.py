@@ -10,10 +10,11 @@ from neuronsplit.plots.style import COLORS, add_legend, color_of, row_of_panels,
 
 
 def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Draw a metric of twins over the epochs after the split, a panel per optimiser: the median of each growth's pairs.
+    """Draw a metric of twins over the epochs after the split: the median over the pairs of each growth.
 
-    rows: as `growing.twin_divergence.track_twins` makes them. metric: angle, firing_disagreement or effective_rank.
-    title: the label of the y axis. The band is the middle half.
+    rows: what `growing.twin_divergence.track_twins` yields. metric: angle, firing_disagreement or effective_rank.
+    title: the label of the y axis.
+    There is a panel per optimiser. The band is the middle half.
     """
     optimizers = rows["optimizer"].unique()
     figure, axes = row_of_panels(len(optimizers), 4, 3.6, sharey=True)
@@ -33,9 +34,9 @@ def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
 
 
 def predicted_vs_measured_angles(rows: pd.DataFrame) -> Figure:
-    """Draw measured against predicted angles of twins, a panel per number of steps.
+    """Draw measured against predicted angles of twins, with a panel per number of steps.
 
-    rows: as `growing.twin_divergence.predicted_and_measured_angles` makes them.
+    rows: what `growing.twin_divergence.predicted_and_measured_angles` returns.
     """
     steps = rows["steps"].unique()
     figure, axes = row_of_panels(len(steps), 3.2, 3.4, sharex=True, sharey=True)
@@ -54,7 +55,7 @@ def predicted_vs_measured_angles(rows: pd.DataFrame) -> Figure:
 
 
 def kappa_histogram(kappas: np.ndarray) -> Figure:
-    """Draw the distribution of max(κ, 1/κ) over draws of coefficients, with the nearly frozen part shaded."""
+    """Draw the distribution of max(κ, 1/κ) over the κ of many draws, and shade the nearly frozen part."""
     figure, axis = plt.subplots(figsize=(6.5, 3), layout="constrained")
     folded = np.exp(np.abs(np.log(kappas)))
     axis.hist(folded, bins=np.linspace(1, 4, 61), color=COLORS["scaled"], density=True)

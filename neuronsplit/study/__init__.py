@@ -5,9 +5,9 @@ A study runs on this machine in one process per core, or on a Dask cluster. The 
 
     python -m neuronsplit run mine.yaml --folder results --scheduler tcp://host:8786
 
-Every worker has one thread and the same version of neuronsplit, or it is refused. The work of a worker that is lost is
-done again. Workers share the folder, or they write to an address such as s3://bucket/study, gs:// or abfs://. Addresses
-are those of fsspec, with s3fs, gcsfs or adlfs installed.
+A worker is refused if it has several threads or another version of neuronsplit. If a worker is lost, its work is done
+again. Workers share the folder, or they write to an address such as s3://bucket/study, gs:// or abfs://. Addresses are
+those of fsspec, with s3fs, gcsfs or adlfs installed.
 
 On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
 

@@ -12,7 +12,7 @@ from neuronsplit.study.grid import number_or_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns 0, 1 where an experiment failed, 2 where the command was wrong."""
+    """Run one command; return 0, or 1 if an experiment failed, or 2 if the command was wrong."""
     warnings.showwarning = lambda message, *_: print(f"neuronsplit: {message}", file=sys.stderr)
     options = parser().parse_args(arguments)
     try:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m neuronsplit", description=__doc__)
     commands = top.add_subparsers(required=True)
     for name, command, about in (
@@ -83,6 +83,6 @@ def status(options: argparse.Namespace) -> int:
 
 
 def changes_and_folder(options: argparse.Namespace) -> tuple[dict, Place]:
-    """The parameters that are changed, and where the results are."""
+    """Return the parameters that are changed, and where the results are."""
     changes = {name: number_or_text(value, name) for name, value in options.changes}
     return changes, options.folder or batch.results(options.study, changes)

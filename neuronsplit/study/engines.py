@@ -30,7 +30,7 @@ def as_they_end(
 ) -> Iterator[tuple[Job, str | None]]:
     """Run jobs, at most `at_once` at a time; yield each that has ended, with what it returned.
 
-    Jobs may be added meanwhile, and `meanwhile` is called now and then.
+    Jobs can be added while others run. The function `meanwhile` is called now and then.
     """
     running: dict[Future, Job] = {}
     ended = cost = 0.0  # of the last call of meanwhile, which may take a twentieth of the time at most
@@ -91,7 +91,7 @@ def cluster(scheduler: str) -> Iterator[tuple[Executor, int]]:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it has ended, in whatever way."""
+    """End this process when the one that started it has ended for any reason."""
 
     def watch():
         wait_for([parent_process().sentinel])

@@ -1,4 +1,4 @@
-"""Every split that a network could make, each trained on, as an experiment of a study."""
+"""An experiment of a study that makes every possible split of networks and trains on after each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ SETTING = [name for name in NETWORK_KEYS if name not in ("seed", "horizon")]  # 
 
 @dataclass(frozen=True)
 class ExhaustiveSplits(Plan):
-    """Networks that are split in every way and trained on; the fields are the parameters of the notebook, one to one.
+    """Networks that are split in every possible way and trained on.
+
+    The fields are the parameters of the notebook, one to one.
 
     Raises ValueError for a value that is not allowed.
     """
@@ -68,7 +70,7 @@ class ExhaustiveSplits(Plan):
         return self.width + N_COEFFICIENT_DRAWS
 
     def arguments(self, folder: Path) -> dict:
-        """The parameters of its notebook, which then looks at this table alone."""
+        """Return the parameters of its notebook, which then uses this table alone."""
         return super().arguments(folder) | {"table": ""}
 
     @staticmethod
@@ -81,8 +83,8 @@ class ExhaustiveSplits(Plan):
 def run_exhaustive_splits(experiment: ExhaustiveSplits) -> pd.DataFrame:
     """Split every neuron of the networks, and train each branch on.
 
-    Returns the table of `growing.all_splits.run_all_splits`, a row per branch and horizon, behind the fields that are
-    the same for all of its rows.
+    Returns the table of `growing.all_splits.run_all_splits`, with a row per branch and horizon. Its first columns are
+    the fields of the experiment.
     """
     e, dataset = experiment, dataset_of(experiment)
     mlp = MLP.for_dataset(dataset, e.width - e.prior_splits, e.seeds)

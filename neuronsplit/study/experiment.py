@@ -1,4 +1,4 @@
-"""An experiment as a value, and the table that it trains."""
+"""An experiment is a value, which decides everything about the table that it trains."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ LEARNED = "learned"  # the policy whose weights come with the package
 
 
 def policy_names() -> tuple[str, ...]:
-    """The controls, every registered policy, and the greedy choice."""
+    """Return the names of the controls, of every registered policy, and of the greedy choice."""
     return *CONTROLS, *POLICIES, GREEDY
 
 
@@ -79,8 +79,8 @@ class Plan:
     def name(self) -> str:
         """A file name: the title, and a hash of everything that decides the result.
 
-        That is the fields, the data, the version of the results, the weights of the learned policy, and the text of an
-        extension file that registered one of the names.
+        These are the fields, the data, the version of the results and the weights of the learned policy. The text of
+        an extension file counts if it registered one of the names.
         """
         decides = [RESULTS, asdict(self) | {"learning_rate": float(self.learning_rate)}]
         decides += [_fingerprint(self.dataset, DATASETS[self.dataset]), *extensions.digests(self)]
@@ -123,11 +123,11 @@ def _with_fields(experiment: "Experiment", rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Experiment(Plan):
-    """Everything that decides a result; the fields are the parameters of the experiment notebook, one to one.
+    """Everything that decides a result. The fields are the parameters of the experiment notebook, one to one.
 
     The control "no-split" trains width + splits neurons from the start. The control "stay-narrow" trains the first
-    width throughout. Neither uses growth and schedule, which are kept as they are given. A growth that needs no
-    parent does not use the policy: it then has no effect, and is kept as it is given.
+    width throughout. Growth and schedule have no effect on controls, and are recorded as given. A growth that needs no
+    parent does not use the policy, which is then recorded as given too.
 
     Raises ValueError for a value that is not allowed.
     """
@@ -209,19 +209,19 @@ class Experiment(Plan):
 def run_experiment(experiment: Experiment) -> pd.DataFrame:
     """Train all seeds of an experiment.
 
-    Returns its tidy table, a row per seed and epoch, with TABLE_COLUMNS and more.
-        split_neuron: the neuron that was split at the end of the epoch, or several in their order, as in "3 5". Its
+    Returns its tidy table, with a row per seed and epoch. The columns are TABLE_COLUMNS and more.
+        split_neuron: the neuron that was split at the end of the epoch, or several in their order, such as "3 5". Its
             second twin is the new last neuron. "new" stands for a neuron that was added without a parent.
-        train_loss, train_accuracy: means over the epoch, of each image when it was met.
-        last_batch_loss, last_batch_accuracy: the same of the last mini-batch.
-        val_loss, val_accuracy: what the policy saw, before the split.
-        test_loss, test_accuracy: after the split.
+        train_loss, train_accuracy: means over the images of the epoch, each measured before the step that uses it.
+        last_batch_loss, last_batch_accuracy: the same for the last mini-batch.
+        val_loss, val_accuracy: measured before the split, for the policy.
+        test_loss, test_accuracy: measured after the split.
     """
     return pd.concat((table for (table,) in experiment.run([experiment])), ignore_index=True)
 
 
 def dataset_of(experiment: Plan) -> Dataset:
-    """The data that an experiment learns; raises ValueError where one batch has more images than there are."""
+    """Return the data of an experiment; raises ValueError where a mini-batch needs more images than there are."""
     dataset = load_dataset(experiment.dataset)
     available = dataset.train.labels.shape[-1]
     if experiment.batch_size > available:

@@ -1,4 +1,4 @@
-"""Policies, growths, schedules and data sets from a file of the user's own."""
+"""Import policies, growths, schedules and data sets from a file of the user."""
 
 import sys
 from collections.abc import Callable
@@ -26,9 +26,9 @@ def load_extensions(file: Path | str) -> None:
     """Import a Python file that puts entries of its own into POLICIES, GROWTHS, SCHEDULES or DATASETS.
 
     A file that this process has imported before is imported again only if its text has changed. "" imports nothing.
-    The file is run as any Python file is: give only a file that you trust.
+    The file is executed like any Python file, so give only files that you trust.
 
-    Raises ValueError where the file cannot be imported, or registers something that is no entry.
+    Raises ValueError where the file cannot be imported, or registers something that is not an entry.
     """
     if file == "":
         return
@@ -65,7 +65,7 @@ def load_extensions(file: Path | str) -> None:
 def digests(experiment: object) -> list[str]:
     """The digests of the extension files that registered what an experiment names, so that a changed file counts.
 
-    A data set is not among them, for its tensors have a digest of their own.
+    A data set is not among them, because its tensors have a digest of their own.
     """
     found = []
     for field in ("policy", "growth", "schedule"):
@@ -88,7 +88,7 @@ def _import(file: Path, name: str) -> None:
 
 
 class _Loader(SourceFileLoader):
-    """A loader without bytecode files: theirs is the age of a file in whole seconds, and not its text."""
+    """A loader without bytecode files, because these notice a change only by the file's time in full seconds."""
 
     def get_code(self, fullname: str):
         return self.source_to_code(self.get_data(self.path), self.path)

@@ -1,4 +1,4 @@
-"""Where results are: a folder, or an address that fsspec knows, such as s3://bucket/study."""
+"""Results are in a folder, or at an address that fsspec knows, such as s3://bucket/study."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def place(text: str) -> Place:
 def at_hand(results: Place, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
     """A folder with the results of a place: the folder itself, or a copy of the wanted files from an address.
 
-    Changes in a copy are stored at the end. JSON files come last, because they say that a table is whole.
+    Changes in a copy are stored at the end. JSON files come last, because they say that a table is complete.
     Raises OSError where an address cannot be reached or written.
     Raises ValueError where fsspec lacks a package that the address needs.
     """

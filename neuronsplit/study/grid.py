@@ -1,4 +1,4 @@
-"""A study file: which experiments are to be run."""
+"""A study file says which experiments are run."""
 
 import math
 from dataclasses import fields, replace
@@ -29,11 +29,11 @@ def study_file(name: str) -> Path:
 
 
 def read_study(name: str) -> dict:
-    """Read the parameters of a study. Raises ValueError where it has no file, or the file is none of a study.
+    """Read the parameters of a study. Raises ValueError where it has no file, or the file does not define a study.
 
-    Parameters are those of `Experiment`, or of another of KINDS that `kind` names, each a value or a list. `each` and
-    `zip` are explained at `experiments`. `report` names the notebook that reports on the study, if it is not the one of
-    the kind. `extensions` names a Python file, from the folder of the study file, that `load_extensions` imports.
+    Parameters are the fields of `Experiment`, or of another class in KINDS that `kind` names. Each is a value or a
+    list. `each` and `zip` are explained in `experiments`. `report` names the notebook that reports on the study, if it
+    is not the default. `extensions` names a Python file that `load_extensions` imports, relative to the study file.
     """
     file = study_file(name)
     try:
@@ -76,8 +76,8 @@ def experiments(parameters: dict) -> list[Plan]:
     `each`, a list of further parameters, stands for as many studies in one: the rest with each of them. `zip` holds
     lists of one length that go side by side. Of experiments that would train the same, the first is kept.
 
-    Raises ValueError for a parameter that does not exist, for a list that is empty or names a value twice, and for more
-    than MOST experiments.
+    Raises ValueError for a parameter that does not exist, and for a list that is empty or names a value twice.
+    Raises ValueError for more than MOST experiments.
     """
     own = ("kind", "each", "zip", "extensions")
     common = {name: value for name, value in parameters.items() if name not in own}

@@ -1,4 +1,4 @@
-"""A study as a batch: papermill runs each experiment and then the comparison, as notebooks and as a report."""
+"""Run a study: papermill executes a notebook per experiment, and then the comparison as a report."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""How far a study is: what is done, running, failed or missing, and so what is still to run."""
+"""Find out how far a study is: what is done, running, failed or missing, and what is still to run."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files of experiments: tables, with the metadata of each in a JSON file beside it."""
+"""The files of experiments: tables, each with its metadata in a JSON file."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def obtain(experiment: Plan, folder: Path) -> pd.DataFrame:
-    """The table of an experiment: read if the folder holds it, else trained and saved there."""
+    """Return the table of an experiment, which is read if the folder has it, and otherwise trained and saved there."""
     table = load(experiment, folder)
     if table is None:
         train([experiment], folder)
@@ -43,8 +43,8 @@ def obtain(experiment: Plan, folder: Path) -> pd.DataFrame:
 def train(group: list[Plan], folder: Path) -> None:
     """Train experiments of one group of `together`, and save their tables in a folder.
 
-    A table is written under another name while it trains, and renamed when it is whole. So a file of the right name is
-    whole.
+    A table is written under another name while it trains, and renamed when it is complete. So a file with the right
+    name is complete.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -71,8 +71,8 @@ def pieces(planned: list[Plan]) -> list[dict[Plan, Plan]]:
     """Cut experiments into what trains as one: dicts from an experiment to a piece of it, which has some of its seeds.
 
     A piece has at most FITTING networks, or one seed: more do not fit into the cache and are slower. Where there are
-    few groups of `together`, each is cut at least in two, so that there is work for two processes. Pieces depend on
-    the plan alone and not on what is finished, for the rounding of the results depends on them.
+    few groups of `together`, each is cut at least in two, so that there is work for two processes. The rounding of the
+    results depends on the pieces. So pieces depend on the plan alone, and not on what is finished.
     """
     groups, found = together(planned), []
     for group in groups:
@@ -137,7 +137,7 @@ def set_aside(file: Path, why: Exception) -> None:
 
 
 def save(part: Path, file: Path, metadata: dict) -> None:
-    """Give a whole table its name, with what produced it in a JSON file beside it, which comes last."""
+    """Give a complete table its name, and then write its metadata into a JSON file."""
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     os.replace(part, file)
     part.write_text(json.dumps(metadata | {"sha256": digest} | circumstances(), indent=1))
@@ -145,10 +145,10 @@ def save(part: Path, file: Path, metadata: dict) -> None:
 
 
 def read_results(place: Path) -> tuple[pd.DataFrame, dict]:
-    """Read saved results and what produced them: a table, or all experiments in a study's folder or in a .zip of it.
+    """Read saved results and their metadata: a table, or all experiments in a study's folder or in a .zip of it.
 
-    Folders may have been moved, or merged from several.
-    Raises ValueError where there is no experiment or one is damaged.
+    The folder can have been moved, or merged from several.
+    Raises ValueError where there is no experiment, or where one is damaged.
     """
     place = Path(place)
     if place.suffix == ".zip":
@@ -173,7 +173,7 @@ def read_results(place: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def _without_effect_cleared(table: pd.DataFrame) -> pd.DataFrame:
-    """A table without the names that had no effect: growth and schedule of a control, policy where none was asked."""
+    """Clear the names that had no effect: growth and schedule of a control, and a policy that was not used."""
     control = table["policy"].isin(CONTROLS)
     no_parent = table["growth"].isin([name for name, growth in GROWTHS.items() if not growth.needs_parent])
     cleared = table[["growth", "schedule"]].mask(control, "")
@@ -205,7 +205,7 @@ def circumstances() -> dict:
 
 @cache
 def _commit() -> str | None:
-    """The commit of this checkout when this process first asked, with -dirty where files differ from it."""
+    """Return the commit of this checkout at the first call in this process, with -dirty if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     if not shutil.which("git"):
         return None

@@ -1,1 +1,1 @@
-"""Splits of neurons in networks that were not made for it: any torch.nn.Module."""
+"""Splits of neurons in networks of your own, built from torch.nn.Module."""

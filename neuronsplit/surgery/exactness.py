@@ -38,7 +38,7 @@ def scales(coefficients: Coefficients) -> bool:
 
 
 def rules_without_scale() -> list[str]:
-    """The rules that are exact whatever lies behind the neuron."""
+    """Return the rules that are exact for any function after the neuron."""
     rng = np.random.default_rng(0)  # any draw shows whether a rule scales
     return [name for name, rule in SPLIT_RULES.items() if rule.exact and not scales(rule.draw(rng, 1))]
 
@@ -81,6 +81,6 @@ def in_mode(net: nn.Module, training: bool):
 
 
 def inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Copies, so that a network which works in place leaves the example inputs alone."""
+    """Return copies of the example inputs, so that a network that works in place leaves them unchanged."""
     example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     return tuple(x.clone() if isinstance(x, Tensor) else x for x in example_inputs)

@@ -1,4 +1,4 @@
-"""What a split does to the state of an optimiser: it is scaled as the gradients are that it was made from."""
+"""Split the state of an optimiser: it is scaled in the same way as the gradients that it averages."""
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def split_state(
     """The optimiser's state of each new parameter, by the parameter's name.
 
     old: the tensors before the split, by name. state_exponents: those of an optimiser that is not torch's own.
-    Raises ValueError for a state that no rule here covers.
+    Raises ValueError for a state that is not covered here.
     """
     kind, exponents, state = type(optimizer).__name__, _exponents(optimizer, state_exponents), {}
     if hasattr(optimizer, "_params"):
@@ -56,6 +56,6 @@ def split_state(
 
 
 def _exponents(optimizer: torch.optim.Optimizer, own: dict[str, int]) -> dict[str, int | None]:
-    """The exponents of an optimiser's state; RMSprop's momentum is made of gradients that are already normalised."""
+    """Return the exponents of an optimiser's state; RMSprop's momentum averages gradients that are normalised."""
     normalised = {"momentum_buffer": 0} if isinstance(optimizer, torch.optim.RMSprop) else {}
     return STATE_EXPONENTS | normalised | own

@@ -1,8 +1,8 @@
 """How the channels of a layer run through a network that torch.fx can trace.
 
 The channels are followed forward to every layer that consumes them, and back to every other layer that adds to them.
-Torch-Pruning's dependency graph finds such groups too, from autograd's names. It does not say whether a scale comes
-through what lies between, which an exact split has to know. So the channels are followed on the graph of torch.fx.
+Torch-Pruning's dependency graph finds such groups too, from autograd's names. But an exact split must also know whether
+the operations in between are homogeneous. So the channels are followed on the graph of torch.fx.
 """
 
 import inspect

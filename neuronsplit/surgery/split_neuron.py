@@ -1,8 +1,8 @@
-"""Split neurons of any network that torch.fx can trace, in place, together with the optimiser's state.
+"""Split neurons in networks that torch.fx can trace, in place, together with the optimiser's state.
 
-The channels of a layer are followed through the network (paths.py); every parameter that has entries of them is changed
-in the same way (edits.py), and so is the state of the optimiser (optimizer_state.py). A split is made only if the
-output on the example inputs stays the same.
+The channels of a layer are traced through the network (paths.py). Every parameter with entries for these channels is
+changed in the same way (edits.py), and so is the state of the optimiser (optimizer_state.py). A split is made only if
+the output on the example inputs stays the same (exactness.py).
 """
 
 import operator
@@ -20,7 +20,7 @@ from neuronsplit.surgery.paths import Path, follow
 
 
 class SplitRecord(NamedTuple):
-    """What a split did, in plain values that JSON can hold: enough to repeat it on a copy of the network."""
+    """A record of what a split did, in values that JSON can store; `replay` repeats it on a copy of the network."""
 
     layer: str
     neurons: list[int]
@@ -44,22 +44,24 @@ def split_neuron(
     homogeneous: tuple[type[nn.Module], ...] = (),
     state_exponents: dict[str, int] | None = None,
 ) -> SplitRecord:
-    """Split one neuron (channel) or several of a layer of any network in place, without a change of its output.
+    """Split one or several neurons (channels) of a layer in place, without a change of the network's output.
 
+    net: a network that torch.fx can trace.
     layer: a Linear or Conv layer, by its name in `named_modules`.
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
-    example_inputs: a tensor, or a tuple of tensors, that the network can be run on.
-    optimizer: has its state split with its parameters. The state is scaled as the gradients are; where γ and δ differ
-        by output, by the means of their powers.
-    rule: one of SPLIT_RULES.
-    unscaled: use α = β = 1 where the rule scales but the network does not let a scale through, instead of a refusal.
-    homogeneous: modules of your own with f(αx) = α f(x) for α > 0.
-    state_exponents: for an optimiser that is not torch's own, the power of the gradient (1 or 2) that each of its
-        states goes with, by name.
+    example_inputs: a tensor, or a tuple of tensors, with which the network can be called.
+    optimizer: the optimiser whose state is split too. The state is scaled as the gradients are. Where γ and δ differ by
+        output, it is scaled by the means of their powers.
+    rule: a name in SPLIT_RULES.
+    rng: draws the coefficients; by default, they differ at every call.
+    unscaled: use α = β = 1 where the rule scales but the network is not homogeneous, instead of refusing the split.
+    homogeneous: your own modules with f(αx) = α f(x) for α > 0.
+    state_exponents: the power of the gradient, 1 or 2, that each state of the optimiser averages, by the name of the
+        state. It is needed only for optimisers that are not torch's own.
 
-    Returns what was done, for `replay`.
-    Raises ValueError where the split cannot be exact; network and optimiser then are as they were. The rule "net2net"
-    is not exact and not refused for it.
+    Returns a record of the split, for `replay`.
+    Raises ValueError where no exact split is known. Network and optimiser are then unchanged. The rule "net2net" is not
+    exact by definition, so it is not refused for that.
     """
     if (neuron is None) == (neurons is None):
         raise ValueError("neuron or neurons: allowed is exactly one of them")
@@ -93,10 +95,11 @@ def replay(
     example_inputs: Tensor | tuple[Tensor, ...],
     homogeneous: tuple[type[nn.Module], ...] = (),
 ) -> None:
-    """Repeat recorded splits, in their order, on a network as it was before the first of them.
+    """Repeat recorded splits, in their order, on a network in the state before the first of them.
 
-    The records may come from a JSON file: json.dump(records, file) writes them.
-    Raises ValueError where one of them cannot be made on this network.
+    net, example_inputs, homogeneous: as for `split_neuron`.
+    records: what `split_neuron` returned. They can come from a JSON file that json.dump(records, file) wrote.
+    Raises ValueError where one of the splits cannot be made on this network.
     """
     for record in records:
         record = SplitRecord(*record)

@@ -1,4 +1,4 @@
-"""How many branches per second are trained, each for ten epochs on Fashion-MNIST, on one thread; takes two minutes."""
+"""Measure how many branches per second train for ten epochs on Fashion-MNIST, on one thread, in two minutes."""
 
 import time
 
@@ -29,7 +29,7 @@ def eager_epoch(width: int) -> float:
 
 
 def measure(width: int) -> dict[str, float]:
-    """Return a row of the table: all splits of one network, beside its branches one by one."""
+    """Return a row of the table: all splits of one network together, and its branches one by one."""
     start = time.perf_counter()
     run_exhaustive_splits(ExhaustiveSplits(DATASET, learning_rate=RATE, width=width, epochs_before=0, n_seeds=1))
     elapsed, branches = time.perf_counter() - start, len(SHUFFLE_LOSSES) * (width + N_COEFFICIENT_DRAWS)

@@ -1,6 +1,6 @@
-"""The study as one would write it otherwise: one network at a time, torch.nn, a DataLoader, autograd, torch.optim.
+"""The study as most people would write it: one network at a time, torch.nn, a DataLoader, autograd, torch.optim.
 
-The other benchmarks time these functions beside their own.
+The other benchmarks time these functions for comparison.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ def network(n_in: int, width: int, n_out: int) -> nn.Sequential:
 
 
 def train_epoch(net: nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-    """Train one epoch; return the mean loss and the accuracy of the images as they were met."""
+    """Train one epoch; return the mean loss and the accuracy of the images before each step."""
     total_loss, n_correct, n_images = 0.0, 0, 0
     for images, labels in batches:
         logits = net(images)

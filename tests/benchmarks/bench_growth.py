@@ -1,4 +1,4 @@
-"""Seconds per epoch of training as one size grows at a time, on Fashion-MNIST and one thread; see notebook 14."""
+"""Measure the seconds per epoch as one size grows at a time, on Fashion-MNIST and one thread; see notebook 14."""
 
 from collections.abc import Iterator
 

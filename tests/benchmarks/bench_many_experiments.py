@@ -1,4 +1,4 @@
-"""What a study adds to its experiments: 500 of about a second each, in two processes; takes some six minutes."""
+"""Measure what a study adds to its experiments, 500 of about a second each, in two processes and six minutes."""
 
 import json
 import subprocess

@@ -67,19 +67,19 @@ def test_products(benchmark, data, width):
 
 
 def test_split(benchmark, data):
-    """A split of every network of one piece. It copies the whole layer; buffers of the final width would not."""
+    """Split every network of one piece. This copies the layer, which buffers of the final width would avoid."""
     mlp = networks(59, N_POLICIES, PIECE)
     drawn = [SPLIT_RULES["scaled"].draw(np.random.default_rng(0), 10)] * mlp.n_replicas
     benchmark.pedantic(lambda own: own.split(0, drawn), setup=lambda: ((mlp[:],), {}), rounds=30, warmup_rounds=1)
 
 
-@pytest.mark.parametrize("way", ["floats", "bytes", "blocks"])
-def test_gather(benchmark, data, way):
-    """The images of a mini-batch of one piece: floats, bytes, or (`blocks`) those of 16 mini-batches at once."""
-    count = PIECE * BATCH_SIZE * (16 if way == "blocks" else 1)
+@pytest.mark.parametrize("layout", ["floats", "bytes", "blocks"])
+def test_gather(benchmark, data, layout):
+    """Gather the images of a mini-batch of one piece: as floats, as bytes, or for 16 mini-batches at once."""
+    count = PIECE * BATCH_SIZE * (16 if layout == "blocks" else 1)
     orders = torch.randint(len(data.train.labels), (100, count), generator=torch.Generator().manual_seed(0))
     indices = cycle(orders)  # anywhere among the images, as in an epoch, so that the cache does not have them
-    if way == "bytes":
+    if layout == "bytes":
         images = (data.train.images * 255).byte()
         benchmark(lambda: images.index_select(0, next(indices)).float().div_(255))
     else:
@@ -115,7 +115,7 @@ def test_epoch(benchmark, data, width):
 @pytest.mark.parametrize("width", [10, 60])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_choice(benchmark, data, policy, width):
-    """A choice from the activations that the validation pass has left."""
+    """A choice by the activations of the validation pass."""
     mlp = networks(width, 1)
     blocks = forward_blocks(mlp, data.validation)
     rngs = [np.random.default_rng(seed) for seed in range(N_SEEDS)]

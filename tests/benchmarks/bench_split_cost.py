@@ -1,4 +1,4 @@
-"""What a split costs beside one training step: medians, printed as a table."""
+"""Measure what a split costs compared with a training step, and print a table of medians."""
 
 import copy
 import platform

@@ -1,7 +1,7 @@
-"""What the study costs, beside what it could cost and would cost otherwise: the table figures/data/speed.csv.gz.
+"""Measure what the study costs, compared with other implementations, for the table figures/data/speed.csv.gz.
 
-The parts come from bench_parts.py by pytest-benchmark; commands are timed as wholes. It takes as long as the full study
-and some minutes more. Nothing else should run meanwhile.
+Parts are timed in bench_parts.py by pytest-benchmark, and commands from start to end. This takes as long as the full
+study and some minutes more. Nothing else should run at the same time.
 """
 
 import json
@@ -28,8 +28,8 @@ from neuronsplit.study.grid import experiments, read_study
 from neuronsplit.study.store import ROOT
 
 HERE = Path(__file__).parent
-WIDTHS, EAGER_WIDTHS = (10, 35, 60), (10, 20, 35, 50, 60)  # at which parts, and the eager loop, are timed
-COLUMNS = ("figure", "measured", "beside", "other", "ratio", "goal")
+WIDTHS, EAGER_WIDTHS = (10, 35, 60), (10, 20, 35, 50, 60)  # widths at which parts and the eager loop are timed
+COLUMNS = ("figure", "measured", "compared_with", "other", "ratio", "goal")
 
 
 def time_parts() -> dict[str, float]:
@@ -54,7 +54,7 @@ def time_full_study() -> tuple[float, float]:
 
 
 def eager_study(feed: Callable, n_threads: int) -> float:
-    """Return the seconds that the full study would take one network at a time: epochs and choices, timed and added."""
+    """Return the seconds that the full study would take with one network at a time: the sum of epochs and choices."""
     torch.set_num_threads(n_threads)
     planned = experiments(read_study("full"))
     policies = {e.policy for e in planned} - {NO_SPLIT}
@@ -92,49 +92,49 @@ def _eager_seconds(experiment: Experiment, epochs: tuple[float, ...], choices: l
     return of_epochs + np.interp(widths[: experiment.splits], EAGER_WIDTHS, choices).sum()
 
 
-def beside(figure: str, measured: float, name: str, other: float, ratio: float, goal: str = "") -> dict:
-    """Return a row of the table: a figure, beside another one, and the goal for their ratio."""
+def compared(figure: str, measured: float, name: str, other: float, ratio: float, goal: str = "") -> dict:
+    """Return a row of the table: a figure, the one that it is compared with, and the goal for their ratio."""
     return dict(zip(COLUMNS, (figure, measured, name, other, ratio, goal)))
 
 
-def alone(figure: str, measured: float, goal: str) -> dict:
-    """Return a row of the table for a figure that stands by itself."""
-    return beside(figure, measured, "", np.nan, np.nan, goal)
+def single(figure: str, measured: float, goal: str) -> dict:
+    """Return a row of the table for a figure that is not compared."""
+    return compared(figure, measured, "", np.nan, np.nan, goal)
 
 
 def rows_of_parts(part: dict[str, float]) -> Iterator[dict]:
-    """Yield the rows of what was timed part by part."""
+    """Yield the rows of parts of the study."""
     for width in WIDTHS:
         step, products = part[f"step[{width}]"], part[f"products[{width}]"]
         goal = "at most 1.2" if width > 10 else ""
         figure = f"training step, 7 × 5 networks, H = {width}"
-        yield beside(figure, step, "its first-layer products", products, step / products, goal)
+        yield compared(figure, step, "its first-layer products", products, step / products, goal)
     step = part["step[60]"]
-    ways = {"floats": "floats, as it is", "bytes": "bytes", "blocks": "floats, 16 mini-batches at once"}
-    for way, name in ways.items():
-        gather = part[f"gather[{way}]"] / (16 if way == "blocks" else 1)
-        yield beside(f"gathering a mini-batch of {name}", gather, "a training step, H = 60", step, gather / step)
+    layouts = {"floats": "floats, as it is", "bytes": "bytes", "blocks": "floats, 16 mini-batches at once"}
+    for layout, name in layouts.items():
+        gather = part[f"gather[{layout}]"] / (16 if layout == "blocks" else 1)
+        yield compared(f"gathering a mini-batch of {name}", gather, "a training step, H = 60", step, gather / step)
     steps = step * (len(load_dataset("fashion-mnist").train.labels) // BATCH_SIZE)
     figure = "a split of 7 × 5 networks, H = 60"
-    yield beside(figure, part["split"], "an epoch's training steps", steps, part["split"] / steps)
+    yield compared(figure, part["split"], "an epoch's training steps", steps, part["split"] / steps)
     for width in (10, 60):
         ablation, evaluation = part[f"ablation[{width}]"], part[f"evaluation[{width}]"]
         goal = "at most 1.5" if width == 60 else ""
         figure, name = f"ablation loss of every neuron, H = {width}", "an evaluation of the same images"
-        yield beside(figure, ablation, name, evaluation, ablation / evaluation, goal)
+        yield compared(figure, ablation, name, evaluation, ablation / evaluation, goal)
     for policy in POLICIES:
         choice, epoch = part[f"choice[{policy}-60]"], part["epoch[60]"]
-        yield beside(f"choice by {policy}, H = 60", choice, "an epoch", epoch, choice / epoch, "below 0.03")
+        yield compared(f"choice by {policy}, H = 60", choice, "an epoch", epoch, choice / epoch, "below 0.03")
 
 
 def rows_of_commands() -> Iterator[dict]:
-    """Yield the rows of what is timed as a whole."""
+    """Yield the rows of commands."""
     torch_alone, both = (seconds(command("-c", f"import torch{other}"), 9) for other in ("", ", neuronsplit"))
-    yield alone("import neuronsplit, beyond torch's own import", both - torch_alone, "below 0.2")
+    yield single("import neuronsplit, beyond torch's own import", both - torch_alone, "below 0.2")
     for name in ("01_split_a_neuron", "02_grow_while_training"):
         with tempfile.TemporaryDirectory() as folder:
             words = ["-m", "papermill", f"notebooks/{name}.ipynb", f"{folder}/out.ipynb", "--no-progress-bar"]
-            yield alone(f"notebook {name[:2]}", seconds(command(*words)), "below 15")
+            yield single(f"notebook {name[:2]}", seconds(command(*words)), "below 15")
     study, gigabytes = time_full_study()
     n_cores = torch.multiprocessing.cpu_count()
     for loop, feed, n_threads, n_at_once in (
@@ -144,8 +144,8 @@ def rows_of_commands() -> Iterator[dict]:
     ):
         other = eager_study(feed, n_threads) / n_at_once
         goal = "at least 8" if feed is bench_eager.loader else ""
-        yield beside("full study, from start to report", study, loop, other, other / study, goal)
-    yield alone("peak memory of the full study's largest process, in GB", gigabytes, "below 2")
+        yield compared("full study, from start to report", study, loop, other, other / study, goal)
+    yield single("peak memory of the full study's largest process, in GB", gigabytes, "below 2")
 
 
 if __name__ == "__main__":
