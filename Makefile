@@ -20,6 +20,7 @@ publish: .venv/ready  # a finished study's table to figures/data: make publish S
 
 pictures: .venv/ready  # draw figures/ again, from figures/data and from networks that are trained for it
 	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 11_how_good_could_a_choice_be 12_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
+	.venv/bin/papermill notebooks/14_what_it_costs.ipynb runs/14_what_it_costs.ipynb -p figures figures/
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
 bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them

@@ -1,6 +1,6 @@
 """Give the tables of version 0.1 the names of version 0.2. It ran once, and is here as a record of what it did.
 
-It renames columns, words in text cells the keys of the JSON file of each table, and the arrays of learned.npz.
+It renames columns, words in text cells, the keys of the JSON file of each table, and the arrays of learned.npz.
 Every number keeps its digits, as all cells are read and written as text. Only `still` changes its meaning: it counted
 the epochs after the last growth epoch, and `epochs` counts all of them. A file that was renamed is left as it is.
 
@@ -84,9 +84,16 @@ def rename_table(file: Path) -> None:
     sidecar.write_text(json.dumps(metadata, indent=1))
 
 
+def rename_arrays(file: Path) -> None:
+    """Rename the arrays of an .npz file, in place."""
+    with np.load(file, allow_pickle=False) as content:
+        arrays = dict(content)
+    if ARRAYS.keys() & arrays.keys():
+        np.savez(file, **{ARRAYS.get(name, name): values for name, values in arrays.items()})
+
+
 if __name__ == "__main__":
     folder, weights = map(Path, sys.argv[1:])
     for file in sorted(folder.glob("*.csv.gz")):
         rename_table(file)
-    with np.load(weights, allow_pickle=False) as arrays:
-        np.savez(weights, **{ARRAYS.get(name, name): values for name, values in dict(arrays).items()})
+    rename_arrays(weights)

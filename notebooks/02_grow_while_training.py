@@ -43,8 +43,9 @@ from IPython.display import Image
 
 import neuronsplit as ns
 from neuronsplit.analysis.tables import lineage
+from neuronsplit.growing.metrics import mean_metrics
 from neuronsplit.growing.scores import forward_blocks
-from neuronsplit.growing.train import Run, mean_metrics
+from neuronsplit.growing.train import Run
 from neuronsplit.growing.which import choose
 from neuronsplit.plots.curves import curves_per_policy
 from neuronsplit.plots.neurons import image_grid, weight_animation, weight_images

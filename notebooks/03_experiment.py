@@ -70,7 +70,7 @@ experiment
 # %% [markdown]
 # ## Data
 #
-# Images are rows of pixels. All three sets are on the same scale, from −0.5 to 0.5.
+# Images are rows of pixels. The built-in data run from −0.5 to 0.5.
 
 # %%
 data = ns.load_dataset(experiment.dataset)

@@ -30,6 +30,7 @@ import json
 import platform
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 import neuronsplit as ns
@@ -39,12 +40,13 @@ from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.study import store
 
 use_style()
+plt.rcParams["figure.dpi"] = 76  # the notebook's file stays below 1 MB
 
 
 # %% [markdown]
 # ## The table
 #
-# The table has a row per policy, seed and epoch. Where learning rates or widths vary, one setting is compared at a time. The metadata say what produced the table. Seeds whose loss did not end as a finite number are
+# The table has a row per policy, seed and epoch. Where learning rates or widths vary, one setting is compared at a time. The metadata say what produced the table, if a JSON file is beside it. Seeds whose loss did not end as a finite number are
 # counted here and left out of every mean below.
 
 # %%
@@ -58,7 +60,10 @@ random_choice = next((name for name in others if name.split(" · ")[0] == "rando
 print(f"{len(results):,} rows: {results.policy.nunique()} policies", end=" × ")
 print(f"{results.seed.nunique()} seeds × {results.epoch.nunique()} epochs")
 print(f"seeds that diverged: {tables.n_diverged(results).sum()} of {len(tables.last_epoch(results))}")
-print(json.dumps({name: metadata.get(name) for name in ("parameters", "versions", "machine")}, indent=1))
+if metadata:
+    print(json.dumps({name: metadata.get(name) for name in ("parameters", "versions", "machine")}, indent=1))
+else:
+    print(f"{table} has no provenance: no JSON file beside it says what produced it.")
 
 # %%
 columns = ["policy", "seed", "epoch", "hidden", "parameters", "split_neuron", "test_loss", "test_accuracy"]
@@ -166,8 +171,9 @@ controls, reached = {}, []
 converged_files = sorted(folder.glob(f"{name}-converged*.csv*"))
 for rows, made_by in [(results, metadata), *map(tables.read_table, converged_files)]:
     rows = rows[rows.policy == rows.policy.iloc[0]]
-    rates = rows.learning_rate if "learning_rate" in rows else pd.Series([made_by["parameters"]["learning_rate"]])
-    hidden, rate = rows.hidden.iloc[-1], rates.iloc[0]
+    stated = made_by.get("parameters", {}).get("learning_rate", "unknown")
+    rate = rows.learning_rate.iloc[0] if "learning_rate" in rows else stated
+    hidden = rows.hidden.iloc[-1]
     controls[f"width {hidden}, learning rate {rate}"] = rows
     last = tables.summary(rows, "test_accuracy").iloc[0]
     reached.append({"width": hidden, "learning rate": rate, "test accuracy": last["mean"], "sd": last.sd, "n": last.n})

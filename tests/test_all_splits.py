@@ -19,7 +19,7 @@ from neuronsplit.growing.all_splits import (
 )
 from neuronsplit.growing.scores import FEATURES, forward_blocks
 from neuronsplit.growing.train import Run
-from neuronsplit.growing.which import POLICIES, choose
+from neuronsplit.growing.which import POLICIES, Policy, argmax, choose
 from neuronsplit.names import NETWORK_KEYS, SHUFFLE_LOSSES
 
 DIGITS, SEEDS, BATCH_SIZE, WIDTH = load_dataset("digits"), [3, 8], 32, 4
@@ -154,3 +154,18 @@ def test_preferences_are_scores_turned_so_that_the_highest_is_preferred(table):
     columns |= {"min-eigenvalue": -rows.smallest_eigenvalue, "max-variance": rows.activation_variance}
     for policy, expected in columns.items():
         np.testing.assert_allclose(choices[policy].preference.sort_index(), expected, rtol=1e-6, err_msg=policy)
+
+
+def test_policies_of_the_user_are_judged_by_their_own_scores_and_picks(table, monkeypatch):
+    def fire_rate(mlp, blocks):  # a score with the name of a column
+        return -POLICIES["max-fire"].score(mlp, blocks)
+
+    monkeypatch.setitem(POLICIES, "own-score", Policy(fire_rate, argmax))
+    monkeypatch.setitem(POLICIES, "own-pick", Policy(POLICIES["max-fire"].score, lambda scores, rngs: scores.argmin(1)))
+    choices = policy_choices(with_keys(table))
+    assert "own-score" not in choices
+    assert choices["own-pick"].preference.isna().all()
+    firing = table.fire_rate[choices["own-pick"].index]
+    chosen = firing[choices["own-pick"].probability == 1]
+    lowest = firing.groupby([table.seed[firing.index], table.horizon[firing.index]]).min()
+    np.testing.assert_allclose(sorted(chosen), sorted(lowest))

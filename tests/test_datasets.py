@@ -78,6 +78,23 @@ def test_a_dataset_is_loaded_once_and_a_name_registered_again_is_loaded_again(mo
     assert fingerprint(first) != fingerprint(second) == fingerprint(made(9))
 
 
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (torch.zeros(2, 4).double(), torch.zeros(2).long(), "has torch.float64 and torch.int64: allowed are float32"),
+        (torch.zeros(2, 4), torch.zeros(2).int(), "has torch.float32 and torch.int32: allowed are float32 images"),
+        (torch.zeros(2, 4), torch.zeros(3).long(), r"has shapes \(\(2, 4\), \(3,\)\): allowed are"),
+        (torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2).long(), r"has shapes \(\(2, 1, 2, 2\), "),
+        (torch.zeros(0, 4), torch.zeros(0).long(), r"has shapes \(\(0, 4\), \(0,\)\)"),
+        (torch.zeros(2, 4), torch.tensor([0, 3]), "has label 3: allowed are 0 to 2"),
+    ],
+)
+def test_a_part_of_another_form_is_named(images, labels, message, monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", lambda: made(validation=Subset(images, labels)))
+    with pytest.raises(ValueError, match=f"^validation {message}"):
+        load_dataset("mine")
+
+
 def changed(dataset):
     """The data set with a change of one kind, by its name."""
     for name in ("train", "validation", "test"):
@@ -95,6 +112,8 @@ def changed(dataset):
     yield "membership", dataset._replace(train=joined.head(7), validation=Subset(*(part[7:] for part in joined)))
     yield "exchanged parts", dataset._replace(validation=test, test=validation)
     yield "shape of images", dataset._replace(train=Subset(train.images.view(3, 2, 4), train.labels.view(3, 2)))
+    yield "names of classes", dataset._replace(classes=("a", "b", "d"))
+    yield "shape to draw", dataset._replace(shape=(1, 4))
     yield "no extra_test", dataset._replace(extra_test={})
     yield "another name in extra_test", dataset._replace(extra_test={"other": test.head(2)})
     yield "extra_test called test", dataset._replace(extra_test={"test": test.head(2)})
@@ -104,7 +123,7 @@ def changed(dataset):
 
 def test_the_fingerprint_changes_with_any_image_label_or_membership():
     prints = {"as it was": fingerprint(made())} | {name: fingerprint(other) for name, other in changed(made())}
-    assert len(set(prints.values())) == len(prints) == 1 + 5 * 3 + 8
+    assert len(set(prints.values())) == len(prints) == 1 + 5 * 3 + 10
 
 
 def test_equal_tensors_have_the_same_fingerprint_however_they_lie_in_memory():
@@ -118,7 +137,14 @@ def test_equal_tensors_have_the_same_fingerprint_however_they_lie_in_memory():
 def test_the_fingerprint_is_the_sha256_of_names_types_shapes_and_values():
     one = Subset(torch.tensor([[0.5]]), torch.tensor([1]))
     empty = Subset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long))
-    text = b"train torch.float32 (1, 1)" + b"\0\0\0\x3f" + b"train torch.int64 (1,)" + b"\1" + bytes(7)
+    text = (
+        b"((1, 1), ('a', 'b'))"
+        + b"train torch.float32 (1, 1)"
+        + b"\0\0\0\x3f"
+        + b"train torch.int64 (1,)"
+        + b"\1"
+        + bytes(7)
+    )
     text += b"validation torch.float32 (0, 1)validation torch.int64 (0,)test torch.float32 (0, 1)test torch.int64 (0,)"
     found = fingerprint(Dataset(one, empty, empty, (1, 1), ("a", "b")))
     assert found == hashlib.sha256(text).hexdigest()

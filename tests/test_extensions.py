@@ -3,19 +3,22 @@
 import re
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from neuronsplit.analysis.tables import read_table
 from neuronsplit.data.datasets import DATASETS
-from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.when import SCHEDULES
-from neuronsplit.growing.which import POLICIES
+from neuronsplit.growing.how import GROWTHS, Growth
+from neuronsplit.growing.when import SCHEDULES, Schedule, every
+from neuronsplit.growing.which import POLICIES, Policy, argmax, argmin
+from neuronsplit.names import CONTROLS, GREEDY
 from neuronsplit.study import run as batch
 from neuronsplit.study.cli import main
 from neuronsplit.study.experiment import Experiment
-from neuronsplit.study.extensions import load_extensions
+from neuronsplit.study.extensions import digests, load_extensions
 
 MINE = '''
 """A policy, a growth, a schedule and a data set."""
@@ -88,6 +91,8 @@ def test_a_study_of_ones_own_policy_growth_schedule_and_data_runs_to_its_report(
     command = [sys.executable, "-m", "neuronsplit", "run", str(study), "--folder", str(folder)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
+    assert "each is trained by itself" not in found.stdout + found.stderr
+    assert len(list((folder / "pieces").glob("*-????????.csv"))) == 5 * 2  # of each experiment, in two pieces
     table, metadata = read_table(folder / "table.csv")
     assert table.policy.unique().tolist() == ["no-split", "random", "NA", "None", "nan"]
     assert (set(table.growth), set(table.schedule), set(table.dataset)) == ({"thirds"}, {"every-other"}, {"stripes"})
@@ -125,6 +130,87 @@ def test_a_file_is_imported_once_and_again_when_its_text_has_changed(tmp_path):
     load_extensions(file)
     assert GROWTHS["thirds"] is not first and Experiment("NA").name != name
     assert not (tmp_path / "__pycache__").exists()
+
+
+def test_the_file_that_is_loaded_last_is_current_though_it_was_imported_before(tmp_path):
+    for name, numbers in (("a", "1 / 3, 2 / 3"), ("b", "2 / 3, 1 / 3")):
+        (tmp_path / f"{name}.py").write_text(MINE.replace("1 / 3, 2 / 3", numbers))
+    found = []
+    for name in "abab":
+        load_extensions(tmp_path / f"{name}.py")
+        found.append((GROWTHS["thirds"], Experiment("NA").name))
+    assert found[:2] == found[2:] and found[0][0] is not found[1][0] and found[0][1] != found[1][1]
+
+
+def test_what_a_changed_file_no_longer_registers_is_removed(tmp_path):
+    file, built_in = tmp_path / "own.py", POLICIES["max-loss"]
+    file.write_text(MINE + 'POLICIES["max-loss"] = POLICIES["NA"]\n')
+    load_extensions(file)
+    assert POLICIES["max-loss"] is POLICIES["NA"]
+    file.write_text(MINE.replace('"NA", ', ""))
+    load_extensions(file)
+    assert "NA" not in POLICIES and "nan" in POLICIES and POLICIES["max-loss"] is built_in
+    file.write_text("1 / 0")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_extensions(file)
+    assert "nan" in POLICIES
+
+
+def test_an_entry_that_was_replaced_after_the_file_registered_it_does_not_count_as_the_files(tmp_path):
+    (tmp_path / "own.py").write_text(MINE)
+    load_extensions(tmp_path / "own.py")
+    (of_file,) = digests(Experiment("nan"))
+    assert digests(Experiment("NA")) == [of_file]
+    POLICIES["NA"] = Policy(POLICIES["random"].score, argmax)
+    assert of_file not in digests(Experiment("NA"))
+
+
+@pytest.mark.parametrize("name", [*CONTROLS, GREEDY])
+def test_a_policy_with_the_name_of_a_control_or_of_greedy_is_refused(name, tmp_path):
+    (tmp_path / "own.py").write_text(MINE.replace('"NA"', repr(name)))
+    message = f"^policy {name!r} in POLICIES: allowed are names other than no-split, stay-narrow, greedy$"
+    with pytest.raises(ValueError, match=message):
+        load_extensions(tmp_path / "own.py")
+    assert name not in POLICIES and "thirds" not in GROWTHS
+    POLICIES[name] = POLICIES["random"]
+    with pytest.raises(ValueError, match=message):
+        Experiment("random")
+
+
+def without_source(text):
+    """A function as it was typed into the prompt of Python."""
+    return eval(text)
+
+
+SCORE, RULE = POLICIES["max-loss"].score, GROWTHS["even"].apply.func
+
+
+@pytest.mark.parametrize(
+    "field, registry, entries",
+    [
+        ("policy", POLICIES, [Policy(SCORE, argmax), Policy(SCORE, argmin), Policy(lambda mlp, blocks: 1, argmin)]),
+        ("policy", POLICIES, [Policy(without_source(f"lambda m, b: [m.{x} for _ in b]"), argmax) for x in "abc"]),
+        ("policy", POLICIES, [Policy(without_source(f"lambda m, b: [m + {x} for _ in b]"), argmax) for x in "123"]),
+        ("growth", GROWTHS, [Growth(partial(RULE, "even"), exact) for exact in (True, False)]),
+        ("growth", GROWTHS, [Growth(partial(RULE, rule)) for rule in ("even", "scaled")]),
+        ("schedule", SCHEDULES, [Schedule(every(1, n)) for n in (1, 2, 3)]),
+    ],
+)
+def test_an_entry_of_a_notebook_counts_by_what_it_does(field, registry, entries):
+    names = []
+    for entry in [*entries, *entries]:
+        registry["mine"] = entry
+        names.append(Experiment(**{field: "mine"}).name)
+    assert names[: len(entries)] == names[len(entries) :] and len(set(names)) == len(entries)
+
+
+@pytest.mark.parametrize("registry, field", [(POLICIES, "policy"), (GROWTHS, "growth"), (SCHEDULES, "schedule")])
+def test_entries_of_the_package_add_nothing_to_names(registry, field):
+    assert {name for name in registry if digests(SimpleNamespace(**{field: name}))} == set()
+
+
+def test_no_policy_adds_nothing_to_a_name():
+    assert [digests(Experiment(name)) for name in (*CONTROLS, GREEDY)] == [[]] * 3
 
 
 def test_built_in_names_do_not_depend_on_a_file_unless_it_replaces_them(tmp_path):

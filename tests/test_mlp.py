@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -159,3 +160,8 @@ def test_epochs_since_a_split_restart_at_0_for_both_twins_and_for_new_neurons():
     assert mlp.epochs_since_split.tolist() == [[4, 0, 4, 0], [4, 4, 0, 0]]
     mlp.append(torch.zeros(2, 1, 64), torch.zeros(2, 1, 1), torch.zeros(2, 10, 1))
     assert mlp.epochs_since_split.tolist() == [[4, 0, 4, 0, 0], [4, 4, 0, 0, 0]]
+
+
+def test_seeds_may_be_any_list_of_whole_numbers():
+    first, second = MLP((4, 3, 2), [np.int64(0), np.int64(7)]), MLP((4, 3, 2), range(0, 8, 7))
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters()))

@@ -1,5 +1,6 @@
 """Facts agree wherever the project states them, and the committed tables are complete."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def test_environment_yml_installs_what_pyproject_names():
 
 def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert ns.__version__ == PROJECT["version"] == citation["version"]
-    assert f"## [{ns.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)[0]
+    assert ns.__version__ == PROJECT["version"] == citation["version"] == newest
+    assert citation["cff-version"] == "1.2.0"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv.gz")), ids=lambda file: file.stem)

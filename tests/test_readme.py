@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -168,16 +167,16 @@ def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():
     assert max(len(part.strip().splitlines()) for part in parts) < 10
 
 
-def test_each_extension_runs_in_a_study_and_is_in_its_report(scope):
+def test_each_extension_runs_and_has_a_label_and_a_color_of_its_own(scope):
     assert [len(names) for names in scope["added"].values()] == [1, 1, 1, 1]
     (policy,), (growth,), (schedule,), (dataset,) = scope["added"].values()
     table = pd.concat(scope["study"])
     assert {policy} < set(table["policy"]) and {growth} < set(table["growth"]) and {schedule} < set(table["schedule"])
     assert set(table["dataset"]) == {dataset}
-    report = tables.summary(tables.with_labels(table), "test_accuracy")
+    summary = tables.summary(tables.with_labels(table), "test_accuracy")
     for name in (policy, growth, schedule):
-        (label,) = [label for label in report.index if name in label.split(" · ")]
-        assert report.loc[label, "n"] == 5 and report.loc[label, "mean"] > 0.9
+        (label,) = [label for label in summary.index if name in label.split(" · ")]
+        assert summary.loc[label, "n"] == 5 and summary.loc[label, "mean"] > 0.9
         assert color_of(label) == color_of(name)
     own = [color_of(name) for name in (policy, growth, schedule, dataset)]
     assert len({*own, *COLORS.values()}) == len(own) + len({*COLORS.values()})
@@ -194,10 +193,3 @@ def test_the_study_file_of_the_readme_is_one_and_can_name_the_extensions(scope, 
     study = grid.read_study(str(file))
     load_extensions(grid.extensions_file(str(file), study))
     assert policy in {experiment.policy for experiment in grid.experiments(study)}
-
-
-def test_the_version_and_its_changes_are_named():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert (citation["version"], citation["cff-version"]) == (version, "1.2.0")
-    assert re.findall(r"^## \[([\d.]+)\]", prose("CHANGELOG.md"), re.M)[0] == version

@@ -155,3 +155,8 @@ def test_a_fork_of_unequal_or_reordered_seeds_is_refused(replicas):
     with pytest.raises(ValueError, match=message) as error:
         started([3, 8], 2).fork(replicas)
     assert str(error.value).startswith(f"replicas {replicas}: ")
+
+
+def test_seeds_that_do_not_divide_the_replicas_are_refused():
+    with pytest.raises(ValueError, match=r"^seeds \[0, 1\]: allowed are as many as divide the 3 replicas$"):
+        Run.start(MLP((4, 3, 2), [0, 1, 2]), [0, 1], "sgd", 0.1, 8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from neuronsplit.analysis import tables
-from neuronsplit.growing.which import POLICIES
+from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.names import TABLE_COLUMNS
 from neuronsplit.study import store
 from neuronsplit.study.experiment import Experiment, run_experiment
@@ -44,6 +44,19 @@ def test_a_saved_table_is_the_one_that_was_computed(tmp_path):
     table = obtain(SMALL, tmp_path)
     pd.testing.assert_series_equal(table.split_neuron, expected.split_neuron)
     np.testing.assert_allclose(table[METRICS], expected[METRICS], rtol=1e-5)
+
+
+def test_a_policy_that_is_registered_anew_is_trained_anew(tmp_path, monkeypatch):
+    def first(mlp, blocks):
+        return -torch.arange(mlp.width).expand(mlp.n_replicas, -1)
+
+    def last(mlp, blocks):
+        return torch.arange(mlp.width).expand(mlp.n_replicas, -1)
+
+    for score, neuron in ((first, 0), (last, 2), (first, 0)):
+        monkeypatch.setitem(POLICIES, "mine", Policy(score, argmax))
+        assert obtain(replace(TINY, policy="mine"), tmp_path).split_neuron.dropna().tolist() == [str(neuron)]
+    assert len(list(tmp_path.glob("mine-*.csv"))) == 2
 
 
 def test_an_interrupted_experiment_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
@@ -139,7 +152,8 @@ def test_a_control_or_a_neuron_without_parent_that_was_trained_twice_is_read_onc
 def test_results_of_another_version_are_refused(tmp_path, monkeypatch):
     obtain(replace(SMALL, n_seeds=1), tmp_path)
     monkeypatch.setattr(store, "RESULTS", store.RESULTS + 1)
-    with pytest.raises(ValueError, match=r"is of another version or kind: allowed are experiments of .* \(results"):
+    message = r"is among files of another version or kind: move them away; allowed are experiments of .* \(results"
+    with pytest.raises(ValueError, match=message):
         store.read_results(tmp_path)
 
 

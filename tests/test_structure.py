@@ -110,6 +110,14 @@ def test_analysis_and_plots_do_not_load_torch():
     assert run(f"import sys, {', '.join(modules)}; print('torch' in sys.modules)") == "False"
 
 
+def test_every_module_of_a_sub_package_is_listed_and_can_be_had():
+    for name in MAY_IMPORT:
+        if (PACKAGE / name).is_dir():
+            modules = {file.stem for file in (PACKAGE / name).glob("*.py")} - {"__init__"}
+            sub_package = getattr(neuronsplit, name)
+            assert set(dir(sub_package)) == modules and all(hasattr(sub_package, module) for module in modules)
+
+
 def test_every_public_name_is_listed_and_can_be_had():
     """Completion reads dir() in a notebook, and the stub in an editor."""
     stub = ast.parse((PACKAGE / "__init__.pyi").read_text())

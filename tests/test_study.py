@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.data.datasets import DATASETS, Dataset, Subset, load_dataset
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.train import Run
-from neuronsplit.growing.when import SCHEDULES
+from neuronsplit.growing.when import SCHEDULES, Schedule
 from neuronsplit.growing.which import POLICIES, Policy
 from neuronsplit.names import GREEDY, NO_PARENT, TABLE_COLUMNS
 from neuronsplit.study import experiment as study
 from neuronsplit.study.experiment import Experiment, policy_names, run_epochs, run_experiment
+from neuronsplit.study.grid import experiments
 from neuronsplit.study.store import together
 
 SMALL = Experiment(width=4, splits=4, epochs=6, n_seeds=3)
@@ -210,11 +212,79 @@ def test_greedy_has_to_look_an_epoch_ahead_at_exact_splits(changes):
 
 
 def test_a_schedule_that_does_not_make_all_splits_is_refused():
-    message = "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are as many epochs as it needs$"
+    message = (
+        "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are as many epochs as it needs "
+        r"\(a schedule that looks at losses needs data_dependent=True\)$"
+    )
     with pytest.raises(ValueError, match=message):
         replace(SMALL, schedule="all-at-10")
     with pytest.raises(ValueError, match="^schedule 'every-epoch' makes 10 of 20 splits in 10 epochs: allowed are as"):
         Experiment(splits=20, epochs=10)
+
+
+@pytest.mark.parametrize(
+    "due, given",
+    [
+        (lambda epoch, val_losses, splits_left: int(val_losses[-1] < 1), "'IndexError: list index out of range'"),
+        (lambda epoch, val_losses, splits_left: None, "None"),
+        (lambda epoch, val_losses, splits_left: 0.5, "0.5"),
+        (lambda epoch, val_losses, splits_left: -1, "-1"),
+    ],
+)
+def test_a_schedule_that_cannot_do_without_losses_has_to_say_so(due, given, monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "mine", Schedule(due))
+    message = f"schedule 'mine' gives {given} at epoch 1: allowed are whole numbers from 0 (a schedule that looks at"
+    with pytest.raises(ValueError, match="^" + re.escape(message + " losses needs data_dependent=True)") + "$"):
+        replace(SMALL, schedule="mine")
+    monkeypatch.setitem(SCHEDULES, "mine", Schedule(due, data_dependent=True))
+    assert replace(SMALL, schedule="mine").by_seed
+
+
+def test_seeds_of_a_schedule_that_looks_at_losses_train_one_by_one(monkeypatch):
+    def by_parity(epoch, val_losses, splits_left):
+        return int(val_losses[-1] * 1e6) % 2 if val_losses else 0
+
+    monkeypatch.setitem(SCHEDULES, "mine", Schedule(by_parity, data_dependent=True))
+    experiment = replace(SMALL, schedule="mine", epochs=10)
+    table = run_experiment(experiment)
+    alone = [run_experiment(replace(experiment, seed=seed, n_seeds=1)) for seed in (0, 1, 2)]
+    pd.testing.assert_frame_equal(table, pd.concat(alone, ignore_index=True), check_exact=True)
+    assert len({tuple(one.hidden) for one in alone}) == 3  # each grows at epochs of its own
+
+
+def test_the_first_of_experiments_that_differ_in_an_unused_policy_is_kept():
+    found = experiments({"policy": ["max-loss", "random", "no-split"], "growth": ["scaled", "gradmax"]})
+    assert [(e.policy, e.growth) for e in found] == [
+        ("max-loss", "scaled"), ("max-loss", "gradmax"), ("random", "scaled"), ("no-split", "scaled"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"rule": "even"}, "parameter 'rule': allowed is now growth"),
+        ({"still": 10}, "parameter 'still': allowed is now epochs = splits + still"),
+        ({"each": [{"repeats": 3}]}, "parameter 'repeats': allowed is now n_seeds"),
+        ({"kind": "all-splits", "grown": 3}, "parameter 'grown': allowed is now prior_splits"),
+        ({"kind": "all-splits", "zip": {"age": [3, 4]}}, "parameter 'age': allowed is now epochs_before"),
+        ({"kind": "branches"}, "kind 'branches': allowed is now all-splits"),
+        ({"kind": ["branches"]}, "kind ['branches']: allowed are experiment, all-splits"),
+        ({"depth": 3}, f"parameter 'depth': allowed are {', '.join(asdict(SMALL))}"),
+    ],
+)
+def test_a_name_of_an_earlier_version_is_refused_with_the_name_of_today(parameters, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        experiments(parameters)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_images_per_seed_are_refused_in_a_study(part, monkeypatch):
+    data = random_data(0)
+    own = Subset(*(torch.stack([values, values]) for values in getattr(data, part)))
+    monkeypatch.setitem(DATASETS, "mine", lambda: data._replace(**{part: own}))
+    message = "^dataset 'mine' has images per seed: allowed in a study are data that all seeds share$"
+    with pytest.raises(ValueError, match=message):
+        run_experiment(replace(SMALL, dataset="mine", n_seeds=2))
 
 
 def test_a_control_may_have_fewer_epochs_than_splits_for_it_makes_none():

@@ -67,6 +67,13 @@ def test_a_table_without_metadata_is_read(tmp_path):
         tables.read_verified(tmp_path / "mine.csv")
 
 
+def test_a_table_of_version_0_1_is_refused(tmp_path):
+    file = tmp_path / "old.csv"
+    file.write_text("policy,rule,still\nrandom,even,5\n")
+    with pytest.raises(ValueError, match="old.csv is of version 0.1: figures/rename_tables.py shows how to rename"):
+        tables.read_table(file)
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.csv does not exist: make run and make publish make such tables"):
         tables.read_table(tmp_path / "none.csv")

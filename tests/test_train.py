@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.train import Run, grow_while_training, mean_metrics, per_example_metrics
+from neuronsplit.growing.metrics import mean_metrics, per_example_metrics
+from neuronsplit.growing.train import Run, grow_while_training, splits_due
 from neuronsplit.growing.when import SCHEDULES, Schedule
 
 DIGITS = load_dataset("digits")
@@ -97,3 +98,17 @@ def test_a_schedule_that_wants_replicas_to_grow_at_different_epochs_is_refused(m
     message = "^schedule 'by-loss' grows replicas at different epochs: allowed is one replica at a time$"
     with pytest.raises(ValueError, match=message):
         next(training)
+
+
+def test_as_many_policies_as_replicas_of_a_seed_are_allowed():
+    run = Run.start(MLP.for_dataset(DIGITS, 4, [0, 1]), [0, 1], "sgd", 0.05, 32)
+    options = {"growth": "scaled", "schedule": "every-epoch", "splits": 1, "epochs": 2}
+    with pytest.raises(ValueError, match=r"^policies \['random', 'max-loss'\]: allowed is one for each replica"):
+        next(grow_while_training(run, DIGITS, ["random", "max-loss"], **options))
+
+
+@pytest.mark.parametrize("number", [None, 0.5, -1])
+def test_a_number_of_splits_that_is_none_is_named(number, monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "mine", Schedule(lambda epoch, losses, splits_left: number))
+    with pytest.raises(ValueError, match=f"^schedule 'mine' makes {number} splits: allowed are whole numbers from 0$"):
+        splits_due("mine", 1, [[], []], 3)

@@ -14,6 +14,7 @@ from neuronsplit.growing.scores import forward_blocks, uniform
 from neuronsplit.growing.which import (
     INVERSE_TEMPERATURE,
     POLICIES,
+    TIE_TOLERANCE,
     Policy,
     argmax,
     argmin,
@@ -133,3 +134,13 @@ def test_missing_scores_count_as_zero_where_probabilities_are_asked_for():
     for policy in ("max-loss", "min-loss", "half-fire", "loss-probs"):
         torch.testing.assert_close(pick_probabilities(policy, missing), pick_probabilities(policy, zero))
         torch.testing.assert_close(preference(policy, missing), preference(policy, zero))
+
+
+def test_scores_that_differ_by_rounding_tie():
+    scores = torch.tensor([[0.5, 0.5 + TIE_TOLERANCE / 2, 0.1]], dtype=torch.float64)
+    assert argmax(scores, []).tolist() == [0]
+
+
+def test_missing_scores_count_as_zero_in_a_choice(monkeypatch):
+    monkeypatch.setitem(POLICIES, "nan", Policy(lambda mlp, blocks: torch.tensor([[-1.0, torch.nan, -2.0]]), argmax))
+    assert choose(["nan"], MLP((4, 3, 2)), [], [None]).tolist() == [1]

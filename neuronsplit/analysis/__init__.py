@@ -1,1 +1,7 @@
 """Statistics on tables. Nothing here loads torch."""
+
+import lazy_loader
+
+# The modules are imported when they are first used, and completion shows them.
+_MODULES = "cost oracle stats tables".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

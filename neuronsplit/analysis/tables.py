@@ -30,6 +30,7 @@ def read_table(file: Path | str) -> tuple[pd.DataFrame, dict]:
     Returns the table and the content of its JSON file, or {} if it has none.
     Raises FileNotFoundError where there is no table.
     Raises ValueError where one of the two files is damaged, or the table is not the one that the JSON file describes.
+    Raises ValueError for a table of version 0.1, whose columns have other names.
     """
     file = Path(file)
     if metadata_file(file).exists() or not file.exists():
@@ -37,9 +38,12 @@ def read_table(file: Path | str) -> tuple[pd.DataFrame, dict]:
     else:
         data, metadata = _read_bytes(file), {}
     try:
-        return parse(data), metadata
+        table = parse(data)
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error})") from error
+    if {"rule", "still", "loss_a"} & set(table):
+        raise ValueError(f"{file} is of version 0.1: figures/rename_tables.py shows how to rename its columns")
+    return table, metadata
 
 
 def metadata_file(file: Path | str) -> Path:

@@ -29,7 +29,9 @@ class MLP:
     def __init__(self, sizes: tuple[int, ...], seeds: Sequence[int] = (0,)):
         if len(sizes) < 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise ValueError(f"sizes {tuple(sizes)}: allowed are three or more whole numbers from 1")
-        if not (isinstance(seeds, Sequence) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)):
+        if not (
+            isinstance(seeds, Sequence) and seeds and all(isinstance(s, int | np.integer) and s >= 0 for s in seeds)
+        ):
             raise ValueError(f"seeds {seeds!r}: allowed is a list of one or more whole numbers from 0")
         networks = [_xavier(sizes, stream(seed, "weights")) for seed in seeds]
         self.weights = [torch.stack(layer) for layer in zip(*networks)]

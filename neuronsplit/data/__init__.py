@@ -1,1 +1,7 @@
 """The data sets that networks learn."""
+
+import lazy_loader
+
+# The modules are imported when they are first used, and completion shows them.
+_MODULES = "datasets download".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

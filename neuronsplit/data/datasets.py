@@ -19,8 +19,8 @@ DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a82
 class Subset(NamedTuple):
     """A part of a data set; all seeds share it, or a leading axis S holds one part per seed."""
 
-    images: Tensor  # (N, n_in) or (S, N, n_in), in [−0.5, 0.5]
-    labels: Tensor  # (N,) or (S, N)
+    images: Tensor  # (N, n_in) or (S, N, n_in) of floats; those of the package lie in [−0.5, 0.5]
+    labels: Tensor  # (N,) or (S, N) of int64
 
     def head(self, n: int) -> "Subset":
         """Return the first n examples, or those of each seed."""
@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
 def load_dataset(name: str) -> Dataset:
     """Load a data set by its name in DATASETS; the result is cached.
 
-    Raises ValueError for an unknown name or a damaged file.
+    Raises ValueError for an unknown name, a damaged file, or tensors that are not those of a `Subset`.
     Raises OSError if the data cannot be obtained.
     """
     if name not in DATASETS:
@@ -51,14 +51,27 @@ def load_dataset(name: str) -> Dataset:
 
 @cache  # by function: a name that is registered again with another function is loaded again
 def _load(loader: Callable[[], Dataset]) -> Dataset:
-    return loader()
+    dataset = loader()
+    for name, (images, labels) in _parts(dataset):
+        if (images.dtype, labels.dtype) != (torch.float32, torch.int64):
+            raise ValueError(f"{name} has {images.dtype} and {labels.dtype}: allowed are float32 images, int64 labels")
+        shapes = tuple(images.shape), tuple(labels.shape)
+        if len(shapes[0]) not in (2, 3) or shapes[0][:-1] != shapes[1] or not labels.numel():
+            raise ValueError(f"{name} has shapes {shapes}: allowed are ((N, n_in), (N,)) or ((S, N, n_in), (S, N))")
+        if not 0 <= labels.min() <= labels.max() < len(dataset.classes):
+            raise ValueError(f"{name} has label {labels.max()}: allowed are 0 to {len(dataset.classes) - 1}")
+    return dataset
+
+
+def _parts(dataset: Dataset) -> list[tuple[str, Subset]]:
+    """Return all parts of a data set with their names."""
+    return [*zip(("train", "validation", "test"), dataset[:3]), *dataset.extra_test.items()]
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 of all images and labels of a data set, in hexadecimal: equal data sets have the same one."""
-    digest = hashlib.sha256()
-    parts = ("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)
-    for name, subset in (*parts, *dataset.extra_test.items()):
+    """Return the sha256 of a data set's tensors, shape and classes, in hexadecimal: equal ones have the same."""
+    digest = hashlib.sha256(repr((tuple(dataset.shape), tuple(dataset.classes))).encode())
+    for name, subset in _parts(dataset):
         for tensor in subset:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().cpu().numpy().data)
@@ -70,14 +83,10 @@ def fashion_mnist() -> Dataset:
     download.ensure_fashion_mnist(download.FOLDER)
     source = download.import_torchvision_datasets().FashionMNIST
     train, test = source(download.FOLDER, train=True), source(download.FOLDER, train=False)
-    train_index, validation_index = _shuffled(len(train.data)).split([50_000, 10_000])
-    return Dataset(
-        train=_to_subset(train.data[train_index], train.targets[train_index], max_value=255),
-        validation=_to_subset(train.data[validation_index], train.targets[validation_index], max_value=255),
-        test=_to_subset(test.data, test.targets, max_value=255),
-        shape=(28, 28),
-        classes=tuple(source.classes),
-    )
+    parts = _shuffled(len(train.data)).split([50_000, 10_000])
+    subsets = [_to_subset(train.data[part], train.targets[part], max_value=255) for part in parts]
+    subsets.append(_to_subset(test.data, test.targets, max_value=255))
+    return Dataset(*subsets, shape=(28, 28), classes=tuple(source.classes))
 
 
 def fashion_mnist_2021() -> Dataset:
@@ -104,11 +113,7 @@ def digits() -> Dataset:
     return Dataset(*subsets, shape=(8, 8), classes=tuple("0123456789"))
 
 
-DATASETS: dict[str, Callable[[], Dataset]] = {
-    "fashion-mnist": fashion_mnist,
-    "fashion-mnist-2021": fashion_mnist_2021,
-    "digits": digits,
-}
+DATASETS = {"fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_2021, "digits": digits}
 
 
 def _shuffled(n: int) -> Tensor:

@@ -1,1 +1,7 @@
 """Which neuron is split, how and when, and the training around it."""
+
+import lazy_loader
+
+# The modules are imported when they are first used, and completion shows them.
+_MODULES = "all_splits curvature how learned metrics scores train twin_divergence when which".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

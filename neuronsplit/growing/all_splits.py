@@ -14,8 +14,9 @@ from torch import Tensor
 
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.data.datasets import Dataset, Subset
-from neuronsplit.growing.scores import FEATURES, forward_blocks
-from neuronsplit.growing.train import Run, block_metrics, mean_metrics, test_metrics, train_metrics
+from neuronsplit.growing.metrics import block_metrics, mean_metrics
+from neuronsplit.growing.scores import FEATURES, forward_blocks, uniform
+from neuronsplit.growing.train import Run, test_metrics, train_metrics
 from neuronsplit.growing.which import POLICIES, argmin, pick_probabilities, preference
 from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
 
@@ -93,12 +94,9 @@ def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
     run = run.fork(list(range(run.mlp.n_replicas)))  # spawning changes streams, and those of the caller must stay
     scores, loss_before = _scores_and_loss(run, dataset.validation)
     neurons = torch.nn.functional.pad(every_neuron(run), (0, N_COEFFICIENT_DRAWS))  # (R, K): 0 … H − 1, 0, 0, …
-    branch_types = [NEURON] * run.mlp.width + [DRAW] * N_COEFFICIENT_DRAWS  # (K,)
-    of_branches = {
-        "seed": np.repeat(run.seeds, len(branch_types)),
-        "branch_type": np.tile(branch_types, len(run.seeds)),
-    }
-    of_branches |= {"neuron": neurons.flatten().cpu(), "loss_before": loss_before.repeat_interleave(len(branch_types))}
+    branch_types, k = [NEURON] * run.mlp.width + [DRAW] * N_COEFFICIENT_DRAWS, neurons.shape[1]
+    of_branches = {"seed": np.repeat(run.seeds, k), "branch_type": np.tile(branch_types, len(run.seeds))}
+    of_branches |= {"neuron": neurons.flatten().cpu(), "loss_before": loss_before.repeat_interleave(k)}
     of_branches |= {name: values.gather(1, neurons.cpu()).flatten() for name, values in scores.items()}
     of_unsplit = {"seed": run.seeds, "branch_type": UNSPLIT, "loss_before": loss_before}
     orders = list(zip(*(rng.spawn(len(SHUFFLE_LOSSES)) for rng in run.order)))  # S streams per shuffle
@@ -155,24 +153,23 @@ def train_branches(run: Run, dataset: Dataset, order: list[np.random.Generator])
 def policy_choices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return what each policy would choose in a table of all splits, by policy.
 
-    The policies are those whose score is a column of the table, and random. Each frame has a row for each row of type
+    The policies are those whose score is one of FEATURES, and random. Each frame has a row for each row of type
     "neuron" and the columns
     probability: the probability that the policy splits this neuron.
     preference: the score, turned so that the policy prefers the highest one; NaN for random.
     """
     rows, choices = table[table["branch_type"] == NEURON], {}
-    for policy in POLICIES:
-        column = POLICIES[policy].score.__name__
-        if policy == "random":
+    for policy, (score, _) in POLICIES.items():
+        if score is uniform:
             scores = pd.Series(0.0, rows.index)
-        elif column in rows:
-            scores = rows[column]
+        elif score in FEATURES:  # and not by name: a score of the user's may be called like one of these
+            scores = rows[score.__name__]
         else:
             continue
         frames = []
         for _, of_network in scores.groupby([rows[key] for key in NETWORK_KEYS], sort=False):
             values = torch.tensor(of_network.to_numpy(float))
-            turned = preference(policy, values) if policy != "random" else torch.full_like(values, torch.nan)
+            turned = preference(policy, values) if score is not uniform else torch.full_like(values, torch.nan)
             columns = {"probability": pick_probabilities(policy, values), "preference": turned}
             frames.append(pd.DataFrame(columns, of_network.index))
         choices[policy] = pd.concat(frames)

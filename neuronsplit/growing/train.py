@@ -1,13 +1,12 @@
 """Training: the loop over the mini-batches of an epoch, and the loop over epochs in which networks grow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.core.mlp import MLP
@@ -15,7 +14,8 @@ from neuronsplit.core.optimizers import Optimizer, Rate, make_optimizer, update_
 from neuronsplit.core.seeds import stream
 from neuronsplit.data.datasets import Dataset, Subset
 from neuronsplit.growing.how import GROWTH_IMAGES, GROWTHS
-from neuronsplit.growing.scores import Activations, forward_blocks, iter_blocks
+from neuronsplit.growing.metrics import block_metrics, cat_blocks, mean_metrics, per_example_metrics
+from neuronsplit.growing.scores import forward_blocks, iter_blocks
 from neuronsplit.growing.when import SCHEDULES
 from neuronsplit.growing.which import choose
 from neuronsplit.names import NO_PARENT
@@ -38,7 +38,12 @@ class Run:
 
     @classmethod
     def start(cls, mlp: MLP, seeds: list[int], optimizer: str, learning_rate: Rate, batch_size: int) -> "Run":
-        """Start with a new optimiser, by its name in OPTIMIZERS, and with the streams of the seeds."""
+        """Start with a new optimiser, by its name in OPTIMIZERS, and with the streams of the seeds.
+
+        Raises ValueError unless each seed has equally many replicas.
+        """
+        if mlp.n_replicas % len(seeds):
+            raise ValueError(f"seeds {list(seeds)}: allowed are as many as divide the {mlp.n_replicas} replicas")
         of_replicas = [seed for seed in seeds for _ in range(mlp.n_replicas // len(seeds))]
         order = [stream(seed, "order") for seed in seeds]
         coefficients, draws = ([stream(s, purpose) for s in of_replicas] for purpose in ("coefficients", "draws"))
@@ -123,7 +128,10 @@ def grow_while_training(
         POLICIES, GROWTHS and SCHEDULES.
     Yields dicts by column of the table. Values are numbers for all replicas, or have an entry per replica (R,).
     Raises ValueError where a data-dependent schedule makes replicas grow at different epochs: train them one by one.
+    Raises ValueError for another number of replicas.
     """
+    if run.mlp.n_replicas != len(run.seeds) * len(policies):
+        raise ValueError(f"policies {policies}: allowed is one for each replica of a seed")
     val_losses: list[list[float]] = [[] for _ in range(run.mlp.n_replicas)]
     for epoch in range(1, epochs + 1):
         due = splits_due(schedule, epoch, val_losses, splits)
@@ -136,10 +144,15 @@ def grow_while_training(
 
 def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
     """Return the number of splits at the end of an epoch, which must be the same for all replicas."""
-    due = {min(SCHEDULES[schedule].due(epoch, losses, splits_left), splits_left) for losses in val_losses}
+    due = {SCHEDULES[schedule].due(epoch, losses, splits_left) for losses in val_losses}
+    if not all(isinstance(number, int | np.integer) and number >= 0 for number in due):
+        raise ValueError(
+            f"schedule {schedule!r} makes {', '.join(map(str, due))} splits: allowed are whole numbers from 0"
+        )
+    due = {min(number, splits_left) for number in due}
     if len(due) > 1:
         raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
-    return due.pop() if splits_left else 0
+    return due.pop()
 
 
 @use_onednn_matmul()
@@ -172,29 +185,3 @@ def test_metrics(run: Run, dataset: Dataset) -> dict[str, int | Tensor]:
     for name, subset in {"test": dataset.test, **dataset.extra_test}.items():
         record |= mean_metrics(name, *run.evaluate(subset))
     return record
-
-
-def mean_metrics(name: str, losses: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """Return the mean loss and accuracy (R,) of values per image (R, N); their names start with `name`."""
-    return {f"{name}_loss": losses.mean(1), f"{name}_accuracy": correct.double().mean(1)}
-
-
-def per_example_metrics(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy (R, N) of each image, and whether the label's logit is the highest.
-
-    logits: (R, N, C). labels: (N,) or (R, N). If logits are equal, the first one counts.
-    """
-    labels = labels.expand(logits.shape[:2])
-    losses = cross_entropy(logits.mT, labels, reduction="none")
-    return losses, logits.mT.max(1).indices == labels
-
-
-def block_metrics(blocks: Iterable[Activations]) -> tuple[Tensor, Tensor]:
-    """Return the loss and the correctness (R, N) of each image of several blocks."""
-    return cat_blocks(per_example_metrics(block.logits, block.labels) for block in blocks)
-
-
-def cat_blocks(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Concatenate losses and correctness of several blocks of images into (R, N) each."""
-    losses, correct = zip(*blocks)
-    return torch.cat(losses, dim=1), torch.cat(correct, dim=1)

@@ -100,7 +100,7 @@ def pick_probabilities(policy: str, scores: Tensor) -> Tensor:
 
 
 def preference(policy: str, scores: Tensor) -> Tensor:
-    """Return scores (H,) turned so that the policy prefers the highest one."""
+    """Return scores (H,) turned so that the policy prefers the highest one; NaN for a pick that is not of this file."""
     scores = scores.nan_to_num()
-    turned = {argmin: -scores, nearest_half: -(scores - 0.5).abs()}
-    return turned.get(POLICIES[policy].pick, scores)
+    turned = {argmax: scores, softmax_sample: scores, argmin: -scores, nearest_half: -(scores - 0.5).abs()}
+    return turned.get(POLICIES[policy].pick, torch.full_like(scores, torch.nan))

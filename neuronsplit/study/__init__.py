@@ -17,3 +17,9 @@ On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open whil
     cluster.scale(jobs=32)
     print(cluster.scheduler_address)
 """
+
+import lazy_loader
+
+# The modules are imported when they are first used, and completion shows them.
+_MODULES = "cli engines exhaustive_splits experiment extensions folders grid index kernel run status store".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,11 +27,16 @@ from neuronsplit.study import extensions
 
 LARGEST = 100_000  # the largest count that a field may hold
 RESULTS = 7  # raised when a change to the package changes what an experiment computes
+LOOKS_AT_LOSSES = "a schedule that looks at losses needs data_dependent=True"  # a hint in errors
 LEARNED = "learned"  # the policy whose weights come with the package
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names of the controls, of every registered policy, and of the greedy choice."""
+    """Return the names of the controls, of every registered policy, and of the greedy choice.
+
+    Raises ValueError where a registered policy has the name of another.
+    """
+    extensions.refuse_reserved_names()
     return *CONTROLS, *POLICIES, GREEDY
 
 
@@ -80,7 +86,7 @@ class Plan:
         """A file name: the title, and a hash of everything that decides the result.
 
         These are the fields, the data, the version of the results and the weights of the learned policy. The text of
-        an extension file counts if it registered one of the names.
+        an extension file counts if it registered one of the names. So does the source of what a notebook registered.
         """
         decides = [RESULTS, asdict(self) | {"learning_rate": float(self.learning_rate)}]
         decides += [_fingerprint(self.dataset, DATASETS[self.dataset]), *extensions.digests(self)]
@@ -164,10 +170,10 @@ class Experiment(Plan):
         )  # fmt: skip
         if self.policy in CONTROLS:
             return
-        if not SCHEDULES[self.schedule].data_dependent and self._planned() < self.splits:
+        if not SCHEDULES[self.schedule].data_dependent and (planned := self._planned()) < self.splits:
             raise ValueError(
-                f"schedule {self.schedule!r} makes {self._planned()} of {self.splits} splits in {self.epochs} epochs: "
-                "allowed are as many epochs as it needs"
+                f"schedule {self.schedule!r} makes {planned} of {self.splits} splits in {self.epochs} epochs: "
+                f"allowed are as many epochs as it needs ({LOOKS_AT_LOSSES})"
             )
         growth = GROWTHS[self.growth]
         ahead = self.epochs > self.splits and self.schedule == "every-epoch" and growth.exact and growth.needs_parent
@@ -178,11 +184,23 @@ class Experiment(Plan):
             )
 
     def _planned(self) -> int:
-        """The number of splits that a schedule makes, if it does not depend on the data."""
+        """The number of splits that a schedule makes, if it does not depend on the data.
+
+        Raises ValueError where it fails without losses, or returns anything but a whole number from 0.
+        """
         done = 0
         for epoch in range(1, self.epochs + 1):
             left = self.splits - done
-            done += min(SCHEDULES[self.schedule].due(epoch, [], left), left)
+            try:
+                due = SCHEDULES[self.schedule].due(epoch, [], left)
+            except Exception as error:
+                due = f"{type(error).__name__}: {error}"
+            if not isinstance(due, Integral) or due < 0:
+                raise ValueError(
+                    f"schedule {self.schedule!r} gives {due!r} at epoch {epoch}: allowed are whole numbers from 0 "
+                    f"({LOOKS_AT_LOSSES})"
+                )
+            done += min(due, left)
         return done
 
     @property
@@ -221,9 +239,15 @@ def run_experiment(experiment: Experiment) -> pd.DataFrame:
 
 
 def dataset_of(experiment: Plan) -> Dataset:
-    """Return the data of an experiment; raises ValueError where a mini-batch needs more images than there are."""
-    dataset = load_dataset(experiment.dataset)
+    """Return the data of an experiment.
+
+    Raises ValueError where each seed has its own images, or a mini-batch needs more images than there are.
+    """
+    name, dataset = experiment.dataset, load_dataset(experiment.dataset)
+    subsets = dataset.train, dataset.validation, dataset.test, *dataset.extra_test.values()
+    if any(subset.images.dim() == 3 for subset in subsets):
+        raise ValueError(f"dataset {name!r} has images per seed: allowed in a study are data that all seeds share")
     available = dataset.train.labels.shape[-1]
     if experiment.batch_size > available:
-        raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {experiment.dataset}")
+        raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {name}")
     return dataset

@@ -1,6 +1,7 @@
 """A study file says which experiments are run."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,10 @@ from neuronsplit.study.store import ROOT
 STUDIES = ROOT / "notebooks" / "studies"
 MOST = 10_000  # experiments in a study
 KINDS = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
+NEW_NAMES = {  # of parameters and a kind, by their names in earlier versions
+    "rule": "growth", "still": "epochs = splits + still", "repeats": "n_seeds", "grown": "prior_splits",
+    "age": "epochs_before", "branches": "all-splits",
+}  # fmt: skip
 TEXTS = {field.name for kind in KINDS.values() for field in fields(kind) if field.type is str}
 TEXTS |= {"kind", "report", "extensions"}  # parameters that are text, whatever they look like
 
@@ -82,7 +87,7 @@ def experiments(parameters: dict) -> list[Plan]:
     own = ("kind", "each", "zip", "extensions")
     common = {name: value for name, value in parameters.items() if name not in own}
     if parameters.get("kind", "experiment") not in tuple(KINDS):
-        raise ValueError(f"kind {parameters['kind']!r}: allowed are {', '.join(KINDS)}")
+        raise ValueError(f"kind {parameters['kind']!r}: {_what_is_allowed(parameters['kind'], KINDS)}")
     kind = KINDS[parameters.get("kind", "experiment")]
     each, beside = parameters.get("each", [{}]), parameters.get("zip", {})
     if not (isinstance(each, list) and each and all(isinstance(block, dict) for block in each)):
@@ -110,11 +115,15 @@ def _refuse_bad_lists(kind: type[Plan], parameters: dict) -> None:
     allowed = [field.name for field in fields(kind)]
     for name, value in parameters.items():
         if name not in allowed:
-            raise ValueError(f"parameter {name!r}: allowed are {', '.join(allowed)}")
+            raise ValueError(f"parameter {name!r}: {_what_is_allowed(name, allowed)}")
         if value == []:
             raise ValueError(f"{name} []: allowed are one value or more")
         if isinstance(value, list) and any(one in value[:place] for place, one in enumerate(value)):
             raise ValueError(f"{name} {value}: allowed are different values")
+
+
+def _what_is_allowed(name: object, allowed: Iterable[str]) -> str:
+    return f"allowed is now {NEW_NAMES[name]}" if name in tuple(NEW_NAMES) else f"allowed are {', '.join(allowed)}"
 
 
 def _what_it_trains(experiment: Plan) -> Plan:

@@ -184,7 +184,10 @@ def _require_this_version(files: Iterable[Path], metadata: Iterable[dict]) -> No
     names = {field.name for field in fields(Experiment)}
     for file, one in zip(files, metadata):
         if one.get("results") != RESULTS or set(one.get("experiment", {})) != names:
-            raise ValueError(f"{file} is of another version or kind: allowed are experiments of {version()}")
+            raise ValueError(
+                f"{file} is among files of another version or kind: move them away; allowed are experiments of "
+                f"{version()}"
+            )
 
 
 def version() -> str:
