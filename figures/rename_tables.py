@@ -39,7 +39,7 @@ PARAMETERS = COLUMNS | {"kind": "kind", "repeats": "n_seeds", "before": "epochs_
 PARAMETERS |= {"rates": "learning_rates"}
 KINDS = {"branches": "all-splits"}
 ARRAYS = {"fan_in": "w_in", "fan_out": "w_out", "worth": "value", "choice": "advantage"}
-NOTE = "columns, words and parameters by figures/rename_tables.py; no number was changed"
+NOTE = "columns, words and parameters by figures/rename_tables.py; no measured number was changed"
 
 
 def renamed_table(text: bytes) -> bytes:

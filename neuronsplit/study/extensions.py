@@ -73,7 +73,7 @@ def digests(experiment: object) -> list[str]:
     """Return a digest of each entry that an experiment names and the package does not register, so that changes count.
 
     It is that of the extension file that registered the entry, or else of the source of the entry's functions. What
-    these call, and the attributes of objects, do not count. Nor does a data set, because its tensors have a digest of their own.
+    these call, and the attributes of objects, do not count. A data set does not, because its tensors have a digest.
     """
     found = []
     for field in ("policy", "growth", "schedule"):
