@@ -98,7 +98,7 @@ style_tests(which_loss)
 # ## How
 #
 # A random neuron per epoch, but grown in nine ways: five exact splits, two inexact ones (`net2net`, a noisy copy, and `steepest-descent`, twins a step apart along the steepest direction),
-# and two neurons that are nobody's twin: a random one with outgoing weights 0 (`zero-outgoing`), and GradMax's ([Evci et al. 2022](https://arxiv.org/abs/2201.05125)).
+# and two neurons without a parent: a random one with outgoing weights 0 (`zero-outgoing`), and GradMax's ([Evci et al. 2022](https://arxiv.org/abs/2201.05125)).
 # Differences are to the control, which had all neurons from the start.
 
 
@@ -300,7 +300,7 @@ style_tests(cheap_to_random)
 # - **Which, with the scores of today**: `min-eigenvalue` ends 0.008 below `random`, for a hundredth of the work, `max-importance` 0.006 and `importance-probs` 0.004. The interval of the last just
 #   includes 0, though the corrected test finds a difference. On ten other seeds, [12](12_a_network_that_decides.ipynb) finds it for `max-importance` alone.
 # - **How: two growths harm.** `even` and `gradmax` end 0.012 and 0.015 above the 2021 rule. For the other six no difference was found, `zero-outgoing` among them: a split
-#   by the 2021 rule is no better than a neuron that is nobody's twin. Equal twins (`even`) stay equal until one of them is split again; [07](07_do_twins_part.ipynb) measures it.
+#   by the 2021 rule is no better than a neuron without a parent. Equal twins (`even`) stay equal until one of them is split again; [07](07_do_twins_part.ipynb) measures it.
 #
 # Where training is short of that (plain SGD at 0.001, the rate of 2021):
 #
@@ -311,7 +311,7 @@ style_tests(cheap_to_random)
 # With Adam, at its tuned rate of 0.00005, at which the control still improves to the end:
 #
 # - **`zero-outgoing` wins at equal cost, splits do not.** One such neuron per epoch ends level with the control after as many epochs, and 0.006 below one that spent as much (interval 0.002
-#   to 0.010). Splits by the 2021 rule and by `antisymmetric` end 0.028 and 0.029 above it. That a split is as good as a neuron that is nobody's twin does not survive Adam.
+#   to 0.010). Splits by the 2021 rule and by `antisymmetric` end 0.028 and 0.029 above it. That a split is as good as a neuron without a parent does not survive Adam.
 #
 # With plain SGD at any rate:
 #
