@@ -3,11 +3,14 @@ PYTHON ?= python3
 STUDY ?= quick
 
 run: .venv/ready  # a study: quick (the default), full, ...; DATASET=digits needs no network, and a larger learning rate
-	.venv/bin/python -m neuronsplit run $(STUDY) $(if $(DATASET),-p dataset $(DATASET)) $(if $(filter digits,$(DATASET)),-p learning_rate 0.05)
+	.venv/bin/neuronsplit run $(STUDY) $(if $(DATASET),-p dataset $(DATASET)) $(if $(filter digits,$(DATASET)),-p learning_rate 0.05)
 
-test: .venv/ready  # everything that checks the project
+test: .venv/ready  # what checks the project in a few minutes
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	.venv/bin/pytest -n auto
+	.venv/bin/pytest -n auto -m "not long"
+
+test-long: .venv/ready  # the tests that take a minute or more each
+	.venv/bin/pytest -n auto -m long tests
 
 lab: .venv/ready  # JupyterLab on the notebooks
 	.venv/bin/jupyter lab notebooks
@@ -16,7 +19,7 @@ notebooks: .venv/ready  # execute every notebook again from its .py, in place
 	cd notebooks && for n in *.py; do ../.venv/bin/jupytext --quiet --to ipynb --execute $$n || exit 1; done
 
 publish: .venv/ready  # a finished study's table to figures/data: make publish STUDY=full NAME=fashion-mnist
-	.venv/bin/python -m neuronsplit publish $(STUDY) $(NAME)
+	cp runs/$(STUDY)/table.parquet figures/data/$(NAME).parquet
 
 pictures: .venv/ready  # draw figures/ again, from figures/data and from networks that are trained for it
 	for n in 04_comparison 06_the_2021_study 07_do_twins_part 08_which_how_when 11_how_good_could_a_choice_be 12_a_network_that_decides; do .venv/bin/papermill notebooks/$$n.ipynb runs/$$n.ipynb -p figures figures/fashion-mnist- || exit 1; done
@@ -27,8 +30,9 @@ bench: .venv/ready  # measure what a study and a split cost, compared with other
 	for b in growth study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
 .venv/ready: pyproject.toml
+	@echo "set-up: installing about 400 MB of packages into .venv takes one to three minutes"
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[notebooks,cluster,test]'
 	touch .venv/ready
 
-.PHONY: run test lab notebooks publish pictures bench
+.PHONY: run test test-long lab notebooks publish pictures bench

@@ -1,4 +1,5 @@
 from . import analysis, core, data, growing, names, plots, study, surgery
+from .analysis.files import provenance, read_table
 from .core.mlp import MLP
 from .core.split import SPLIT_RULES
 from .data.datasets import DATASETS, Dataset, Subset, load_dataset
@@ -11,6 +12,6 @@ from .surgery.split_neuron import replay, split_neuron
 __version__: str
 __all__ = [
     "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
-    "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset", "names", "plots", "replay",
-    "run_experiment", "split_neuron", "study", "surgery",
+    "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset", "names", "plots", "provenance",
+    "read_table", "replay", "run_experiment", "split_neuron", "study", "surgery",
 ]  # fmt: skip

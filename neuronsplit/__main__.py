@@ -1,4 +1,4 @@
-"""The command line: python -m neuronsplit."""
+"""The command line: python -m neuronsplit, which is also the command neuronsplit."""
 
 import sys
 

@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 seed: int = 0  # of the network and the inputs
 neuron: int = 2  # the neuron that is split
-table: str = "figures/data/which-how-when.csv.gz"  # the study that is shown, from the project's folder
+table: str = "figures/data/which-how-when.parquet"  # the study that is shown, from the project's folder
 
 # %%
 import platform
@@ -33,9 +33,10 @@ import torch
 
 import neuronsplit as ns
 from neuronsplit.analysis.stats import intervals
-from neuronsplit.analysis.tables import n_diverged, paired_differences, read_table, with_labels
+from neuronsplit.analysis.tables import n_diverged, paired_differences, with_labels
+from neuronsplit.locations import ROOT
 from neuronsplit.plots.comparisons import paired_differences as draw_differences
-from neuronsplit.plots.style import ROOT, use_style
+from neuronsplit.plots.style import use_style
 
 torch.set_num_threads(1)
 use_style()
@@ -116,7 +117,7 @@ shown = {
     "random · even · every-epoch": "random neuron, equal twins, one per epoch",
     "stay-narrow": "no growth: 10 neurons",
 }
-results = with_labels(read_table(ROOT / table)[0])
+results = with_labels(ns.read_table(ROOT / table))
 every_difference = paired_differences(results, "test_loss", "no-split")
 _ = draw_differences({"final test loss − that of no-split": every_difference[list(shown)]})
 
@@ -140,6 +141,8 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # - [03_experiment](03_experiment.ipynb) trains several networks at once, with any policy, and makes one table.
 # - [04_comparison](04_comparison.ipynb) compares the experiments of a study: curves, differences, family trees.
 #
+# - [report](report.ipynb) is what every study ends with: its own answer, figures and numbers.
+#
 # **Use it**
 #
 # - [05_split_your_own_network](05_split_your_own_network.ipynb) splits a CNN, a ResNet and a vision transformer.
@@ -154,6 +157,7 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 #
 # - [07_do_twins_part](07_do_twins_part.ipynb) explains why twins stay together, by theory and measurement.
 # - [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes every possible split and trains on: what could a choice win?
+# - [all_splits](all_splits.ipynb) is the same in a study of yours: it trains, and it reports.
 # - [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns from those splits which neuron to split.
 #
 # ## Glossary

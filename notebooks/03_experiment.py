@@ -11,13 +11,15 @@
 # ---
 
 # %% [markdown]
-# # One experiment
+# # One experiment, or many
 #
-# One policy, several seeds: dense ReLU networks start narrow, train, and at the end of an epoch split the neuron that the policy names. This
-# notebook trains the networks of all seeds as one tensor program and saves their table, which has one row per seed and epoch. Its defaults are
-# small enough to run while you watch. A study is this notebook once for each experiment: it trains those that differ only in their policies
-# together, on the same mini-batches, and each notebook finds its table. The number that will decide between policies, the final test
-# accuracy, means nothing from one experiment alone: [04_comparison](04_comparison.ipynb) compares.
+# Dense ReLU networks start narrow, train, and at the end of an epoch split the neuron that a policy names. An experiment is one policy and one
+# setting, with several seeds. This notebook trains the networks of all its seeds as one tensor program, and saves their table. The table
+# has one row per seed and epoch. The defaults are small enough to run while you watch.
+#
+# A study is this notebook, run once for each part of it. Then `experiments` lists what differs, and those that differ in their policies only train
+# together, on the same mini-batches. The number that will decide between policies is the final test accuracy. From one experiment alone it
+# means nothing: [04_comparison](04_comparison.ipynb) compares.
 #
 # Before this: [02_grow_while_training](02_grow_while_training.ipynb) shows one network.
 
@@ -30,18 +32,19 @@ optimizer: str = "sgd"  # how the network learns: sgd, momentum or adam
 width: int = 10  # hidden neurons at the start
 splits: int = 10  # neurons split
 epochs: int = 20  # epochs in all
-n_seeds: int = 5  # networks, of seeds seed, seed + 1, ...
-seed: int = 0  # of the first network
 learning_rate: float = 0.05  # of the optimiser
 batch_size: int = 32  # images per step
-folder: str = "runs/notebook"  # where the table goes, from the project's folder
+seeds: list = [0, 1, 2, 3, 4]  # a network each
+experiments: list = []  # a dict per experiment, with the fields that differ from the above; empty: the one above
+folder: str = "runs/notebook"  # where the results go, from the project's folder
 extensions: str = ""  # a Python file that adds to the registries, from the project's folder; none by default
 
 # %% [markdown]
-# The parameters above are the fields of `Experiment`, one to one, but for the last two. To run the notebook as a batch:
+# The first ten parameters are the fields of `Experiment`, one to one. To run the notebook without looking:
 #
 # ```
-# papermill notebooks/03_experiment.ipynb out.ipynb -f notebooks/studies/full.yaml -p policy max-loss
+# papermill notebooks/03_experiment.ipynb out.ipynb -p policy max-loss -p dataset fashion-mnist
+# papermill notebooks/03_experiment.ipynb out.ipynb -y '{experiments: [{policy: no-split}, {policy: random}], seeds: [0, 1]}'
 # ```
 
 # %%
@@ -50,22 +53,24 @@ import platform
 import torch
 
 import neuronsplit as ns
-from neuronsplit.analysis.tables import last_epoch, n_diverged
+from neuronsplit.analysis import tables
+from neuronsplit.analysis.wording import count
+from neuronsplit.locations import ROOT
 from neuronsplit.names import STAY_NARROW
-from neuronsplit.plots.curves import curves_per_policy
-from neuronsplit.plots.style import use_style
+from neuronsplit.plots import curves
+from neuronsplit.plots.style import printable, use_style
 from neuronsplit.study import store
 from neuronsplit.study.extensions import load_extensions
 
-torch.set_num_threads(1)  # experiments run beside one another, one per core
+torch.set_num_threads(1)  # notebooks run beside one another, one per core
 use_style()
-load_extensions(extensions and store.ROOT / extensions)
+load_extensions(extensions and ROOT / extensions)
 
 # %%
-experiment = ns.Experiment(
-    policy, dataset, growth, schedule, optimizer, width, splits, epochs, n_seeds, seed, learning_rate, batch_size
-)
-experiment
+fields = {"policy": policy, "dataset": dataset, "growth": growth, "schedule": schedule, "optimizer": optimizer}
+fields |= {"width": width, "splits": splits, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+planned = [ns.Experiment(**(fields | one)) for one in experiments or [{}]]
+planned[0]
 
 # %% [markdown]
 # ## Data
@@ -73,7 +78,7 @@ experiment
 # Images are rows of pixels. The built-in data run from −0.5 to 0.5.
 
 # %%
-data = ns.load_dataset(experiment.dataset)
+data = ns.load_dataset(planned[0].dataset)
 for name in ("train", "validation", "test"):
     images = getattr(data, name).images
     print(f"{name:10} {tuple(images.shape)}, pixels {images.min():+.1f} to {images.max():+.1f}")
@@ -81,44 +86,58 @@ for name in ("train", "validation", "test"):
 # %% [markdown]
 # ## Run
 #
-# `obtain` trains, or reads the table if this very experiment has run before.
+# `load_or_run` trains what the files in the folder lack, and saves it as one more file. If one experiment fails, the others are saved before the error
+# is raised.
 
 # %%
-table = store.obtain(experiment, store.ROOT / folder)
-print(f"{len(table)} rows: {table.seed.nunique()} seeds × {table.epoch.nunique()} epochs")
+table = store.load_or_run(planned, seeds, ROOT / folder)
+print(len(table), "rows:", count([len(planned)], "experiment"), "×", count([len(seeds)], "seed"), "× epochs")
+
+# %% [markdown]
+# The final test accuracy, with a row per experiment: the mean and spread over the seeds that did not diverge.
 
 # %%
-last = last_epoch(table)
-last[["seed", "epoch", "hidden", "parameters", "test_loss", "test_accuracy"]].round(2)
+labelled = tables.with_labels(table).drop_duplicates(["policy", "seed", "epoch"])  # a control has no growth
+last = tables.last_epoch(labelled)
+summary = tables.summary(labelled, "test_accuracy")
+summary.insert(0, "hidden", last.groupby("policy", sort=False).hidden.max())
+summary.round(2)
 
 # %% [markdown]
 # ## What happened
 #
-# Thin lines are the seeds, the bold line is their mean, and the dotted line marks the last split.
+# Of one experiment thin lines are the seeds, and the bold line is their mean. Of several, lines are the means of the first twelve. The dotted line
+# marks the last split.
 
 # %%
-_ = curves_per_policy(table, ["train_loss", "test_loss", "test_accuracy"])
+METRICS = ["train_loss", "test_loss", "test_accuracy"]
+shown = printable(labelled[labelled.policy.isin(summary.index[:12])])
+draw = curves.curves_per_policy if len(planned) == 1 else curves.mean_curves
+_ = draw(shown, METRICS)
 
 # %% [markdown]
-# Which neurons were split: each line has the neurons of one seed, in the order of the splits. Neuron *i* keeps its number; its second twin
-# becomes the new last neuron.
+# Which neurons were split, in the order of the splits: each line has those of one seed, in the first experiment that grows. Neuron *i* keeps its
+# number, and its second twin becomes the new last neuron.
 
 # %%
-for seed_, rows in table.groupby("seed"):
-    print(f"seed {seed_}: {' '.join(map(str, rows.split_neuron.dropna())) or 'none'}")
+growing = labelled.policy[labelled.split_neuron.notna()]
+for seed, rows in labelled[labelled.policy == (growing.iloc[0] if len(growing) else None)].groupby("seed"):
+    print(f"seed {seed}: {' '.join(rows.split_neuron.dropna()) or 'none'}")
 
 # %% [markdown]
 # ## What we see
 #
-# The cell says whether the training of any seed diverged, and checks that the table is what the experiment asked for.
+# The cell says whether the training of any seed diverged, and checks that the table is what the experiments asked for.
 
 # %%
-print("seeds that diverged:", n_diverged(table)[experiment.policy])
+print("seeds that diverged:", summary.diverged.sum(), "of", len(last))
 
-assert len(table) == experiment.n_seeds * experiment.epochs
-if not ns.SCHEDULES[schedule].data_dependent:  # such a schedule may not have made all splits
-    final_width = experiment.width + (0 if policy == STAY_NARROW else experiment.splits)
-    assert (last.hidden == final_width).all()
+assert len(table) == len(seeds) * sum(experiment.epochs for experiment in planned)
+ends = table[table.epoch == table.epochs]
+final_width = ends.width + ends.splits.where(ends.policy != STAY_NARROW, 0)
+# A schedule that looks at losses may not have made all splits.
+by_losses = [name for name, schedule in ns.SCHEDULES.items() if schedule.data_dependent]
+assert ((ends.hidden == final_width) | ends.schedule.isin(by_losses)).all()
 
 # %% [markdown]
 # Next: [04_comparison](04_comparison.ipynb) compares eight experiments.

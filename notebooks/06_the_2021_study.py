@@ -22,7 +22,7 @@
 # has the same study with paired seeds.
 
 # %% tags=["parameters"]
-table: str = "figures/data/replay.csv.gz"  # the replayed runs, from the project's folder
+table: str = "figures/data/replay.parquet"  # the replayed runs, from the project's folder
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
@@ -33,9 +33,10 @@ import pandas as pd
 from scipy.stats import kruskal, levene
 
 import neuronsplit as ns
-from neuronsplit.analysis.tables import last_epoch, read_table
+from neuronsplit.analysis.tables import last_epoch
+from neuronsplit.locations import ROOT
 from neuronsplit.plots.replay import before_and_after_fix, compare_with_published
-from neuronsplit.plots.style import ROOT, save_figure, use_style
+from neuronsplit.plots.style import save_figure, use_style
 
 use_style()
 
@@ -91,9 +92,9 @@ published.unstack()
 # `make run STUDY=replay` trains it. Every network is tested on both versions of the test images: `faulty_test` and `test`.
 
 # %%
-runs, metadata = read_table(ROOT / table)
+runs, made_by = ns.read_table(ROOT / table), ns.provenance(ROOT / table)
 last = last_epoch(runs)
-print(f"{len(runs):,} rows, {metadata['parameters']['n_seeds']} seeds per column, {runs.epoch.max()} epochs")
+print(f"{len(runs):,} rows, {made_by['parameters']['n_seeds']} seeds per column, {runs.epoch.max()} epochs")
 
 
 def columns(policies):
@@ -231,7 +232,7 @@ print(f"so {(faulty / right) ** 2:,.0f} times as many seeds for the same precisi
 # tries it. The original was an honest notebook: it showed every run, which is how its faults could be found.
 
 # %%
-if table == "figures/data/replay.csv.gz":
+if table == "figures/data/replay.parquet":
     assert 0.75 < inside < 0.85
     both, pixels, dispatch, mended = shown
     assert spread_tests.ratio[both].round(1) == 1.7 and spread_tests.p[both].round(2) == 0.10

@@ -28,21 +28,24 @@ epochs_after: int = 30  # epochs after it
 n_seeds: int = 5  # networks, of seeds 0, 1, ...
 learning_rates: dict = {"sgd": 0.05, "momentum": 0.005, "adam": 0.001}  # optimisers and their learning rates
 save: str = ""  # where the live table goes, from the project's folder; not saved by default
-table: str = "figures/data/twins.csv.gz"  # the same on Fashion-MNIST at full size, read
+table: str = "figures/data/twins.parquet"  # the same on Fashion-MNIST at full size, read
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
 import platform
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 import neuronsplit as ns
-from neuronsplit.analysis.tables import lineage, read_table
+from neuronsplit.analysis.files import write_table
+from neuronsplit.analysis.tables import lineage
 from neuronsplit.growing import twin_divergence
 from neuronsplit.growing.scores import fire_rate, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
+from neuronsplit.locations import ROOT
 from neuronsplit.names import NO_GROWTH
 from neuronsplit.plots.families import family_trees_by_angle
 from neuronsplit.plots.style import save_figure, use_style
@@ -125,9 +128,8 @@ rows = pd.concat(parts, ignore_index=True)
 if save:
     made_by = {"dataset": dataset, "width": width, "epochs_before": epochs_before, "epochs_after": epochs_after}
     made_by |= {"n_seeds": n_seeds, "learning_rates": learning_rates}
-    tmp_path = store.ROOT / f"{save}.part"
-    rows.to_csv(tmp_path, index=False, float_format="%.5g")
-    store.save(tmp_path, store.ROOT / save, {"notebook": "07_do_twins_part", "parameters": made_by})
+    made_by = {"study": Path(save).stem, "notebook": "07_do_twins_part", "parameters": made_by}
+    write_table(rows, ROOT / save, made_by | store.circumstances())
 print(f"{dataset}: {len(rows):,} rows, {n_seeds} seeds × {width} pairs", end=" × ")
 print(f"{len(GROWTHS)} growths and none × {len(learning_rates)} optimisers")
 
@@ -150,11 +152,11 @@ figure = twin_metric(rows, "effective_rank", f"effective rank, of {2 * width} ne
 # %% [markdown]
 # ## The same on Fashion-MNIST
 #
-# The committed table of the same measurement, at the size that its JSON file states.
+# The committed table of the same measurement, at the size that its own file states.
 
 # %%
-full, metadata = read_table(store.ROOT / table)
-print(metadata["parameters"])
+full = ns.read_table(ROOT / table)
+print(ns.provenance(ROOT / table)["parameters"])
 full_twins = full[full.growth != NO_GROWTH]
 save_figure(twin_metric(full_twins, "angle", "angle between twins (degrees)"), figures, "twins-angles")
 
@@ -216,7 +218,7 @@ assert before[3] == 0 and (after[[3, width]] == 0).all()
 # The cell asserts these sentences.
 
 # %%
-if table == "figures/data/twins.csv.gz":
+if table == "figures/data/twins.parquet":
     means = last.groupby(["optimizer", "growth"])
     angle, rank = medians.angle.unstack("optimizer"), means.effective_rank.mean().unstack("optimizer")
     loss = means.test_loss.mean().unstack("optimizer")

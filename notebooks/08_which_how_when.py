@@ -21,11 +21,11 @@
 # Before this: [07_do_twins_part](07_do_twins_part.ipynb) asks whether the two neurons of a split become different.
 
 # %% tags=["parameters"]
-table: str = "figures/data/which-how-when.csv.gz"  # the study which-how-when, from the project's folder
-eight: str = "figures/data/fashion-mnist-converged.csv.gz"  # the policies of 2021 at the same setting
+table: str = "figures/data/which-how-when.parquet"  # the study which-how-when, from the project's folder
+eight: str = "figures/data/fashion-mnist-converged.parquet"  # the policies of 2021 at the same setting
 others: str = "which-how-2021 sketch adam"  # figures/data of the same ways to grow in other settings
-tuning: str = "figures/data/tuning.csv.gz"  # the study that chose the learning rates
-cheap: str = "figures/data/cheap-scores.csv.gz"  # the study cheap-scores, at the setting of the first
+tuning: str = "figures/data/tuning.parquet"  # the study that chose the learning rates
+cheap: str = "figures/data/cheap-scores.parquet"  # the study cheap-scores, at the setting of the first
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
@@ -36,10 +36,11 @@ import pandas as pd
 import neuronsplit as ns
 from neuronsplit.analysis.cost import difference_at_equal_cost, final_difference_at_equal_cost, overview
 from neuronsplit.analysis.stats import intervals, paired_tests, style_tests
-from neuronsplit.analysis.tables import final_values, last_epoch, paired_differences, read_table, with_labels
+from neuronsplit.analysis.tables import final_values, last_epoch, paired_differences, with_labels
+from neuronsplit.locations import ROOT
 from neuronsplit.names import CONTROLS, NO_SPLIT, STAY_NARROW
 from neuronsplit.plots import comparisons
-from neuronsplit.plots.style import ROOT, TITLES, save_figure, use_style
+from neuronsplit.plots.style import TITLES, save_figure, use_style
 
 use_style()
 LOSS, ACCURACY = "test_loss", "test_accuracy"
@@ -47,9 +48,9 @@ LOSS, ACCURACY = "test_loss", "test_accuracy"
 
 def read(file):
     """A table; prints in one line what made it."""
-    rows, metadata = read_table(ROOT / file)
-    made_by = {name: metadata["parameters"].get(name) for name in ("dataset", "optimizer", "learning_rate", "n_seeds")}
-    print(f"{file}: {len(rows):,} rows, {made_by}, commit {metadata['commit']}")
+    rows, made_by = ns.read_table(ROOT / file), ns.provenance(ROOT / file)
+    shared = {name: made_by["parameters"].get(name) for name in ("dataset", "optimizer", "learning_rate", "n_seeds")}
+    print(f"{file}: {len(rows):,} rows, {shared}, commit {made_by['commit']}")
     return rows
 
 
@@ -62,7 +63,7 @@ policies_2021 = read(eight)
 comparable = all(set(policies_2021[name]) == set(results[name]) for name in ("dataset", "seed", "epoch"))
 if not comparable:  # the table is of another setting
     policies_2021 = policies_2021.head(0)
-elsewhere = [read(f"figures/data/{name}.csv.gz") for name in others.split()]
+elsewhere = [read(f"figures/data/{name}.parquet") for name in others.split()]
 
 # %% [markdown]
 # The learning rates are about those at which the control's validation loss ends lowest, on seeds of their own: tuned for the control, then used for all.
@@ -283,7 +284,7 @@ pixels, images = 28 * 28, {"train": 50_000, "validation": 10_000}
 of_scores = 24 * 2 * images["validation"] * (pixels + 1) * sum(range(10, 60))
 of_training = (2 * pixels + 3 * 10) * images["train"] * 60 * 100
 print(f"multiply-adds for the scores of 50 splits: {of_scores / of_training:.1f} times the control's whole training")
-cheap_scores = read_table(ROOT / cheap)[0]
+cheap_scores = ns.read_table(ROOT / cheap)
 cheap_to_random = paired_tests(paired_differences(cheap_scores, LOSS, "random").drop(columns=NO_SPLIT), LOSS)
 style_tests(cheap_to_random)
 
@@ -325,7 +326,7 @@ style_tests(cheap_to_random)
 # %%
 means = after_equal_epochs["mean"]
 final = final_values(everything, LOSS).mean()
-if table == "figures/data/which-how-when.csv.gz":
+if table == "figures/data/which-how-when.parquet":
     assert (means > 0).all() and (by_loss["mean"] > 0).all() and (by_accuracy["mean"] < 0).all()
     closest = means.idxmin()
     assert closest == "min-eigenvalue · steepest-descent · all-at-1"
@@ -342,7 +343,7 @@ if table == "figures/data/which-how-when.csv.gz":
     print("held")
 
 # %%
-if table == "figures/data/which-how-when.csv.gz":
+if table == "figures/data/which-how-when.parquet":
     harmful = ["min-loss", "max-fire", "min-fire", "half-fire"]
     assert which_loss.index[which_loss.verdict == "better"].tolist() == ["min-eigenvalue"]
     assert round(which_loss["mean"]["min-eigenvalue"], 3) == -0.010
@@ -357,7 +358,7 @@ if table == "figures/data/which-how-when.csv.gz":
 
 # %%
 slow, converged, fast = (f"sgd, rate {rate}" for rate in (0.001, 0.01, 0.05))
-if table == "figures/data/which-how-when.csv.gz":
+if table == "figures/data/which-how-when.parquet":
     won = equal_cost[slow]
     assert won.verdict[["gradmax", "antisymmetric", "scaled"]].tolist() == ["better", "better", "worse"]
     assert won["mean"][["gradmax", "antisymmetric", "scaled"]].round(3).tolist() == [-0.023, -0.011, 0.025]
@@ -373,7 +374,7 @@ if table == "figures/data/which-how-when.csv.gz":
     print("held")
 
 # %%
-if table == "figures/data/which-how-when.csv.gz":
+if table == "figures/data/which-how-when.parquet":
     with_adam = equal_cost["adam, rate 5e-05"]
     assert with_adam.verdict[["zero-outgoing", "scaled", "antisymmetric"]].tolist() == ["better", "worse", "worse"]
     assert with_adam["mean"][["zero-outgoing", "scaled", "antisymmetric"]].round(3).tolist() == [-0.006, 0.028, 0.029]

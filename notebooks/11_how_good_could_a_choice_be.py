@@ -20,19 +20,12 @@
 # Before this: [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # what is learned: digits or fashion-mnist
-growth: str = "scaled"  # how a neuron is split
-optimizer: str = "sgd"  # how the network learns: sgd, momentum or adam
-learning_rate: float = 0.05  # of the optimiser
-width: int = 10  # hidden neurons, each of which is split
-prior_splits: int = 0  # of them by splits of random neurons, one per epoch from the first on
+dataset: str = "digits"  # what the live networks learn: digits or fashion-mnist
+learning_rate: float = 0.05  # of their optimiser, SGD
+width: int = 10  # their hidden neurons, each of which is split
 epochs_before: int = 5  # epochs before the split
-n_seeds: int = 5  # networks, of seeds seed, seed + 1, ...
-seed: int = 0  # of the first network
-batch_size: int = 32  # images per step
-folder: str = "runs/notebook"  # where the live table goes, from the project's folder
-extensions: str = ""  # a Python file that adds to the registries, from the project's folder; none by default
-table: str = "figures/data/oracle.csv.gz"  # what is evaluated, from the project's folder; empty: the live table
+n_seeds: int = 5  # live networks, of seeds 0, 1, ...
+table: str = "figures/data/oracle.parquet"  # what is evaluated, from the project's folder
 figures: str = ""  # where pictures go, and how their names begin: figures/; none are saved by default
 
 # %%
@@ -45,36 +38,31 @@ import torch
 import neuronsplit as ns
 from neuronsplit.analysis import oracle
 from neuronsplit.analysis.stats import intervals, paired_tests
-from neuronsplit.analysis.tables import read_table
 from neuronsplit.growing.all_splits import HORIZONS, policy_choices
+from neuronsplit.locations import ROOT
 from neuronsplit.names import NEURON, SHUFFLE_LOSSES, UNSPLIT
 from neuronsplit.plots.comparisons import draw_intervals, paired_differences
 from neuronsplit.plots.style import save_figure, use_style
-from neuronsplit.study import store
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.extensions import load_extensions
+from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 
 torch.set_num_threads(1)
 use_style()
-load_extensions(extensions and store.ROOT / extensions)
 
 # %% [markdown]
 # ## Every split of every network
 #
-# The parameters are the fields of `ExhaustiveSplits`, but for the last four. The table has one row per branch and horizon, which is the number of epochs after the split. The branches go on under two shuffles of the mini-batches,
+# The table has one row per branch and horizon, which is the number of epochs after the split. The branches go on under two shuffles of the mini-batches,
 # with `loss_shuffle_0` and `loss_shuffle_1`: what is due to the choice shows under both, what is
 # due to chance does not. Beside each branch stands what policies know of the neuron it split, before the split.
 
 # %%
-all_splits = ExhaustiveSplits(
-    dataset, growth, optimizer, learning_rate, width, prior_splits, epochs_before, n_seeds, seed, batch_size
-)
-rows = store.obtain(all_splits, store.ROOT / folder)
+all_splits = ExhaustiveSplits(dataset, learning_rate=learning_rate, width=width, epochs_before=epochs_before)
+rows = run_exhaustive_splits(all_splits, list(range(n_seeds)))
 print(f"{len(rows[rows.horizon == max(HORIZONS)])} networks followed, each under two shuffles")
 
 # %%
 shown = ["neuron", "ablation_loss", "fire_rate", "smallest_eigenvalue", "max_correlation", "loss_before"]
-neurons = rows[(rows.seed == seed) & (rows.horizon == max(HORIZONS)) & (rows.branch_type == NEURON)]
+neurons = rows[(rows.seed == 0) & (rows.horizon == max(HORIZONS)) & (rows.branch_type == NEURON)]
 neurons[[*shown, *SHUFFLE_LOSSES]].round(4).reset_index(drop=True)
 
 # %% [markdown]
@@ -86,7 +74,7 @@ neurons[[*shown, *SHUFFLE_LOSSES]].round(4).reset_index(drop=True)
 # `python -m neuronsplit run oracle` makes the table that all from here on is read off.
 
 # %%
-full = read_table(store.ROOT / table)[0] if table else rows
+full = ns.read_table(ROOT / table)
 full["setting"] = oracle.setting_labels(full)
 gains, variances = oracle.gains(full, policy_choices(full)), oracle.variances(full)
 last = max(HORIZONS)
@@ -241,7 +229,7 @@ save_figure(figure, figures, "oracle-ranks")
 # The cell asserts these sentences.
 
 # %%
-if table == "figures/data/oracle.csv.gz":
+if table == "figures/data/oracle.parquet":
     best = policy_gains.loc["oracle"]
     assert best[["mean", "low", "high"]].round(4).tolist() == [0.0010, 0.0008, 0.0013]
     assert round(plain_variances[plain_variances.horizon == last]["shuffle"].mean() ** 0.5, 4) == 0.0043
@@ -260,7 +248,7 @@ if table == "figures/data/oracle.csv.gz":
     assert list(corrected.index[corrected.p_holm < 0.05]) == ["max-gradient"]
 
 # %%
-if table == "figures/data/oracle.csv.gz":
+if table == "figures/data/oracle.parquet":
     for width in (10, 20):
         usual, exact = oracle_gains[label("sgd 0.01", "scaled", width)].mean(), oracle_gains.mean()
         ratio = exact[label("sgd 0.01", "antisymmetric", width)] / usual

@@ -20,9 +20,9 @@
 # Before this: [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes the splits that it learns from.
 
 # %% tags=["parameters"]
-fashion: str = "figures/data/oracle.csv.gz"  # all splits on Fashion-MNIST, from the project's folder
-digits: str = "figures/data/oracle-digits.csv.gz"  # and on digits
-study_table: str = "figures/data/learned.csv.gz"  # the study learned, with the network as a policy
+fashion: str = "figures/data/oracle.parquet"  # all splits on Fashion-MNIST, from the project's folder
+digits: str = "figures/data/oracle-digits.parquet"  # and on digits
+study_table: str = "figures/data/learned.parquet"  # the study learned, with the network as a policy
 seed: int = 0  # of what is random in training the network
 save: str = ""  # where its weights go, from the project's folder: neuronsplit/growing/learned.npz; not saved by default
 figures: str = ""  # where pictures go, and how their names begin: figures/; none are saved by default
@@ -39,12 +39,13 @@ from scipy.stats import spearmanr
 import neuronsplit as ns
 from neuronsplit.analysis import oracle
 from neuronsplit.analysis.stats import intervals, paired_tests, style_tests
-from neuronsplit.analysis.tables import paired_differences, read_table
+from neuronsplit.analysis.tables import paired_differences
 from neuronsplit.growing import learned
 from neuronsplit.growing.all_splits import HORIZONS, policy_choices
+from neuronsplit.locations import ROOT
 from neuronsplit.names import NO_SPLIT, STAY_NARROW
 from neuronsplit.plots import comparisons
-from neuronsplit.plots.style import ROOT, color_of, save_figure, use_style
+from neuronsplit.plots.style import color_of, save_figure, use_style
 
 torch.set_num_threads(1)
 use_style()
@@ -57,7 +58,7 @@ use_style()
 
 # %%
 horizon = max(HORIZONS)
-tables = {name: read_table(ROOT / file)[0] for name, file in (("fashion-mnist", fashion), ("digits", digits))}
+tables = {name: ns.read_table(ROOT / file) for name, file in (("fashion-mnist", fashion), ("digits", digits))}
 for name, table in tables.items():
     first_rate = table.learning_rate == table.learning_rate.iloc[0]
     tables[name] = table[(table.growth == "scaled") & (table.optimizer == "sgd") & first_rate]
@@ -318,7 +319,7 @@ single_feature_rules[["mean", "low", "high"]].map("{:+.5f}".format).head(6)
 # `greedy`, which trains every split for an epoch and goes on with the best. On ten seeds that it was not trained on.
 
 # %%
-table, _ = read_table(ROOT / study_table)
+table = ns.read_table(ROOT / study_table)
 assert not set(table.seed) & {e.keys["seed"] for known in examples.values() for e in known}
 print(f"{table.policy.nunique()} experiments, seeds {table.seed.min()} to {table.seed.max()}", end=", ")
 print(f"learning rate {table.learning_rate.iloc[0]}")
@@ -363,7 +364,7 @@ style_tests(to_learned)
 # The cells below assert the numbers.
 
 # %%
-if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-digits.csv.gz":
+if fashion == "figures/data/oracle.parquet" and digits == "figures/data/oracle-digits.parquet":
     parts, columns = ["mean", "low", "high"], ["gain", "rank_correlation"]
     by_test = {name: intervals(rows.groupby("seed")[columns].mean())[parts] for name, rows in results.items()}
     assert by_test["other seeds"].loc["gain"].round(5).tolist() == [0.00027, 0.00003, 0.00051]
@@ -387,7 +388,7 @@ if fashion == "figures/data/oracle.csv.gz" and digits == "figures/data/oracle-di
     assert single_feature_rules.index[0] == "lowest smallest eigenvalue"
 
 # %%
-if study_table == "figures/data/learned.csv.gz":
+if study_table == "figures/data/learned.parquet":
     numbers = to_random[["mean", "low", "high"]].round(4)
     assert numbers.loc["learned"].tolist() == [-0.0097, -0.0134, -0.0059]
     assert numbers.loc["min-eigenvalue"].tolist() == [-0.0056, -0.0104, -0.0009]
@@ -397,7 +398,7 @@ if study_table == "figures/data/learned.csv.gz":
     assert round(to_random.loc["learned", "mean"] / to_random.loc[NO_SPLIT, "mean"], 1) == 0.5
 
 # %%
-if study_table == "figures/data/learned.csv.gz":
+if study_table == "figures/data/learned.parquet":
     growing = to_learned.drop([NO_SPLIT, STAY_NARROW])
     assert (growing.verdict == "worse").all() and growing["mean"].idxmin() == "max-importance"
     numbers = to_learned[["mean", "low", "high"]].round(4)

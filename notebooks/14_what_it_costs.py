@@ -24,19 +24,20 @@
 # Before this: [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns which neuron to split.
 
 # %% tags=["parameters"]
-speed: str = "figures/data/speed.csv.gz"  # the parts and the full study, from the project's folder
-growth: str = "figures/data/speed-growth.csv.gz"  # seconds per epoch as widths, seeds, policies and images grow
-branches: str = "figures/data/speed-branches.csv.gz"  # all splits of a network, each trained on
+speed: str = "figures/data/speed.parquet"  # the parts and the full study, from the project's folder
+growth: str = "figures/data/speed-growth.parquet"  # seconds per epoch as widths, seeds, policies and images grow
+branches: str = "figures/data/speed-branches.parquet"  # all splits of a network, each trained on
 figures: str = ""  # where the figure goes, and how its name begins; it is not saved by default
 
 # %%
 import platform
+from pathlib import Path
 
 import pandas as pd
 
 import neuronsplit as ns
-from neuronsplit.analysis.tables import read_table
-from neuronsplit.plots.style import ROOT, add_legend, row_of_panels, save_figure, set_title, use_style
+from neuronsplit.locations import ROOT
+from neuronsplit.plots.style import add_legend, row_of_panels, save_figure, set_title, use_style
 
 use_style()
 pd.set_option("display.max_colwidth", 80)
@@ -44,15 +45,14 @@ pd.set_option("display.max_colwidth", 80)
 # %% [markdown]
 # ## What was measured, and where
 #
-# Each table has a JSON file that says what produced it. The next cell prints the machine, the versions and the study.
+# Each table says in its own file what produced it. The next cell prints the machine, the versions and the study.
 
 # %%
-parts, metadata = read_table(ROOT / speed)
-by_size, of_growth = read_table(ROOT / growth)
-by_width, of_branches = read_table(ROOT / branches)
-for name, one in {"speed": metadata, "speed-growth": of_growth, "speed-branches": of_branches}.items():
+parts, by_size, by_width = (ns.read_table(ROOT / file) for file in (speed, growth, branches))
+made_by = {Path(file).stem: ns.provenance(ROOT / file) for file in (speed, growth, branches)}
+for name, one in made_by.items():
     print(f"{name:15} {one['machine']}, torch {one['versions']['torch']}, {one['finished'][:10]}")
-study = metadata["parameters"]
+study = made_by[Path(speed).stem]["parameters"]
 print("\nthe study:", ", ".join(study["policy"]))
 print({name: value for name, value in study.items() if name != "policy"})
 
@@ -230,7 +230,7 @@ assert round(alone[200] / alone[10], 1) == 2.3
 assert gathered.ratio.max() - gathered.ratio.min() < 0.01
 missed = met.index[~met]
 assert len(missed) == 6 and missed.str.contains("step|ablation|loss").all()
-assert {one["machine"] for one in (metadata, of_growth, of_branches)} == {"x86_64 AVX512, 2 cores"}
+assert {one["machine"] for one in made_by.values()} == {"x86_64 AVX512, 2 cores"}
 print("held")
 
 # %% [markdown]

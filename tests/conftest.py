@@ -27,3 +27,36 @@ def sweep(tmp_path):
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP)
     return file
+
+
+@pytest.fixture
+def train_here(monkeypatch):
+    """Notebooks of a study train in this process instead of in kernels, and its report is an empty notebook.
+
+    The fixture is a list of the parameters of all notebooks that have run, which are trained as the notebooks do it.
+    """
+    import nbformat
+
+    from neuronsplit.study import run
+    from neuronsplit.study.grid import TYPES
+    from neuronsplit.study.store import load_or_run
+
+    kinds, parameters_of_all = {kind.notebook: kind for kind in TYPES.values()}, []
+
+    def execute_all(jobs, workers, scheduler=""):
+        for n, (notebook, out, parameters) in enumerate(jobs):
+            parameters_of_all.append(parameters)
+            experiments = [kinds[notebook.stem](**fields) for fields in parameters["experiments"]]
+            try:
+                load_or_run(experiments, parameters["seeds"], parameters["folder"])
+                yield n, None
+            except RuntimeError as error:
+                yield n, f"{out}: RuntimeError: {error}"
+
+    def execute(notebook, out, parameters):
+        parameters_of_all.append(parameters)
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A report")]), out)
+
+    monkeypatch.setattr(run, "execute_all", execute_all)
+    monkeypatch.setattr(run, "execute", execute)
+    return parameters_of_all

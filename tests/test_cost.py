@@ -34,6 +34,14 @@ def test_a_difference_at_equal_cost_is_taken_after_every_epoch():
     np.testing.assert_allclose(found.cost, [2 / 12, 5 / 12, 10 / 12])
 
 
+def test_the_relative_cost_is_that_of_the_last_epoch():
+    control = course("no-split", [4, 4, 4], None, [4.0, 3, 2.5])  # 12
+    grown = course("random", [3, 5, 5], ["1", "0 2", None], [3.0, 2, 1])  # 10
+    cheaper = course("random", [2, 2, 2], None, [3.0, 2, 1]).assign(seed=1)  # 6: the mean is 8
+    found = cost.relative_cost(pd.concat([control, grown, cheaper], ignore_index=True), "no-split")
+    assert found.to_dict() == pytest.approx({"no-split": 1, "random": 8 / 12})
+
+
 def test_means_over_the_cost():
     """From cost 4 to 10 the control falls straight from 4 to 3 (at 8) and to 2.5; the other is always 2."""
     control = course("no-split", [4, 4, 4], None, [4.0, 3, 2])  # costs 4, 8, 12

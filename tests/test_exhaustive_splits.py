@@ -1,20 +1,17 @@
-"""Every possible split as an experiment of a study; what the table holds is tested in test_all_splits.py."""
+"""Every possible split as an experiment of a study. test_all_splits.py tests the table, and test_cli.py the studies."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from neuronsplit.analysis.tables import read_table
 from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS, run_all_splits, train_with_random_splits
 from neuronsplit.growing.train import Run
-from neuronsplit.study import run as batch
-from neuronsplit.study.cli import main
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
+from neuronsplit.study.experiment import run_experiment
 
-SMALL = ExhaustiveSplits(width=4, prior_splits=1, epochs_before=2, n_seeds=2, seed=3)
+SMALL = ExhaustiveSplits(width=4, prior_splits=1, epochs_before=2)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +20,7 @@ def one_thread():
 
 
 def test_its_table_is_that_of_all_splits_behind_its_fields():
-    table = run_exhaustive_splits(SMALL)
+    table = run_exhaustive_splits(SMALL, [3, 4])
     fields = {
         "dataset": "digits", "growth": "scaled", "optimizer": "sgd", "learning_rate": 0.05, "width": 4,
         "prior_splits": 1, "epochs_before": 2, "batch_size": 32,
@@ -36,28 +33,19 @@ def test_its_table_is_that_of_all_splits_behind_its_fields():
     expected = run_all_splits(run, digits, "scaled")
     pd.testing.assert_frame_equal(table.drop(columns=list(fields)), expected, check_exact=True)
     assert len(table) == 2 * (4 + N_COEFFICIENT_DRAWS + 1) * len(HORIZONS)
+    pd.testing.assert_frame_equal(run_experiment(SMALL, [3, 4]), table, check_exact=True)
 
 
-def test_a_study_of_all_splits_is_run_cut_and_taken_up_by_the_batch(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "RUNS", tmp_path)
-    file = tmp_path / "mine.yaml"
-    file.write_text("kind: all-splits\nn_seeds: 2\nepochs_before: [1, 2]\nwidth: 3\n")
-    assert main(["run", str(file)]) == 0
-    folder = tmp_path / "mine"
-    table, metadata = read_table(folder / "table.csv")
-    assert set(table.epochs_before) == {1, 2} and metadata["parameters"]["kind"] == "all-splits"
-    assert len(list(folder.glob("all-splits-????????.ipynb"))) == 2
-    order, losses = ["horizon", "branch_type", "seed", "neuron"], ["loss_shuffle_0", "loss_shuffle_1"]
-    expected = run_exhaustive_splits(ExhaustiveSplits(width=3, epochs_before=2, n_seeds=2)).sort_values(order)
-    found = table[table.epochs_before == 2].sort_values(order)
-    np.testing.assert_allclose(found[losses], expected[losses], rtol=1e-4)
-    kept, lost = sorted(folder.glob("all-splits-????????.csv"))
-    lost.with_suffix(".json").unlink()
-    at = kept.stat().st_mtime_ns
-    assert main(["status", str(file)]) == 0
-    assert "1 done, 0 running, 0 failed, 0 damaged, 1 missing" in capsys.readouterr().out
-    assert main(["run", str(file)]) == 0
-    assert kept.stat().st_mtime_ns == at and read_table(folder / "table.csv")[0].equals(table)
+def test_a_seed_alone_equals_the_same_seed_in_a_batch():
+    both, alone = (run_exhaustive_splits(SMALL, seeds) for seeds in ([7, 2**32], [2**32]))
+    rows = both[both.seed == 2**32].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
+def test_seeds_are_different_whole_numbers(seeds):
+    with pytest.raises(ValueError, match="^seeds .*: allowed are different whole numbers from 0 to 4294967296$"):
+        run_exhaustive_splits(SMALL, seeds)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +62,9 @@ def test_a_study_of_all_splits_is_run_cut_and_taken_up_by_the_batch(tmp_path, mo
         ),
         ({"epochs_before": -1}, "^epochs_before -1: allowed are whole numbers from 0 to 100000$"),
         ({"learning_rate": 0}, "^learning_rate 0: allowed are numbers above 0$"),
+        ({"width": 2.0}, "^width 2.0: allowed are whole numbers from 1 to 100000$"),
+        ({"dataset": "mnist"}, "^dataset 'mnist': allowed are fashion-mnist, "),
+        ({"optimizer": None}, "^optimizer None: allowed are sgd, momentum, adam$"),
     ],
 )
 def test_a_value_not_allowed_is_named(changes, message):

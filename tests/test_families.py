@@ -42,6 +42,18 @@ def test_family_trees_have_a_panel_per_policy_and_a_line_per_neuron(table):
     assert panels[0].get_ylabel() == "neurons, by family"
 
 
+def test_titles_of_family_trees_do_not_overlap():
+    """Names of several parts are long."""
+    names = [
+        f"min-eigenvalue · {growth} · every-epoch" for growth in ("steepest-descent", "scaled-outgoing", "net2net")
+    ]
+    figure = families.family_trees(study_table(names), seed=0)
+    figure.canvas.draw()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.axison]
+    assert len(boxes) == 3
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes)) and boxes[-1].x1 <= figure.bbox.x1
+
+
 def test_no_line_of_a_family_tree_crosses_another(table):
     for policy in POLICIES:
         tree = lineage(table[(table.policy == policy) & (table.seed == 1)])

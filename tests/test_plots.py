@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from synthetic import study_table
+from synthetic import all_splits_table, study_table
 
-from neuronsplit.analysis import cost, stats, tables
+from neuronsplit.analysis import cost, oracle, stats, tables
 from neuronsplit.plots import comparisons, curves, replay, style, twins
 
 plt.switch_backend("Agg")
@@ -49,6 +49,29 @@ def test_curves_per_policy_draw_every_seed(table):
     assert list(panels) == POLICIES
     rows = table[(table.policy == "min-loss") & (table.seed == 2)]
     np.testing.assert_allclose(panels["min-loss"].lines[2].get_ydata(), rows.train_loss)
+    assert "dashed" not in text_of(figure)
+    axis = curves.curves_per_policy(table, ["train_loss"], "no-split").axes[3]
+    expected = table[table.policy == "no-split"].groupby("epoch").train_loss.mean()
+    (dashed,) = (line for line in axis.lines if line.get_linestyle() == "--")
+    np.testing.assert_allclose(dashed.get_ydata(), expected)
+
+
+def test_figures_say_how_many_seeds_each_policy_has_and_only_what_is_there(table):
+    uneven = table[(table.policy != "random") | (table.seed < 2)]
+    assert text_of(curves.mean_curves(uneven, ["test_loss"])) == "mean of n = 2 to 3 seeds; dotted: the last split"
+    without = table.drop(columns="split_neuron")
+    assert text_of(curves.mean_curves(without, ["test_loss"])) == "mean of n = 3 seeds"
+    shorter = uneven[(uneven.policy != "random") | (uneven.epoch < 5)]
+    assert text_of(comparisons.final_values(shorter, ["test_loss"])).startswith("each after its last epoch; a point")
+
+
+def test_lines_of_one_colour_can_be_told_apart():
+    labels = [f"random · {growth} · every-epoch" for growth in ("scaled", "even", "outgoing", "gradmax")]
+    looks = style.line_styles([*labels, "no-split"])
+    assert {look["color"] for name, look in looks.items() if name != "no-split"} == {style.color_of(labels[0])}
+    assert len({look["ls"] for name, look in looks.items() if name != "no-split"}) == 4
+    sweep = style.line_styles([f"no-split · {rate}" for rate in range(1, 41)])
+    assert len({(to_hex(look["color"]), look["ls"]) for look in sweep.values()}) == 40
 
 
 def test_difference_curves_are_paired_within_a_seed(table):
@@ -94,6 +117,20 @@ def test_the_title_of_a_single_panel_is_not_cut(table):
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize(
+    "policies", [["random"], ["a policy whose name is rather long · steepest-descent · all-at-1", "b"]]
+)
+def test_no_text_of_a_single_panel_is_cut(table, policies):
+    differences = pd.DataFrame(np.random.default_rng(0).normal(size=(10, len(policies))), columns=policies)
+    figure = comparisons.paired_differences({"final test accuracy − that of random · scaled": differences})
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    for text in (axis.xaxis.label, figure._suptitle, *axis.get_yticklabels()):
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+    assert axis.get_window_extent().width > 0.3 * figure.bbox.width
+
+
 def test_intervals_are_drawn_a_row_each_from_above():
     intervals = pd.DataFrame({"mean": [1.0, 2.0], "low": [0.5, 1.0], "high": [2.0, 2.5]}, index=["first", "second"])
     _, axis = plt.subplots()
@@ -115,6 +152,29 @@ def test_final_values_stand_at_their_cost(table):
     assert point.get_xdata()[0] == pytest.approx((3 + 4 + 5 + 6 + 6) / 30)
     assert point.get_ydata()[0] == pytest.approx(rows.test_loss.mean())
     assert "95 % interval (Student's t)" in text_of(figure)
+
+
+def test_gains_of_neurons_are_points_of_both_shuffles():
+    gains = oracle.neuron_gains(all_splits_table(widths=(4, 7)).query("horizon == 10"))
+    gains["setting"] = oracle.setting_labels(gains)
+    figure = comparisons.neuron_gains(gains)
+    for axis, width in zip(figure.axes, (4, 7)):
+        rows = gains[gains.width == width]
+        expected = 1000 * rows[["gain_shuffle_0", "gain_shuffle_1"]]
+        np.testing.assert_allclose(axis.collections[0].get_offsets(), expected)
+        assert f"width {width}" in axis.get_title()
+    assert text_of(figure).endswith("n = 2 seeds")
+
+
+def test_a_cost_above_that_of_the_baseline_is_within_the_axis(table):
+    shown = table[table.policy.isin(["random", "max-loss"])].assign(schedule="every-epoch")
+    shown.loc[shown.policy == "max-loss", "hidden"] *= 3
+    figure = comparisons.final_vs_cost(shown, "test_loss", "random")
+    points = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert max(points) > 2 and max(points) < figure.axes[0].get_xlim()[1]
+    assert "controls" not in text_of(figure)
+    labels = comparisons.final_vs_cost(shown.drop(columns=["growth", "schedule"]), "test_loss", "random")
+    assert len(labels.axes[0].lines) == len(figure.axes[0].lines)  # a table of one's own may lack these columns
 
 
 def test_differences_at_equal_cost_are_means_over_the_seeds(table):

@@ -2,17 +2,19 @@
 
 import re
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import neuronsplit as ns
-from neuronsplit.analysis.tables import read_table
+from neuronsplit.analysis.files import read_results
 from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
-from neuronsplit.names import SHUFFLE_LOSSES, TABLE_COLUMNS
-from neuronsplit.study.grid import experiments, read_study
+from neuronsplit.names import COUNT_COLUMNS, ID_COLUMNS, NETWORK_KEYS, SHUFFLE_LOSSES, TABLE_COLUMNS, TEXT_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -34,16 +36,49 @@ def test_the_version_is_the_same_everywhere():
     assert citation["cff-version"] == "1.2.0"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "figures" / "data").glob("*.csv.gz")), ids=lambda file: file.stem)
+TABLES = sorted((ROOT / "figures" / "data").glob("*.parquet"))
+IN_DOUBLE_PRECISION = {"learning_rate", "angle", "effective_rank", "firing_disagreement"}  # and accuracies
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_a_committed_table_is_complete_and_says_what_produced_it(file):
-    table, metadata = read_table(file)
-    parameters = metadata["parameters"]
-    if parameters.get("kind") == "all-splits":
-        rows = [e.n_seeds * (e.width + N_COEFFICIENT_DRAWS + 1) * len(HORIZONS) for e in experiments(parameters)]
-        assert len(table) == sum(rows) and np.isfinite(table[SHUFFLE_LOSSES]).all(axis=None)
-    elif "study" in metadata:
+    table, made_by = ns.read_table(file), ns.provenance(file)
+    assert made_by["commit"] and not made_by["commit"].endswith("dirty")
+    assert made_by["machine"] and datetime.fromisoformat(made_by["finished"]).tzinfo
+    assert {"python", "torch", "numpy", "pandas"} <= set(made_by["versions"])
+    parameters, n_experiments = made_by["parameters"], len(made_by.get("seconds", []))
+    if "horizon" in table:
+        networks = table.groupby(NETWORK_KEYS[:-1]).size()
+        n_branches = networks.index.get_level_values("width") + N_COEFFICIENT_DRAWS + 1
+        assert (networks == n_branches * len(HORIZONS)).all() and np.isfinite(table[SHUFFLE_LOSSES]).all(axis=None)
+        assert len(networks) == n_experiments * parameters["n_seeds"]
+    elif n_experiments:
         assert list(table)[: len(TABLE_COLUMNS)] == TABLE_COLUMNS
-        if not {"policy", "each"} & set(parameters):  # published before study files had lists
-            parameters["policy"] = read_study("full")["policy"]
-        assert len(table) == sum(e.n_seeds * e.epochs for e in experiments(parameters))
-    assert metadata["commit"] and not metadata["commit"].endswith("dirty")
+        networks = table.groupby([name for name in (*ID_COLUMNS, "seed") if name in table])["epoch"]
+        assert (networks.apply(list).map(lambda epochs: epochs == [*range(1, parameters["epochs"] + 1)])).all()
+        assert len(networks) == n_experiments * parameters["n_seeds"]
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_a_committed_table_is_as_precise_as_what_was_computed(file):
+    schema = pq.read_schema(file)
+    for name in set(schema.names) & {"seed", "epoch", *COUNT_COLUMNS, "hidden", "parameters", "neuron", "pair"}:
+        assert schema.field(name).type == pa.int64()
+    for name in set(schema.names) & {*TEXT_COLUMNS, "split_neuron"}:
+        assert schema.field(name).type in (pa.string(), pa.large_string())
+    if not file.stem.startswith("speed"):  # others hold times
+        double = {name for name in schema.names if schema.field(name).type == pa.float64()}
+        accuracies = {name for name in schema.names if name.endswith("_accuracy")}
+        assert double == (IN_DOUBLE_PRECISION | accuracies) & set(schema.names)
+
+
+def test_the_committed_tables_are_small_and_alone():
+    assert len(TABLES) > 10 and sorted((ROOT / "figures" / "data").iterdir()) == TABLES
+    assert sum(file.stat().st_size for file in TABLES) < 20e6
+    replayed = ns.read_table(ROOT / "figures" / "data" / "replay.parquet")
+    names = "hidden parameters train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy".split()
+    assert {"policy", "seed", "epoch", *names, "faulty_test_accuracy"} <= set(replayed)
+
+
+def test_no_committed_table_is_taken_for_that_of_an_experiment():
+    assert read_results(ROOT / "figures" / "data") == ({}, [])

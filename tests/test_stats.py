@@ -1,6 +1,8 @@
 """Intervals and tests agree with scipy, with counting by hand, and, by simulation, with their documentation."""
 
 import itertools
+import pydoc
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 import scipy.stats
 from synthetic import final_table
 
-from neuronsplit.analysis import stats
+from neuronsplit.analysis import comparison, cost, stats
 from neuronsplit.analysis.tables import paired_differences
 
 
@@ -78,6 +80,56 @@ def test_the_sign_flip_test_counts_every_flip():
     assert stats.sign_flip_test(pd.Series([0.0, 0.0])) == 1
 
 
+@pytest.mark.parametrize("n", range(2, 9))
+def test_the_smallest_p_is_the_smallest_over_all_signs(n):
+    """By brute force: over all signs of values of different sizes, the test gives no smaller p, and gives this one."""
+    sizes = np.random.default_rng(n).exponential(size=n)
+    found = [stats.sign_flip_test(pd.Series(sizes * signs)) for signs in itertools.product([1, -1], repeat=n)]
+    assert stats.smallest_p(n) == pytest.approx(min(found), rel=1e-12)
+
+
+def test_the_smallest_p_of_many_seeds_is_that_of_the_assignments_that_are_tried():
+    for n in (13, 14, 40):
+        assert stats.smallest_p(n) == pytest.approx(stats.sign_flip_test(pd.Series(np.arange(1.0, n + 1))), rel=1e-9)
+    assert stats.smallest_p(5000) == stats.smallest_p(40)
+    assert np.isnan(stats.smallest_p(1)) and np.isnan(stats.smallest_p(0))
+
+
+def test_no_differences_have_a_smaller_corrected_p_than_the_smallest():
+    """By brute force: over all signs of the differences of three policies, of 5, 4 and 3 seeds."""
+    signs = [np.array(list(itertools.product([1, -1], repeat=n))) for n in (5, 4, 3)]
+    p = [[stats.sign_flip_test(pd.Series(s * np.arange(1, len(s) + 1))) for s in some] for some in signs]
+    corrected = pd.DataFrame(
+        [stats.holm(pd.Series(found)) for found in itertools.product(*(sorted(set(x)) for x in p))]
+    )
+    differences = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 3))).mask(np.tri(5, 3, -3, dtype=bool)[:, ::-1])
+    assert differences.count().tolist() == [5, 4, 3]
+    found = stats.paired_tests(differences, "test_loss").smallest_p_holm
+    assert found.tolist() == pytest.approx(corrected.min().tolist())
+
+
+@pytest.mark.parametrize("n_seeds, n_policies", [(4, 1), (5, 1), (6, 1), (6, 2), (10, 25), (10, 26), (5, 7), (9, 7)])
+def test_a_verdict_is_given_where_one_can_be_reached_and_only_there(n_seeds, n_policies):
+    """Differences that all have the same sign are the clearest there can be."""
+    differences = pd.DataFrame(np.random.default_rng(0).uniform(1, 2, size=(n_seeds, n_policies)))
+    found = stats.paired_tests(differences, "test_accuracy")
+    reachable = n_policies * 2 / 2**n_seeds < 0.05
+    assert (found.verdict == ("better" if reachable else "too few seeds")).all()
+    needed = stats.n_seeds_needed(n_policies)
+    assert (n_seeds >= needed) == reachable
+
+
+def test_five_seeds_cannot_decide_between_seven_policies():
+    found = stats.paired_tests(pd.DataFrame(np.ones((5, 7))), "test_loss")
+    assert found.smallest_p_holm.round(2).unique().tolist() == [0.44]
+    assert stats.n_seeds_needed(7) == 9 and stats.n_seeds_needed(10_000) == np.inf
+
+
+def test_missing_p_values_are_not_counted_by_holm():
+    found = stats.holm(pd.Series({"a": 0.01, "b": np.nan, "c": 0.03}))
+    assert found[["a", "c"]].tolist() == pytest.approx([0.02, 0.03]) and np.isnan(found["b"])
+
+
 def test_holm_by_hand():
     """0.01 × 4, 0.02 × 3, 0.04 × 2, 0.03 × 2: in order 0.01, 0.02, 0.03, 0.04, never falling."""
     found = stats.holm(pd.Series({"a": 0.04, "b": 0.01, "c": 0.02, "d": 0.03}))
@@ -121,13 +173,24 @@ def test_paired_tests_by_hand():
     assert "no difference found" in text and "+0.1" in text and "−0." in text
 
 
+def test_tables_of_verdicts_escape_names_and_have_an_id_of_their_own():
+    differences = pd.DataFrame({"<script>": np.arange(1.0, 11), "b": np.ones(10)})
+    page, other = (
+        stats.style_tests(stats.paired_tests(d, "test_loss")).to_html() for d in (differences, differences + 1)
+    )
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    ids = [re.search(r'table id="(.*?)"', text).group(1) for text in (page, other)]
+    assert ids[0] != ids[1]  # or else the colours of one would be those of the other
+    assert page == stats.style_tests(stats.paired_tests(differences, "test_loss")).to_html()
+
+
 def test_a_seed_that_diverged_is_left_out_of_tests():
     values = {"no-split": [1.0, 2, 3, 4], "random": [1.1, np.inf, 3.3, 4.2], "max-loss": [np.nan] * 4}
     for metric in ("test_loss", "test_accuracy"):
         found = stats.paired_tests(paired_differences(final_table(values), metric, "no-split"), metric)
         assert found.n.tolist() == [3, 0]
         assert found["mean"]["random"] == pytest.approx(0.2)
-        assert found.verdict.tolist() == ["no difference found", "too few seeds"]
+        assert found.verdict.tolist() == ["too few seeds"] * 2
 
 
 def test_one_seed_has_no_verdict():
@@ -139,3 +202,11 @@ def test_nothing_to_compare_is_an_empty_table():
     found = stats.paired_tests(pd.DataFrame(index=range(3)), "test_loss")
     assert found.empty and {"mean", "p", "p_holm", "verdict"} <= set(found)
     assert len(stats.style_tests(found).data) == 0
+
+
+def test_help_shows_what_a_module_is_for_and_nothing_of_what_it_uses():
+    for module in (stats, cost, comparison):
+        text = pydoc.plain(pydoc.render_doc(module))
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        assert len(text.splitlines()) < 60 + 25 * len(own) and "scipy.stats._" not in text
+        assert "DATA" not in text or "<" not in text.split("DATA")[1].split("FILE")[0]  # no objects of other packages

@@ -1,19 +1,23 @@
 """Colours, markers, titles and files of figures."""
 
+import base64
 import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import Bbox
+from nbclient import NotebookClient
 
 from neuronsplit.names import CONTROLS, GREEDY
-from neuronsplit.plots import style
+from neuronsplit.plots import inline, style
 
 plt.switch_backend("Agg")
 
@@ -138,4 +142,64 @@ def test_a_long_legend_fits_into_its_figure_and_stays_clear_of_the_title():
     figure.canvas.draw()
     legend = figure.legends[0].get_window_extent()
     assert legend.y0 >= 0 and not Bbox.intersection(legend, figure._suptitle.get_window_extent())
+    plt.close("all")
+
+
+CELLS = """
+import matplotlib.pyplot as plt
+from neuronsplit.plots.style import use_style
+use_style()
+use_style()
+---
+figure, axis = plt.subplots()
+axis.plot([0, 1], [0, 1], label="random")
+axis.set(xlabel="epoch", ylabel="test loss")
+_ = figure.suptitle("mean of n = 3 seeds")
+---
+for _ in range(2):
+    plt.figure().add_subplot()
+    plt.show()
+"""
+
+
+@pytest.mark.parametrize("backend", ["agg", "svg", "pdf", "TkAgg"])
+def test_a_notebook_has_its_figures_as_png_whatever_the_environment_says(backend, monkeypatch):
+    """In a real kernel, which takes over the environment."""
+    monkeypatch.setenv("MPLBACKEND", backend)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS.split("---")])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = [[o for o in cell.outputs if o.output_type == "display_data"] for cell in notebook.cells]
+    assert [len(found) for found in outputs] == [0, 1, 2]
+    for output in sum(outputs, []):
+        assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+    described = {"image/png": {"alt": "mean of n = 3 seeds. test loss, epoch. random"}}
+    assert outputs[1][0].metadata == described
+    assert not [o for cell in notebook.cells for o in cell.outputs if o.get("name") == "stderr"]
+
+
+def test_outside_of_a_notebook_the_backend_stays():
+    before = plt.get_backend()
+    style.use_style()
+    assert plt.get_backend() == before
+
+
+def test_a_description_names_what_is_drawn():
+    figure, (left, right) = plt.subplots(1, 2)
+    left.plot([0, 1], label="random")
+    left.set(title="sgd", xlabel="epoch", ylabel="test loss")
+    right.set_yticks([0, 1], ["max-loss", "1.5"])
+    assert inline.describe(figure) == "sgd, test loss, epoch. random, max-loss"
+    assert inline.describe(plt.figure()) == "figure"
+    plt.close("all")
+
+
+def test_names_are_printed_as_they_are():
+    table = pd.DataFrame({"policy": ["_mine", r"$\\foo$ a_b", "random"]})
+    figure, axis = plt.subplots()
+    for name in style.printable(table).policy:
+        axis.plot([0, 1], label=name)
+    style.add_legend(figure, axis)
+    figure.canvas.draw()  # an invalid formula would raise
+    (legend,) = figure.legends
+    assert [text.get_text().strip().replace("\\$", "$") for text in legend.get_texts()] == table.policy.tolist()
     plt.close("all")

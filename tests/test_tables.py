@@ -1,121 +1,12 @@
-"""Tables are read, labelled and reduced to their last epoch, and family trees are read from them."""
-
-import gzip
-import hashlib
-import json
+"""Tables are labelled and reduced to their last epoch, and family trees are read from them."""
 
 import numpy as np
 import pandas as pd
-import pytest
 from synthetic import final_table, study_table
 
 from neuronsplit.analysis import tables
-from neuronsplit.names import NO_SPLIT
 
 POLICIES = ["no-split", "stay-narrow", "random", "max-loss", "min-fire"]
-
-
-def save(table, file, **metadata):
-    """Write a table and its JSON file."""
-    text = table.to_csv(index=False).encode()
-    file.write_bytes(gzip.compress(text) if file.suffix == ".gz" else text)
-    metadata |= {"sha256": hashlib.sha256(text).hexdigest()}
-    tables.metadata_file(file).write_text(json.dumps(metadata), encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
-def test_a_saved_table_comes_back(name, tmp_path):
-    table = study_table(POLICIES)
-    save(table, tmp_path / name, machine="a – b")
-    found, metadata = tables.read_table(tmp_path / name)
-    pd.testing.assert_frame_equal(found, table, check_dtype=False)
-    assert found["split_neuron"].dtype == "string" and metadata["machine"] == "a – b"
-    assert tables.read_table(str(tmp_path / name))[0].equals(found)
-
-
-def test_the_metadata_stand_beside_a_table(tmp_path):
-    for name in ("table.csv", "table.csv.gz"):
-        assert tables.metadata_file(tmp_path / name) == tmp_path / "table.json"
-
-
-@pytest.mark.parametrize("name", ["None", "NA", "nan", "null", "1", "0.5", "true", ""])
-def test_text_comes_back_as_text(name, tmp_path):
-    """Also where every row holds what pandas takes for a missing value or a number."""
-    table = study_table([NO_SPLIT, name] if name == "1" else [name], growth=name, schedule=name)
-    save(table.assign(dataset=name, optimizer=name), tmp_path / "table.csv")
-    found, _ = tables.read_table(tmp_path / "table.csv")
-    assert found["policy"].tolist() == table["policy"].tolist()
-    for column in ("growth", "schedule", "dataset", "optimizer"):
-        assert set(found[column]) == {name}
-
-
-def test_what_is_missing_in_other_columns_is_missing(tmp_path):
-    file = tmp_path / "table.csv"
-    file.write_text("policy,seed,split_neuron,test_loss\nrandom,0,3 5,inf\nrandom,1,,nan\nrandom,2,4,\n")
-    found, _ = tables.read_table(file)
-    assert found["test_loss"].isna().tolist() == [False, True, True] and np.isinf(found["test_loss"][0])
-    assert found["split_neuron"].isna().tolist() == [False, True, False] and found["split_neuron"][2] == "4"
-
-
-def test_a_table_without_metadata_is_read(tmp_path):
-    table = study_table(POLICIES)
-    table.to_csv(tmp_path / "mine.csv", index=False)
-    found, metadata = tables.read_table(tmp_path / "mine.csv")
-    pd.testing.assert_frame_equal(found, table, check_dtype=False)
-    assert metadata == {}
-    with pytest.raises(ValueError, match="mine.json is damaged"):  # a study must know that its table is complete
-        tables.read_verified(tmp_path / "mine.csv")
-
-
-def test_a_table_of_version_0_1_is_refused(tmp_path):
-    file = tmp_path / "old.csv"
-    file.write_text("policy,rule,still\nrandom,even,5\n")
-    with pytest.raises(ValueError, match="old.csv is of version 0.1: figures/rename_tables.py shows how to rename"):
-        tables.read_table(file)
-
-
-def test_a_table_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv does not exist: make run and make publish make such tables"):
-        tables.read_table(tmp_path / "none.csv")
-
-
-def cut_json(file):
-    tables.metadata_file(file).write_text("{")
-
-
-def no_checksum(file):
-    tables.metadata_file(file).write_text("{}")
-
-
-def cut_table(file):
-    file.write_bytes(file.read_bytes()[:-9])
-
-
-def other_table(file):
-    file.write_bytes(gzip.compress(b"a"))
-
-
-def empty_file(file):
-    tables.metadata_file(file).unlink()
-    file.write_bytes(gzip.compress(b""))
-
-
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (cut_json, r"table.json is damaged"),
-        (no_checksum, r"table.json is damaged \('sha256'\)"),
-        (cut_table, r"table.csv.gz is damaged"),
-        (other_table, r"table.csv.gz is damaged \(wrong checksum\)"),
-        (empty_file, r"table.csv.gz is damaged"),
-    ],
-)
-def test_damage_is_refused(spoil, message, tmp_path):
-    file = tmp_path / "table.csv.gz"
-    save(study_table(POLICIES), file)
-    spoil(file)
-    with pytest.raises(ValueError, match=message):
-        tables.read_table(file)
 
 
 def test_experiments_are_labelled_by_what_tells_them_apart():
@@ -175,6 +66,11 @@ def test_lineage_of_several_splits_per_epoch_and_of_new_neurons():
     assert tree.founder.tolist() == [0, 1, 1, 1, 4, 4]
     assert tree.parent.tolist() == [0, 1, 1, 2, 4, 4]
     assert tree.born.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_lineage_of_numbers_as_pandas_reads_them():
+    rows = pd.DataFrame({"epoch": [1, 2, 3], "hidden": [3, 4, 4], "split_neuron": [1.0, 2.0, np.nan]})
+    assert tables.lineage(rows).parent.tolist() == [0, 1, 1, 2]
 
 
 def test_every_neuron_has_a_lineage():

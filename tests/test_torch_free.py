@@ -1,4 +1,4 @@
-"""The sub-package `analysis` needs only NumPy, pandas and SciPy."""
+"""The sub-package `analysis` needs only NumPy, pandas, SciPy and pyarrow."""
 
 import subprocess
 import sys
@@ -20,5 +20,5 @@ def test_analysis_loads_no_other_large_library():
     names = [f"neuronsplit.analysis.{file.stem}" for file in files if file.stem != "__init__"]
     assert len(names) > 3
     printed = subprocess.run([sys.executable, "-c", CODE, *names], capture_output=True, text=True, check=True).stdout
-    large = {"numpy", "pandas", "scipy", "matplotlib", "seaborn", "sklearn", "torch"}
-    assert large & set(printed.split()) == {"numpy", "pandas", "scipy"}
+    large = {"numpy", "pandas", "pyarrow", "scipy", "matplotlib", "seaborn", "sklearn", "torch"}
+    assert large & set(printed.split()) == {"numpy", "pandas", "pyarrow", "scipy"}

@@ -6,8 +6,7 @@ Every `table` is that of a study whose column `policy` distinguishes its experim
 import numpy as np
 import pandas as pd
 
-from neuronsplit.analysis.stats import intervals, sd_intervals
-from neuronsplit.analysis.tables import final_values, last_epoch
+from neuronsplit.analysis import stats, tables
 from neuronsplit.names import STAY_NARROW
 
 
@@ -20,6 +19,13 @@ def cumulative_cost(table: pd.DataFrame) -> pd.Series:
     """
     n_new = table["split_neuron"].fillna("").astype(str).str.split().str.len()  # added after the epoch was trained
     return (table["hidden"] - n_new).groupby([table["policy"], table["seed"]]).cumsum()
+
+
+def relative_cost(table: pd.DataFrame, baseline: str) -> pd.Series:
+    """Return the mean cost of every policy over its seeds, as a share of that of the baseline."""
+    last = tables.last_epoch(table.assign(cost=cumulative_cost(table)))
+    cost = last.groupby("policy", sort=False)["cost"].mean()
+    return cost / cost[baseline]
 
 
 def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
@@ -46,7 +52,7 @@ def final_difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: s
 
     Returns a row per seed and a column per policy.
     """
-    return final_values(difference_at_equal_cost(table, metric, baseline), "difference")
+    return tables.final_values(difference_at_equal_cost(table, metric, baseline), "difference")
 
 
 def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -76,13 +82,12 @@ def overview(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
     test loss, mean over cost: what mean_over_cost returns, with intervals by Student's t; likewise for test accuracy.
     sd of test accuracy: over the seeds, for the final values, with chi-square intervals.
     """
-    cost = last_epoch(table.assign(cost=cumulative_cost(table))).groupby("policy", sort=False)["cost"].mean()
     measures = {}
     for title, metric in {"test loss": "test_loss", "test accuracy": "test_accuracy"}.items():
-        measures[title] = intervals(final_values(table, metric))
-        measures[f"{title}, mean over cost"] = intervals(mean_over_cost(table, metric))
-    sd = sd_intervals(final_values(table, "test_accuracy")).rename(columns={"sd": "mean"})
+        measures[title] = stats.intervals(tables.final_values(table, metric))
+        measures[f"{title}, mean over cost"] = stats.intervals(mean_over_cost(table, metric))
+    sd = stats.sd_intervals(tables.final_values(table, "test_accuracy")).rename(columns={"sd": "mean"})
     measures["sd of test accuracy"] = sd
-    columns = {("cost", "mean"): cost / cost[baseline]}
+    columns = {("cost", "mean"): relative_cost(table, baseline)}
     columns |= {(title, part): rows[part] for title, rows in measures.items() for part in ("mean", "low", "high")}
     return pd.DataFrame(columns).loc[list(table["policy"].unique())]

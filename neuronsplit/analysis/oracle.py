@@ -70,7 +70,25 @@ def gains(table: pd.DataFrame, choices: dict[str, pd.DataFrame]) -> pd.DataFrame
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    return np.nan if np.isnan(a).all() else spearmanr(a, b).statistic
+    varies = len(set(a)) > 1 and len(set(b)) > 1 and not np.isnan(a).all()
+    return spearmanr(a, b).statistic if varies else np.nan
+
+
+def without_diverged(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the networks of which a branch has a validation loss that is not finite."""
+    keys = table[NETWORK_KEYS[:-1]].apply(tuple, axis=1)
+    return table[~keys.isin(keys[~np.isfinite(table[SHUFFLE_LOSSES]).all(axis=1)])]
+
+
+def neuron_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Measure how much lower each branch ends than the mean branch of its network, under each of the two shuffles.
+
+    Returns the rows of type "neuron" with two more columns, gain_shuffle_0 and gain_shuffle_1.
+    """
+    neurons = table[table["branch_type"] == NEURON]
+    losses = neurons[SHUFFLE_LOSSES]
+    means = losses.groupby([neurons[key] for key in NETWORK_KEYS]).transform("mean")
+    return neurons.join((means - losses).rename(columns=lambda name: name.replace("loss", "gain")))
 
 
 def variances(table: pd.DataFrame) -> pd.DataFrame:
@@ -82,15 +100,17 @@ def variances(table: pd.DataFrame) -> pd.DataFrame:
     shuffle: the order of the mini-batches, if its effect is common to all branches.
     residual: the effect of a shuffle on one branch and not on the others.
 
+    These are missing for a network of one neuron.
     Each estimate is unbiased, so it can be negative where the true variance is near 0. Take means before square roots.
     """
     records = []
     for key, rows in table.groupby(NETWORK_KEYS, sort=False):
         neurons, draws = (rows.loc[rows["branch_type"] == name, SHUFFLE_LOSSES].to_numpy().T for name in (NEURON, DRAW))
-        difference = neurons[0] - neurons[1]
-        residual = np.var(difference, ddof=1) / 2
-        record = dict(zip(NETWORK_KEYS, key))
-        record |= {"choice": np.cov(neurons)[0, 1], "coefficients": np.cov(draws)[0, 1]}
-        record |= {"shuffle": difference.mean() ** 2 / 2 - residual / len(difference), "residual": residual}
+        record = dict(zip(NETWORK_KEYS, key)) | dict.fromkeys(("choice", "coefficients", "shuffle", "residual"), np.nan)
+        if neurons.shape[1] > 1:
+            difference = neurons[0] - neurons[1]
+            residual = np.var(difference, ddof=1) / 2
+            record |= {"choice": np.cov(neurons)[0, 1], "coefficients": np.cov(draws)[0, 1]}
+            record |= {"shuffle": difference.mean() ** 2 / 2 - residual / len(difference), "residual": residual}
         records.append(record)
     return pd.DataFrame(records)

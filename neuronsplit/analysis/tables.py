@@ -1,94 +1,18 @@
-"""Read tidy tables, and reshape them for statistics and figures.
+"""Reshape tidy tables for statistics and figures.
 
 Every `table` is that of a study, with a row per experiment, seed and epoch. Where there is a `metric`, the column
 `policy` has to distinguish the experiments, as after `with_labels`.
 """
-
-import gzip
-import hashlib
-import json
-import zlib
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from neuronsplit.names import CONTROLS, COUNT_COLUMNS, ID_COLUMNS, NO_PARENT
 
-TEXT_COLUMNS = "policy growth schedule dataset optimizer branch_type".split()  # text, even if it looks like "NA" or 1
-MISSING = ["", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"]  # missing values in other columns
 PUBLISHED_ACCURACY = {  # of scikit-learn's MLPClassifier on test images: Xiao et al. 2017, arXiv 1708.07747, table 3
     "fashion-mnist": {"Zalando's benchmark, width 10": 0.848, "Zalando's benchmark, width 100": 0.871}
 }
 _CHOICES = ("policy", "growth", "schedule")  # the ID_COLUMNS that a study compares; the others are its setting
-
-
-def read_table(file: Path | str) -> tuple[pd.DataFrame, dict]:
-    """Read a saved table, a .csv or .csv.gz, and its metadata.
-
-    Returns the table and the content of its JSON file, or {} if it has none.
-    Raises FileNotFoundError where there is no table.
-    Raises ValueError where one of the two files is damaged, or the table is not the one that the JSON file describes.
-    Raises ValueError for a table of version 0.1, whose columns have other names.
-    """
-    file = Path(file)
-    if metadata_file(file).exists() or not file.exists():
-        data, metadata = read_verified(file)
-    else:
-        data, metadata = _read_bytes(file), {}
-    try:
-        table = parse(data)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error})") from error
-    if {"rule", "still", "loss_a"} & set(table):
-        raise ValueError(f"{file} is of version 0.1: figures/rename_tables.py shows how to rename its columns")
-    return table, metadata
-
-
-def metadata_file(file: Path | str) -> Path:
-    """Return the path of the JSON file next to a table, which says what produced it."""
-    file = Path(file)
-    return file.with_name(file.name.removesuffix(".gz")).with_suffix(".json")
-
-
-def read_verified(file: Path | str) -> tuple[bytes, dict]:
-    """Read the unpacked bytes of a saved table and its metadata, and compare the checksum.
-
-    Raises FileNotFoundError where there is no table.
-    Raises ValueError where one of the two files is damaged, the metadata are missing, or the checksum differs.
-    """
-    file = Path(file)
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist: make run and make publish make such tables from a study")
-    try:
-        metadata = json.loads(metadata_file(file).read_text(encoding="utf-8"))
-        digest = metadata["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{metadata_file(file)} is damaged ({error})") from error
-    data = _read_bytes(file)
-    if digest != hashlib.sha256(data).hexdigest():
-        raise ValueError(f"{file} is damaged (wrong checksum)")
-    return data, metadata
-
-
-def parse(data: bytes) -> pd.DataFrame:
-    """Return the table in the bytes `data` of a CSV file.
-
-    TEXT_COLUMNS are always read as text, so a policy may be called "None". The column split_neuron is text with missing
-    values.
-    """
-    columns = pd.read_csv(BytesIO(data), nrows=0).columns
-    dtypes = {name: str for name in columns if name in TEXT_COLUMNS} | {"split_neuron": "string"}
-    missing = {name: MISSING for name in columns if name not in TEXT_COLUMNS}
-    return pd.read_csv(BytesIO(data), dtype=dtypes, keep_default_na=False, na_values=missing)
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is damaged ({error})") from error
 
 
 def with_labels(table: pd.DataFrame) -> pd.DataFrame:
@@ -174,6 +98,7 @@ def lineage(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows.sort_values("epoch")
     parents_by_epoch = rows.set_index("epoch")["split_neuron"].dropna().astype(str)
+    parents_by_epoch = parents_by_epoch.str.removesuffix(".0")  # as pandas reads a number beside missing values
     splits = [(epoch, parent) for epoch, parents in parents_by_epoch.items() for parent in parents.split()]
     n_founders = int(rows["hidden"].iloc[-1]) - len(splits)
     tree = [{"founder": neuron, "parent": neuron, "born": 0} for neuron in range(n_founders)]

@@ -3,6 +3,7 @@
 Every `table` is that of a study whose column `policy` distinguishes its experiments, as after `tables.with_labels`.
 """
 
+import textwrap
 from collections.abc import Iterable
 from itertools import cycle, product
 
@@ -11,63 +12,65 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from neuronsplit.plots.style import TITLES, add_legend, color_of, fit_y, mean_of_seeds, panels, set_title
-
-_DOTTED = "dotted: the last split"
+from neuronsplit.plots import style
 
 
 def mean_curves(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Draw the mean of every policy over the epochs, with a panel per metric."""
-    figure, axes = panels(len(metrics), sharey=False)
+    figure, axes = style.panels(len(metrics), sharey=False)
+    lines = style.line_styles(table["policy"].unique())
     for axis, metric in zip(axes, metrics):
         for policy, rows in table.groupby("policy", sort=False):
-            axis.plot(rows.groupby("epoch")[metric].mean(), color=color_of(policy), lw=1.6, label=policy)
+            axis.plot(rows.groupby("epoch")[metric].mean(), **lines[policy], lw=1.6, label=policy)
         _label_epochs(axis, table)
         _fit_to_metric(axis, table, metric)
-    add_legend(figure, axes[0])
-    set_title(figure, f"{mean_of_seeds(table)}; {_DOTTED}")
+    style.add_legend(figure, axes[0])
+    style.set_title(figure, f"mean of {style.seeds_of(table)}{_dotted(table)}")
     return figure
 
 
-def curves_per_policy(table: pd.DataFrame, metrics: list[str]) -> Figure:
-    """Draw a panel per policy and metric: seeds are thin, their mean is bold, and the first policy's is dashed."""
-    first, *others = table["policy"].unique()
-    names = list(product([first, *others], metrics))
-    figure, axes = panels(len(names), sharey=len(metrics) == 1)
+def curves_per_policy(table: pd.DataFrame, metrics: list[str], baseline: str | None = None) -> Figure:
+    """Draw a panel per policy and metric: seeds are thin and their mean is bold.
+
+    baseline: the policy whose mean is dashed in all panels, if any.
+    """
+    names = list(product(table["policy"].unique(), metrics))
+    figure, axes = style.panels(len(names), sharey=len(metrics) == 1)
     for axis, (policy, metric) in zip(axes, names):
         values = table.pivot(index="epoch", columns=["policy", "seed"], values=metric)
-        axis.plot(values[policy], color=color_of(policy), lw=0.7, alpha=0.5)
-        axis.plot(values[policy].mean(axis=1), color=color_of(policy), lw=2)
-        axis.plot(values[first].mean(axis=1), color=color_of(first), lw=1.2, ls="--")
-        axis.set_title(policy, color=color_of(policy), fontsize=11, weight="bold")
+        axis.plot(values[policy], color=style.color_of(policy), lw=0.7, alpha=0.5)
+        axis.plot(values[policy].mean(axis=1), color=style.color_of(policy), lw=2)
+        if baseline is not None:
+            axis.plot(values[baseline].mean(axis=1), color=style.color_of(baseline), lw=1.2, ls="--")
+        title = textwrap.fill(policy, 24)
+        axis.set_title(title, color=style.color_of(policy), fontsize=11, weight="bold")
         _label_epochs(axis, table)
         _fit_to_metric(axis, table, metric)
         if len(metrics) == 1:
             axis.label_outer(remove_inner_ticks=False)
-    n_seeds = table["seed"].nunique()
-    lines = f"thin: n = {n_seeds} seeds; bold: their mean" if n_seeds > 1 else "one seed"
-    dashed = f"; dashed: mean of {first}" if others else ""
-    set_title(figure, f"{lines}{dashed}; {_DOTTED}")
+    lines = f"thin: {style.seeds_of(table)}; bold: their mean" if table["seed"].nunique() > 1 else "one seed"
+    dashed = f"; dashed: mean of {baseline}" if baseline is not None else ""
+    style.set_title(figure, f"{lines}{dashed}{_dotted(table)}")
     return figure
 
 
 def difference_curves(table: pd.DataFrame, metrics: list[str], baseline: str) -> Figure:
     """Draw differences to the baseline at the same seed, as mean ± one standard error, with a panel per metric."""
-    figure, axes = panels(len(metrics), sharey=False, height=3.2)
+    figure, axes = style.panels(len(metrics), sharey=False, height=3.2)
     for axis, metric in zip(axes, metrics):
         values = table.pivot(index="epoch", columns=["policy", "seed"], values=metric)
-        axis.axhline(0, color=color_of(baseline), lw=1.6, label=baseline)
+        axis.axhline(0, color=style.color_of(baseline), lw=1.6, label=baseline)
         for policy in table["policy"].unique():
             if policy == baseline:
                 continue
             difference = values[policy] - values[baseline]
             mean, error = difference.mean(axis=1), difference.sem(axis=1)
-            axis.plot(mean, color=color_of(policy), lw=1.6, label=policy)
-            axis.fill_between(mean.index, mean - error, mean + error, color=color_of(policy), alpha=0.15, lw=0)
+            axis.plot(mean, color=style.color_of(policy), lw=1.6, label=policy)
+            axis.fill_between(mean.index, mean - error, mean + error, color=style.color_of(policy), alpha=0.15, lw=0)
         _label_epochs(axis, table)
-        axis.set_ylabel(f"{TITLES[metric]} − that of {baseline}")
-    add_legend(figure, axes[0])
-    set_title(figure, f"{mean_of_seeds(table)}; band: ± 1 standard error; {_DOTTED}")
+        axis.set_ylabel(f"{style.TITLES[metric]} − that of {baseline}")
+    style.add_legend(figure, axes[0])
+    style.set_title(figure, f"mean of {style.seeds_of(table)}; band: ± 1 standard error{_dotted(table)}")
     return figure
 
 
@@ -83,9 +86,8 @@ def curves(tables: dict[str, pd.DataFrame], metric: str, levels: dict[str, float
         axis.axhline(level, color="0.4", lw=1.2, ls=dashes, label=label)
     axis.set_xlabel("epoch")
     _fit_to_metric(axis, pd.concat(tables.values()), metric, levels.values())
-    add_legend(figure, axis)
-    counts = sorted({table["seed"].nunique() for table in tables.values()})
-    set_title(figure, f"mean of n = {' or '.join(map(str, counts))} seeds")
+    style.add_legend(figure, axis)
+    style.set_title(figure, f"mean of {style.count_seeds([table['seed'].nunique() for table in tables.values()])}")
     return figure
 
 
@@ -103,16 +105,20 @@ def loss_around_split(losses: pd.DataFrame, step: int, window: int) -> Figure:
         axis.plot(near.index - step, near[name], color=color, lw=1.6, label=name)
     axis.axvline(0, color="0.3", lw=1, ls=":")
     axis.set(xlabel="steps after the split (dotted)", ylabel="loss of the mini-batch", yscale="log")
-    add_legend(figure, axis)
+    style.add_legend(figure, axis)
     return figure
 
 
 def _label_epochs(axis: plt.Axes, table: pd.DataFrame) -> None:
-    """Label the epochs and mark the last split."""
+    """Label the epochs and mark the last split, if there is one."""
     axis.set_xlabel("epoch")
-    epochs = table.dropna(subset="split_neuron")["epoch"]
-    if len(epochs):
-        axis.axvline(epochs.max(), color="0.5", lw=1, ls=":")
+    if _dotted(table):
+        axis.axvline(table.dropna(subset="split_neuron")["epoch"].max(), color="0.5", lw=1, ls=":")
+
+
+def _dotted(table: pd.DataFrame) -> str:
+    """Return what the title says of the line at the last split; empty if there is none."""
+    return "; dotted: the last split" if "split_neuron" in table and table["split_neuron"].notna().any() else ""
 
 
 def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str, levels: Iterable[float] = ()) -> None:
@@ -120,5 +126,5 @@ def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str, levels: Ite
 
     The first tenth of the epochs is left out, because it would flatten the rest.
     """
-    axis.set_ylabel(TITLES[metric])
-    fit_y(axis, [*table.loc[table["epoch"] > table["epoch"].max() / 10, metric], *levels])
+    axis.set_ylabel(style.TITLES[metric])
+    style.fit_y(axis, [*table.loc[table["epoch"] > table["epoch"].max() / 10, metric], *levels])

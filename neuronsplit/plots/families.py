@@ -1,12 +1,14 @@
 """Figures of family trees, which show which neuron was split from which."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from neuronsplit.analysis.tables import lineage
-from neuronsplit.plots.style import color_of, panels, set_title
+from neuronsplit.plots import style
 
 
 def family_trees(table: pd.DataFrame, seed: int) -> Figure:
@@ -14,16 +16,19 @@ def family_trees(table: pd.DataFrame, seed: int) -> Figure:
     rows = table[table["seed"] == seed]
     splits = rows.dropna(subset="split_neuron")
     policies = (splits if len(splits) else rows)["policy"].unique()
-    figure, axes = panels(len(policies), sharey=True, height=3.2)
+    figure, axes = style.panels(len(policies), sharey=True, height=3.2)
     epochs = splits["epoch"].max() + 1 if len(splits) else 1
     for axis, policy in zip(axes, policies):
         tree = lineage(rows[rows["policy"] == policy])
         shades = founder_shades(tree["founder"].nunique())
         _draw_tree(axis, tree, epochs, {neuron: shades[founder] for neuron, founder in _numbered(tree).items()})
         largest = tree["founder"].value_counts().iloc[0]
-        axis.set_title(f"{policy}: largest family {largest} of {len(tree)}", color=color_of(policy), fontsize=10)
+        title = textwrap.fill(f"{policy}: largest family {largest} of {len(tree)}", 36)
+        axis.set_title(title, color=style.color_of(policy), fontsize=10)
     axes[0].set_ylabel("neurons, by family")
-    set_title(figure, f"the neurons of seed {seed}: a line per neuron, from its birth; a shade of grey-blue per family")
+    style.set_title(
+        figure, f"the neurons of seed {seed}: a line per neuron, from its birth; a shade of grey-blue per family"
+    )
     return figure
 
 
@@ -46,7 +51,7 @@ def family_trees_by_angle(trees: dict[str, pd.DataFrame], epochs: int) -> Figure
     trees: title → a tree as `tables.lineage` returns it, with a column `angle` in degrees. It is NaN for founders,
         which are grey.
     """
-    figure, axes = panels(len(trees), sharey=True, height=3.6)
+    figure, axes = style.panels(len(trees), sharey=True, height=3.6)
     scale = plt.Normalize(0, max(10, max(tree["angle"].max() for tree in trees.values())))
     colormap = plt.get_cmap("viridis")
     for axis, (name, tree) in zip(axes, trees.items()):
@@ -55,7 +60,7 @@ def family_trees_by_angle(trees: dict[str, pd.DataFrame], epochs: int) -> Figure
         axis.set_title(f"{name}: median {tree['angle'].median():.1f}°", fontsize=10, weight="bold")
     axes[0].set_ylabel("neurons, by family")
     figure.colorbar(plt.cm.ScalarMappable(scale, colormap), ax=list(axes), label="angle to the parent (degrees)")
-    set_title(figure, "a line per neuron, from its birth; grey: there from the start")
+    style.set_title(figure, "a line per neuron, from its birth; grey: there from the start")
     return figure
 
 

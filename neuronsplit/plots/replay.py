@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuronsplit.plots.style import color_of, row_of_panels, set_title
+from neuronsplit.plots import style
 
 
 def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles: dict[str, str]) -> Figure:
@@ -13,7 +13,7 @@ def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles
     points: rows with a policy, a seed, the `column` of the publication, and the metrics that `titles` names.
     published: (column, metric) → low and high. titles: metric → axis label.
     """
-    figure, axes = row_of_panels(len(titles), 5.4, 3.8)
+    figure, axes = style.row_of_panels(len(titles), 5.4, 3.8)
     for axis, (metric, title) in zip(axes, titles.items()):
         for x, column in enumerate(points["column"].unique()):
             low, high = published.loc[(column, metric)]
@@ -21,7 +21,7 @@ def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles
         _draw_columns(axis, points, metric, mean_color="black")
         axis.set_ylabel(title)
     axes[0].legend(frameon=False, loc="lower left")
-    set_title(figure, f"a point per replayed seed, {_n_seeds(points)} per column; black: their mean")
+    style.set_title(figure, f"a point per replayed seed, {_n_seeds(points)} per column; black: their mean")
     return figure
 
 
@@ -37,7 +37,7 @@ def before_and_after_fix(variants: dict[str, pd.DataFrame], metric: str, title: 
         _draw_columns(axis, points, metric)
         axis.set_title(name, fontsize=11, loc="left")
         axis.set_ylabel(title)
-    set_title(figure, f"a point per seed, {_n_seeds(pd.concat(variants.values()))} per column; bar: their mean")
+    style.set_title(figure, f"a point per seed, {_n_seeds(pd.concat(variants.values()))} per column; bar: their mean")
     return figure
 
 
@@ -46,7 +46,7 @@ def _draw_columns(axis: plt.Axes, points: pd.DataFrame, metric: str, mean_color:
     columns = list(points["column"].unique())
     for x, column in enumerate(columns):
         part = points[points["column"] == column]
-        color = color_of(part["policy"].iloc[0])
+        color = style.color_of(part["policy"].iloc[0])
         axis.scatter([x] * len(part), part[metric], color=color, s=22, alpha=0.65, lw=0)
         axis.plot(x, part[metric].mean(), "_", color=mean_color or color, ms=20, mew=2.2)
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")

@@ -3,7 +3,7 @@
 import re
 import textwrap
 import zlib
-from pathlib import Path
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,9 +12,10 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from neuronsplit.locations import ROOT
 from neuronsplit.names import COUNT_COLUMNS
+from neuronsplit.plots import inline
 
-ROOT = Path(__file__).parents[2]  # the project's folder
 COLORS = {  # legends have this order
     # which: controls are grey, loss policies warm, fire policies cool, and those beyond 2021 brown, green and pink
     "no-split": "#5b5b5b", "stay-narrow": "#b3b3b3", "random": "#9b59b6",
@@ -40,12 +41,14 @@ TITLES = {
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
     "test_loss": "test loss", "test_accuracy": "test accuracy", "parameters": "parameters",
 }  # fmt: skip
+_DASHES = ("-", "--", ":", "-.")
 _own_colors: dict[str, str] = {}  # of names that COLORS does not have
 _own_markers: dict[str, str | tuple[int, int, int]] = {}
 
 
 def use_style() -> None:
-    """Set the look of all figures."""
+    """Set the look of all figures. In a notebook, they are drawn below their cells, as `inline.draw_inline` says."""
+    inline.draw_inline()
     sns.set_theme(style="ticks", rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 80})
 
 
@@ -61,6 +64,27 @@ def color_of(label: str) -> str:
     names = [part for part in parts if not _is_setting(part)] or parts
     name = next((name for name in reversed(names) if name not in COLORS), names[-1])
     return COLORS.get(name) or _own_color(name)
+
+
+def line_styles(labels: Iterable[str]) -> dict[str, dict]:
+    """Return the colour and the dashes of the line of each label.
+
+    Up to four labels of one colour differ in their dashes. More of them have the colours of a scale too.
+    """
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(color_of(label), []).append(label)
+    styles = {}
+    for color, group in groups.items():
+        scale = sns.color_palette("viridis", len(group)) if len(group) > len(_DASHES) else [color] * len(group)
+        for n, (label, shade) in enumerate(zip(group, scale)):
+            styles[label] = {"color": shade, "ls": _DASHES[n % len(_DASHES)]}
+    return styles
+
+
+def printable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose policies have names that matplotlib writes as they are: no formula, and no hidden label."""
+    return table.assign(policy=table["policy"].str.replace("$", r"\$").str.replace(r"^_", " _", regex=True))
 
 
 def _is_setting(part: str) -> bool:
@@ -104,7 +128,7 @@ def panels(count: int, sharey: bool, height: float = 2.2) -> tuple[Figure, np.nd
     """Make a figure of `count` axes, at most four in a row, `height` inches each; return the figure and the axes."""
     columns = min(count, 4)
     rows = -(-count // columns)
-    size = (columns * (2.8 if columns > 2 else 4.4), height * rows + 0.5)
+    size = (columns * {1: 6.2, 2: 4.4}.get(columns, 2.8), height * rows + 0.5)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.axis("off")
@@ -137,9 +161,16 @@ def add_legend(figure: Figure, *axes: plt.Axes) -> None:
     """Put one legend to the right of a figure, which shows every label of the axes once."""
     labels = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     figure.set_figheight(max(figure.get_figheight(), 0.25 * len(labels) + 0.8))
+    figure.set_figwidth(figure.get_figwidth() + 0.08 * max([0, *(len(label) - 16 for label in labels)]))
     figure.legend(labels.values(), labels.keys(), loc="outside right center", frameon=False)
 
 
-def mean_of_seeds(table: pd.DataFrame) -> str:
-    """Return a text that says what is averaged, such as "mean of n = 10 seeds"."""
-    return f"mean of n = {table['seed'].nunique()} seeds"
+def seeds_of(table: pd.DataFrame) -> str:
+    """Return how many seeds the policies of a table have, such as "n = 10 seeds" or "n = 5 to 10 seeds"."""
+    return count_seeds(table.groupby("policy")["seed"].nunique())
+
+
+def count_seeds(counts: Iterable[int]) -> str:
+    """Return the range of some numbers of seeds, such as "n = 10 seeds" or "n = 5 to 10 seeds"."""
+    low, high = int(min(counts, default=0)), int(max(counts, default=0))
+    return f"n = {low if low == high else f'{low} to {high}'} seed{'s' * (high != 1)}"

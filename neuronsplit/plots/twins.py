@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuronsplit.names import NO_GROWTH
-from neuronsplit.plots.style import COLORS, add_legend, color_of, row_of_panels, set_title
+from neuronsplit.plots import style
 
 
 def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
@@ -17,19 +17,21 @@ def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
     There is a panel per optimiser. The band is the middle half.
     """
     optimizers = rows["optimizer"].unique()
-    figure, axes = row_of_panels(len(optimizers), 4, 3.6, sharey=True)
+    figure, axes = style.row_of_panels(len(optimizers), 4, 3.6, sharey=True)
     for axis, optimizer in zip(axes, optimizers):
         for growth, part in rows[rows["optimizer"] == optimizer].groupby("growth", sort=False):
             low, median, high = (part.groupby("epoch")[metric].quantile(q) for q in (0.25, 0.5, 0.75))
-            color, dashes = ("black", "--") if growth == NO_GROWTH else (color_of(growth), "-")
+            color, dashes = ("black", "--") if growth == NO_GROWTH else (style.color_of(growth), "-")
             axis.plot(median, color=color, lw=1.8, ls=dashes, label=growth)
             axis.fill_between(median.index, low, high, color=color, alpha=0.12, lw=0)
         axis.set(title=optimizer, xlabel="epochs after the split")
     axes[0].set(ylabel=title, ylim=(0, None))
-    add_legend(figure, *axes)
+    style.add_legend(figure, *axes)
     split = rows[rows["growth"] != NO_GROWTH]
     n_pairs = len(split.groupby(["seed", "pair"]))
-    set_title(figure, f"median of n = {n_pairs} pairs of {split['seed'].nunique()} seeds; band: their middle half")
+    style.set_title(
+        figure, f"median of n = {n_pairs} pairs of {split['seed'].nunique()} seeds; band: their middle half"
+    )
     return figure
 
 
@@ -39,7 +41,7 @@ def predicted_vs_measured_angles(rows: pd.DataFrame) -> Figure:
     rows: what `growing.twin_divergence.predicted_and_measured_angles` returns.
     """
     steps = rows["steps"].unique()
-    figure, axes = row_of_panels(len(steps), 3.2, 3.4, sharex=True, sharey=True)
+    figure, axes = style.row_of_panels(len(steps), 3.2, 3.4, sharex=True, sharey=True)
     positive = rows["predicted"][rows["predicted"] > 0]  # the twins of a neuron that never fires do not move
     span = np.quantile(positive, [0.02, 1]) * [0.8, 1.25]
     for axis, (step, part) in zip(axes, rows.groupby("steps")):
@@ -50,7 +52,7 @@ def predicted_vs_measured_angles(rows: pd.DataFrame) -> Figure:
         axis.set(xscale="log", yscale="log", xlim=span, ylim=span)
     axes[0].set_ylabel("measured angle (degrees)")
     figure.colorbar(points, ax=list(axes), label="|log κ|")
-    set_title(figure, f"a point per pair of twins, n = {len(rows) // len(steps)}; line: measured = predicted")
+    style.set_title(figure, f"a point per pair of twins, n = {len(rows) // len(steps)}; line: measured = predicted")
     return figure
 
 
@@ -58,7 +60,7 @@ def kappa_histogram(kappas: np.ndarray) -> Figure:
     """Draw the distribution of max(κ, 1/κ) over the κ of many draws, and shade the nearly frozen part."""
     figure, axis = plt.subplots(figsize=(6.5, 3), layout="constrained")
     folded = np.exp(np.abs(np.log(kappas)))
-    axis.hist(folded, bins=np.linspace(1, 4, 61), color=COLORS["scaled"], density=True)
+    axis.hist(folded, bins=np.linspace(1, 4, 61), color=style.COLORS["scaled"], density=True)
     axis.axvspan(1, np.exp(0.1), color="0.5", alpha=0.35, lw=0, label="|log κ| < 0.1: nearly frozen")
     axis.axvline(np.median(folded), color="black", lw=1.4, ls="--", label=f"median {np.median(folded):.2f}")
     axis.set(xlabel="max(κ, 1/κ)", ylabel="density", xlim=(1, 4))

@@ -1,13 +1,17 @@
 """Experiments, studies of many experiments, and their files.
 
-A study runs on this machine in one process per core, or on a Dask cluster. The cluster needs the package
+A unit of work is one run of a notebook. It trains a list of experiments with a list of seeds, and saves one Parquet
+file. `03_experiment` trains experiments, the greedy choice included. A row is identified by the columns of ID_COLUMNS,
+the seed and the epoch. `all_splits` trains all splits of networks, and NETWORK_KEYS, branch_type and neuron identify a
+row. In both kinds of files, the column `experiment` has the experiment's id.
+
+A study runs on this machine, one notebook per core at a time, or on a Dask cluster. The cluster needs the package
 `neuronsplit[cluster]`, and its address is given on the command line:
 
-    python -m neuronsplit run mine.yaml --folder results --scheduler tcp://host:8786
+    neuronsplit run mine.yaml --folder results --scheduler tcp://host:8786
 
-A worker is refused if it has several threads or another version of neuronsplit. If a worker is lost, its work is done
-again. Workers share the folder, or they write to an address such as s3://bucket/study, gs:// or abfs://. Addresses are
-those of fsspec, with s3fs, gcsfs or adlfs installed.
+Each thread of a worker runs one notebook at a time. Workers share the folder of the results, the study's extensions and
+the data. If a worker is lost, its work is done again.
 
 On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
 
@@ -16,10 +20,13 @@ On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open whil
     cluster = SLURMCluster(cores=1, memory="4GB", walltime="04:00:00")  # the resources of one job
     cluster.scale(jobs=32)
     print(cluster.scheduler_address)
+
+Results in two folders are merged by copying the files of one into the other. For an object store, copy the folder
+there with its own tool, such as `aws s3 sync results s3://bucket/results`.
 """
 
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "cli engines exhaustive_splits experiment extensions folders grid index kernel run status store".split()
+_MODULES = "base batches cli executor exhaustive_splits experiment extensions grid progress run status store".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

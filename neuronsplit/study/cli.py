@@ -1,88 +1,81 @@
-"""The command line: run a study, see how far it is, and pack its table."""
+"""Run a study of experiments, or say how far it is."""
 
 import argparse
 import os
 import sys
-import warnings
+from pathlib import Path
 
-from neuronsplit.study import engines
-from neuronsplit.study import run as batch
-from neuronsplit.study.folders import Place, at_hand, place
-from neuronsplit.study.grid import number_or_text
+from neuronsplit.study import store
+from neuronsplit.study.batches import labels
+from neuronsplit.study.grid import Study, read_study
+from neuronsplit.study.run import missing_units, results_folder, run_study
+from neuronsplit.study.status import STATES, statuses
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, or 1 if an experiment failed, or 2 if the command was wrong."""
-    warnings.showwarning = lambda message, *_: print(f"neuronsplit: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # any text can be printed, also where LC_ALL=C
     options = parser().parse_args(arguments)
     try:
-        return options.command(options)
+        study = read_study(options.study, dict(options.changes))
+        return options.command(study, (options.folder or results_folder(study)).absolute(), options)
+    except KeyboardInterrupt:
+        print("neuronsplit: interrupted; the same command goes on with what is missing", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
-        print(f"neuronsplit: {error}", file=sys.stderr)
+        print(f"neuronsplit: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        print(f"neuronsplit: failed\n{error}", file=sys.stderr)
-        return 1
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="python -m neuronsplit", description=__doc__)
+    top = argparse.ArgumentParser(prog="neuronsplit", description=__doc__)
     commands = top.add_subparsers(required=True)
-    for name, command, about in (
-        ("run", run, "run a study: every experiment as a notebook, then a report"),
-        ("status", status, "say which experiments of a study are done, running, failed, damaged or missing"),
+    for command, about in (
+        (run, "train what is missing of a study, a notebook per unit of work, and report on it"),
+        (status, "say which experiments of a study are done, running, failed or missing"),
     ):
-        one = commands.add_parser(name, help=about)
+        one = commands.add_parser(command.__name__, help=about, description=about)
         one.set_defaults(command=command)
-        one.add_argument("study", help="a file of notebooks/studies, without .yaml, or another .yaml file")
+        one.add_argument("study", help="quick, full or another study of the package, or the path of a .yaml file")
+        change = "change one of the study's parameters, as with papermill"
         one.add_argument(
-            "-p", nargs=2, action="append", default=[], dest="changes", metavar=("NAME", "VALUE"),
-            help="change one of the study's parameters, as with papermill",
-        )  # fmt: skip
-        one.add_argument("--folder", type=place, help="where results go: a folder, or s3://… (default: runs/STUDY)")
-        if name == "run":
-            one.add_argument("--dry-run", action="store_true", help="only say what is finished and what would run")
-            one.add_argument("--force", action="store_true", help="run also what is finished")
-            one.add_argument("--workers", type=int, help="the number of processes (default: one per core)")
-            one.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at this address instead")
-    publish = commands.add_parser("publish", help="pack a finished study's table into figures/data")
-    publish.set_defaults(command=lambda options: print(batch.publish(options.study, options.name)) or 0)
-    publish.add_argument("study", help="a study that has run")
-    publish.add_argument("name", help="what to call it there")
+            "-p", nargs=2, action="append", default=[], dest="changes", metavar=("K", "VALUE"), help=change
+        )
+        one.add_argument("--folder", type=Path, help="where results go (default: runs/STUDY)")
+        one.add_argument("--workers", type=int, default=os.cpu_count(), help="default: one per core")
+    commands.choices["run"].add_argument("--dry-run", action="store_true", help="say what would run, and how long")
+    commands.choices["run"].add_argument("--scheduler", default="", metavar="ADDRESS", help="that of a Dask cluster")
     return top
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run a study."""
-    if options.dry_run:
-        return status(options)
-    if options.workers is not None and options.workers < 1:
+def run(study: Study, folder: Path, options: argparse.Namespace) -> int:
+    """Run a study, or only say what would run."""
+    if options.workers < 1:
         raise ValueError(f"workers {options.workers}: allowed are whole numbers from 1")
-    changes, folder = changes_and_folder(options)
-    batch.plan(options.study, changes)  # refused before anything is started
-    workers = options.workers or os.cpu_count()
-    with engines.cluster(options.scheduler) if options.scheduler else engines.local(workers) as (executor, at_once):
-        batch.run(options.study, changes, folder, executor, at_once, options.force)
-    for name in ("index.html", "report.html", "figures", "table.csv"):
-        print(f"{name.split('.')[0] + ':':8} {folder}/{name}")
-    return 0
+    if options.dry_run:
+        status(study, folder, options)
+        units = missing_units(study.plan, store.read_finished(folder)[0])
+        minutes = sum(unit.seconds for unit in units) / 60 / min(options.workers, len(units) or 1)
+        print(f"would run: {len(units)} notebooks, about {minutes:.1f} minutes with {options.workers} workers")
+        return 0
+    failures = run_study(study, folder, options.workers, options.scheduler)
+    for failure in failures:
+        print(f"neuronsplit: failed: {failure}", file=sys.stderr)
+    for name, file in (("report", "report.html"), ("table", "table.parquet"), ("figures", "figures")):
+        if (folder / file).exists():
+            print(f"{name + ':':8} {folder / file}")
+    return 1 if failures else 0
 
 
-def status(options: argparse.Namespace) -> int:
+def status(study: Study, folder: Path, options: argparse.Namespace) -> int:
     """Print a line per experiment, then the number of experiments in each state."""
-    changes, folder = changes_and_folder(options)
-    _, planned, _ = batch.plan(options.study, changes)
-    with at_hand(folder) as here:
-        states = batch.states(planned, here)
-    for experiment, state in states.items():
-        print(f"{experiment.name}: {state}")
-    kinds = [state.split(":")[0].split(",")[0] for state in states.values()]
-    print(", ".join(f"{kinds.count(kind)} {kind}" for kind in ("done", "running", "failed", "damaged", "missing")))
+    found, names = statuses(study, folder), labels(study.plan)
+    for experiment, state in found.items():
+        print(f"{names[experiment]}: {state}")
+    for problem in store.read_finished(folder)[1]:
+        print(f"left alone: {problem}")
+    print(", ".join(f"{sum(state.startswith(name) for state in found.values())} {name}" for name in STATES))
     return 0
-
-
-def changes_and_folder(options: argparse.Namespace) -> tuple[dict, Place]:
-    """Return the parameters that are changed, and where the results are."""
-    changes = {name: number_or_text(value, name) for name, value in options.changes}
-    return changes, options.folder or batch.results(options.study, changes)

@@ -1,137 +1,168 @@
-"""A study file says which experiments are run."""
+"""Read a study file: a list of grids of the fields of experiments."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from neuronsplit.growing.how import GROWTHS
-from neuronsplit.names import CONTROLS
+from neuronsplit.locations import NOTEBOOKS, STUDIES
+from neuronsplit.study.base import MAX_COUNT, MAX_SEED, BaseExperiment
+from neuronsplit.study.batches import Plan
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment, Plan
-from neuronsplit.study.store import ROOT
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.extensions import load_extensions
 
-STUDIES = ROOT / "notebooks" / "studies"
-MOST = 10_000  # experiments in a study
-KINDS = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
-NEW_NAMES = {  # of parameters and a kind, by their names in earlier versions
+MAX_EXPERIMENTS = 10_000  # in a study
+TYPES = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
+SEEDS = {"n_seeds": int, "first_seed": int}
+ONCE = {"type": str, "extensions": str, "report": str, "grids": list}  # only at the top of a file
+FIELD_TYPES = {field.name: field.type for kind in TYPES.values() for field in fields(kind)} | SEEDS | ONCE
+WORDS = {int: "whole numbers", float: "numbers", str: "texts", list: "lists of grids"}  # what a type allows
+NEW_NAMES = {  # of parameters, by their names in earlier versions
     "rule": "growth", "still": "epochs = splits + still", "repeats": "n_seeds", "grown": "prior_splits",
-    "age": "epochs_before", "branches": "all-splits",
+    "age": "epochs_before", "each": "grids", "zip": "grids", "kind": "type", "seed": "first_seed",
 }  # fmt: skip
-TEXTS = {field.name for kind in KINDS.values() for field in fields(kind) if field.type is str}
-TEXTS |= {"kind", "report", "extensions"}  # parameters that are text, whatever they look like
+
+
+class Parameter(NamedTuple):
+    """The values of a parameter, and where they stand: a file and a line, or the command line."""
+
+    values: list
+    where: str
+
+
+Grid = dict[str, Parameter]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says: the experiments with their seeds, and the notebook that reports on them."""
+
+    name: str
+    plan: Plan
+    report: Path
+    extensions: str  # the path of a Python file, or ""
+    changes: Mapping[str, str]  # of its parameters, as given on the command line
+
+
+def read_study(name: str, changes: Mapping[str, object] | None = None) -> Study:
+    """Read a study by its name in notebooks/studies, or by the path of a .yaml or .yml file.
+
+    changes: values for parameters at the top of the file, as on the command line. Extensions are executed.
+    Parameters are the fields of `Experiment`, or of the class in TYPES that `type` names, and n_seeds and first_seed.
+    Each is a value or a list of values, and every combination of them is an experiment. `grids` is a list of further
+    parameters, and stands for several studies in one. Of experiments that train the same, the first is kept.
+    `extensions` is a file for `load_extensions`, and `report` a notebook of the user; paths count from the study file.
+
+    Raises ValueError where the file is missing or does not define a study; the message names the line.
+    """
+    file, changes = study_file(name), {name: str(value) for name, value in (changes or {}).items()}
+    top = _read_grid(_compose(file.read_bytes(), str(file)), file)
+    grids = [_read_grid(node, file) for node in top.pop("grids", Parameter([], "")).values]
+    if "grids" in changes:
+        raise ValueError("-p grids: allowed are parameters with values")
+    for key, text in changes.items():
+        top[key] = _read_parameter(key, _compose(text.encode(), f"-p {key}"), f"-p {key}")
+    for key, parameter in [(key, parameter) for grid in grids for key, parameter in grid.items()]:
+        if key in changes or key in ONCE:
+            raise ValueError(f"{parameter.where}: {key!r} is set in a grid: allowed is the top of the file, without -p")
+    once = {key: top.pop(key) for key in ONCE if key in top}
+    kind = once.pop("type", Parameter(["experiment"], "")).values[0]
+    if kind not in TYPES:
+        raise ValueError(f"{file}: type {kind!r}: allowed are {', '.join(TYPES)}")
+    folders = {key: Path() if key in changes else file.parent for key in once}
+    paths = {key: (folders[key] / parameter.values[0]).absolute() for key, parameter in once.items()}
+    load_extensions(paths.get("extensions", ""))
+    report = paths.get("report", NOTEBOOKS / f"{TYPES[kind].report}.ipynb")
+    if report.suffix != ".ipynb" or not report.is_file():
+        raise ValueError(f"{file}: report {str(report)!r}: allowed are notebooks that exist")
+    plan = _expand(TYPES[kind], [top | grid for grid in grids or [{}]], file)
+    return Study(file.stem, plan, report, str(paths.get("extensions", "")), changes)
 
 
 def study_file(name: str) -> Path:
-    """The file of a study: notebooks/studies/NAME.yaml, or another .yaml file. Raises ValueError if there is none."""
-    file = Path(name) if name.endswith(".yaml") else STUDIES / f"{name}.yaml"
-    if not file.is_file():
-        raise ValueError(f"study {name!r}: allowed are {', '.join(sorted(f.stem for f in STUDIES.glob('*.yaml')))}")
-    return file
+    """Return the file of a study. Raises ValueError if there is none."""
+    is_path = name.endswith((".yaml", ".yml"))
+    for file in [Path(name)] if is_path else [STUDIES / f"{name}.yaml", STUDIES / f"{name}.yml"]:
+        if file.is_file():
+            return file
+    names = sorted(file.stem for file in STUDIES.glob("*.y*ml"))
+    raise ValueError(f"study {name!r}: allowed are {', '.join(names)}, and paths of .yaml files")
 
 
-def read_study(name: str) -> dict:
-    """Read the parameters of a study. Raises ValueError where it has no file, or the file does not define a study.
-
-    Parameters are the fields of `Experiment`, or of another class in KINDS that `kind` names. Each is a value or a
-    list. `each` and `zip` are explained in `experiments`. `report` names the notebook that reports on the study, if it
-    is not the default. `extensions` names a Python file that `load_extensions` imports, relative to the study file.
-    """
-    file = study_file(name)
+def _compose(text: bytes, where: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text, of which nothing is constructed."""
     try:
-        parameters = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(parameters, dict):
-        raise ValueError(f"{file} holds {type(parameters).__name__}: allowed are lines of 'parameter: value'")
-    return {name: number_or_text(value, name) for name, value in parameters.items()}
+        return yaml.compose(text.decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def extensions_file(study: str, parameters: dict) -> str:
-    """The file of a study's own policies, growths, schedules and data sets, from the root; "" where it has none."""
-    file = parameters.get("extensions", "")
-    if not isinstance(file, str):
-        raise ValueError(f"extensions {file!r}: allowed are Python files that exist")
-    return str((study_file(study).parent / file).absolute()) if file else ""
+def _read_grid(node: yaml.Node | None, file: Path) -> Grid:
+    """Read parameters from a mapping; a list stands for its grids."""
+    if isinstance(node, yaml.SequenceNode):
+        return {"grids": _read_parameter("grids", node, str(file))}
+    if not isinstance(node, yaml.MappingNode):
+        where = f"{file}, line {node.start_mark.line + 1}" if node else str(file)
+        raise ValueError(f"{where}: allowed are lines of 'parameter: value'")
+    grid: Grid = {}
+    for key, value in node.value:
+        where, name = f"{file}, line {key.start_mark.line + 1}", _text_of(key)
+        if name in grid:
+            raise ValueError(f"{where}: {name!r} is given twice: allowed is once")
+        grid[name] = _read_parameter(name, value, where)
+    return grid
 
 
-def number_or_text(value: object, name: str) -> object:
-    """What a value means, as papermill takes it on its command line: 1e-3 is a number, which YAML takes for text.
-
-    name is that of the parameter, for those of TEXTS stay text: a policy may be called "nan".
-    """
-    if isinstance(value, dict):
-        return {inner: number_or_text(one, inner) for inner, one in value.items()}
-    if isinstance(value, list):
-        return [number_or_text(one, name) for one in value]
-    for kind in (int, float) if isinstance(value, str) and name not in TEXTS else ():
+def _read_parameter(name: str, node: yaml.Node | None, where: str) -> Parameter:
+    """Read the values of a parameter; its type decides what a value means, so that a policy may be called 1 or null."""
+    if name not in FIELD_TYPES:
+        allowed = f"is now {NEW_NAMES[name]}" if name in NEW_NAMES else f"are {', '.join(FIELD_TYPES)}"
+        raise ValueError(f"{where}: parameter {name!r}: allowed {allowed}")
+    kind, values = FIELD_TYPES[name], []
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node] if node and kind is not list else []
+    if not nodes or (name in ONCE and kind is str and len(nodes) > 1):
+        raise ValueError(f"{where}: {name} has {len(nodes)} values: allowed are {WORDS[kind]}, and one for {[*ONCE]}")
+    for one in nodes:
         try:
-            return kind(value)
+            values.append(one if kind is list else kind(_text_of(one)))
         except ValueError:
-            continue
-    return value
+            raise ValueError(f"{where}: {name} {_text_of(one)!r}: allowed are {WORDS[kind]}") from None
+        if values[-1] in values[:-1]:
+            raise ValueError(f"{where}: {name} {values[-1]!r} is given twice: allowed are different values")
+    return Parameter(values, where)
 
 
-def experiments(parameters: dict) -> list[Plan]:
-    """The experiments of a study, all of one of KINDS: every combination of the parameters that are lists.
-
-    `each`, a list of further parameters, stands for as many studies in one: the rest with each of them. `zip` holds
-    lists of one length that go side by side. Of experiments that would train the same, the first is kept.
-
-    Raises ValueError for a parameter that does not exist, and for a list that is empty or names a value twice.
-    Raises ValueError for more than MOST experiments.
-    """
-    own = ("kind", "each", "zip", "extensions")
-    common = {name: value for name, value in parameters.items() if name not in own}
-    if parameters.get("kind", "experiment") not in tuple(KINDS):
-        raise ValueError(f"kind {parameters['kind']!r}: {_what_is_allowed(parameters['kind'], KINDS)}")
-    kind = KINDS[parameters.get("kind", "experiment")]
-    each, beside = parameters.get("each", [{}]), parameters.get("zip", {})
-    if not (isinstance(each, list) and each and all(isinstance(block, dict) for block in each)):
-        raise ValueError(f"each {each!r}: allowed are lists of parameters")
-    if not (isinstance(beside, dict) and all(isinstance(values, list) and values for values in beside.values())):
-        raise ValueError(f"zip {beside!r}: allowed are parameters with lists")
-    if len({len(values) for values in beside.values()}) > 1:
-        raise ValueError(f"zip {beside!r}: allowed are lists of one length")
-    zipped = [dict(zip(beside, values)) for values in zip(*beside.values())] or [{}]
-    blocks = [common | block | one for block in each for one in zipped]
-    size = sum(math.prod(len(v) for v in block.values() if isinstance(v, list)) for block in blocks)
-    if size > MOST:
-        raise ValueError(f"{size} experiments: allowed are {MOST} in a study")
-    found: dict[Plan, Plan] = {}  # by what they would train
-    for block in blocks:
-        _refuse_bad_lists(kind, block)
-        lists = [value if isinstance(value, list) else [value] for value in block.values()]
-        for values in product(*lists):
-            experiment = kind(**dict(zip(block, values)))
-            found.setdefault(_what_it_trains(experiment), experiment)
-    return list(found.values())
+def _text_of(node: yaml.Node) -> str:
+    return node.value if isinstance(node, yaml.ScalarNode) else "[…]"
 
 
-def _refuse_bad_lists(kind: type[Plan], parameters: dict) -> None:
-    allowed = [field.name for field in fields(kind)]
-    for name, value in parameters.items():
-        if name not in allowed:
-            raise ValueError(f"parameter {name!r}: {_what_is_allowed(name, allowed)}")
-        if value == []:
-            raise ValueError(f"{name} []: allowed are one value or more")
-        if isinstance(value, list) and any(one in value[:place] for place, one in enumerate(value)):
-            raise ValueError(f"{name} {value}: allowed are different values")
-
-
-def _what_is_allowed(name: object, allowed: Iterable[str]) -> str:
-    return f"allowed is now {NEW_NAMES[name]}" if name in tuple(NEW_NAMES) else f"allowed are {', '.join(allowed)}"
-
-
-def _what_it_trains(experiment: Plan) -> Plan:
-    """An experiment with the defaults of what has no effect: it is the same for all that would train the same."""
-    if not isinstance(experiment, Experiment):
-        return experiment
-    if experiment.policy in CONTROLS:
-        return replace(experiment, growth=Experiment.growth, schedule=Experiment.schedule)
-    if not GROWTHS[experiment.growth].needs_parent:
-        return replace(experiment, policy=Experiment.policy)
-    return experiment
+def _expand(kind: type[BaseExperiment], grids: list[Grid], file: Path) -> Plan:
+    """Return the experiments of all grids with their seeds."""
+    size = sum(math.prod(len(parameter.values) for parameter in grid.values()) for grid in grids)
+    if size > MAX_EXPERIMENTS:
+        raise ValueError(f"{file}: {size} experiments: allowed are {MAX_EXPERIMENTS} in a study")
+    allowed = [*(field.name for field in fields(kind)), *SEEDS]
+    first: dict[BaseExperiment, BaseExperiment] = {}  # of those that train the same
+    plan: dict[BaseExperiment, dict[int, None]] = {}
+    for grid in grids:
+        for name, parameter in grid.items():
+            if name not in allowed:
+                raise ValueError(f"{parameter.where}: parameter {name!r}: allowed are {', '.join(allowed)}")
+        for values in product(*(parameter.values for parameter in grid.values())):
+            given = dict(zip(grid, values))
+            n_seeds, start = given.pop("n_seeds", 5), given.pop("first_seed", 0)
+            if not (0 < n_seeds <= MAX_COUNT and 0 <= start <= MAX_SEED - n_seeds + 1):
+                allowed_seeds = f"1 to {MAX_COUNT} seeds from 0 to {MAX_SEED}"
+                raise ValueError(f"{file}: n_seeds {n_seeds}, first_seed {start}: allowed are {allowed_seeds}")
+            try:
+                experiment = kind(**given)
+            except ValueError as error:  # its message begins with the field's name
+                raise ValueError(f"{grid.get(str(error).split()[0], Parameter([], file)).where}: {error}") from error
+            experiment = first.setdefault(experiment.canonical, experiment)
+            plan.setdefault(experiment, {}).update(dict.fromkeys(range(start, start + n_seeds)))
+    return {experiment: tuple(seeds) for experiment, seeds in plan.items()}

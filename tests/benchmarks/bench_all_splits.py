@@ -31,7 +31,7 @@ def eager_epoch(width: int) -> float:
 def measure(width: int) -> dict[str, float]:
     """Return a row of the table: all splits of one network together, and its branches one by one."""
     start = time.perf_counter()
-    run_exhaustive_splits(ExhaustiveSplits(DATASET, learning_rate=RATE, width=width, epochs_before=0, n_seeds=1))
+    run_exhaustive_splits(ExhaustiveSplits(DATASET, learning_rate=RATE, width=width, epochs_before=0), [0])
     elapsed, branches = time.perf_counter() - start, len(SHUFFLE_LOSSES) * (width + N_COEFFICIENT_DRAWS)
     per_second, eager = branches / elapsed, 1 / (max(HORIZONS) * eager_epoch(width + 1))
     row = {"width": width, "branches": branches, "seconds": elapsed, "branches per second": per_second}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import bench_eager
 import pandas as pd
 import torch
-from timing import BATCH_SIZE, RATE, publish, seconds
+from timing import BATCH_SIZE, RATE, parameters_of, publish, seconds
 
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.core.mlp import MLP
@@ -51,4 +51,4 @@ def rows(data: Subset, speed: float) -> Iterator[dict]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     table = pd.DataFrame(rows(load_dataset("fashion-mnist").train, multiply_adds_per_second()))
-    publish("speed-growth", table, read_study("full"))
+    publish("speed-growth", table, parameters_of(read_study("full")))

@@ -1,4 +1,4 @@
-"""Measure what the study costs, compared with other implementations, for the table figures/data/speed.csv.gz.
+"""Measure what the study costs, compared with other implementations, for the table figures/data/speed.parquet.
 
 Parts are timed in bench_parts.py by pytest-benchmark, and commands from start to end. This takes as long as the full
 study and some minutes more. Nothing else should run at the same time.
@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 import reference_scores
 import torch
-from timing import BATCH_SIZE, RATE, command, publish, seconds
+from timing import BATCH_SIZE, RATE, command, parameters_of, publish, seconds
 
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.growing.which import POLICIES
+from neuronsplit.locations import ROOT
 from neuronsplit.names import NO_SPLIT
 from neuronsplit.study.experiment import Experiment
-from neuronsplit.study.grid import experiments, read_study
-from neuronsplit.study.store import ROOT
+from neuronsplit.study.grid import read_study
 
 HERE = Path(__file__).parent
 WIDTHS, EAGER_WIDTHS = (10, 35, 60), (10, 20, 35, 50, 60)  # widths at which parts and the eager loop are timed
@@ -56,11 +56,12 @@ def time_full_study() -> tuple[float, float]:
 def eager_study(feed: Callable, n_threads: int) -> float:
     """Return the seconds that the full study would take with one network at a time: the sum of epochs and choices."""
     torch.set_num_threads(n_threads)
-    planned = experiments(read_study("full"))
-    policies = {e.policy for e in planned} - {NO_SPLIT}
+    plan = read_study("full").plan
+    policies = {e.policy for e in plan} - {NO_SPLIT}
     epochs, choices = zip(*(_time_eager_network(feed, width, policies) for width in EAGER_WIDTHS))
     torch.set_num_threads(1)
-    return sum(e.n_seeds * _eager_seconds(e, epochs, [choice.get(e.policy) for choice in choices]) for e in planned)
+    by_policy = {e: [choice.get(e.policy) for choice in choices] for e in plan}
+    return sum(len(seeds) * _eager_seconds(e, epochs, by_policy[e]) for e, seeds in plan.items())
 
 
 def _time_eager_network(feed: Callable, width: int, policies: set[str]) -> tuple[float, dict[str, float]]:
@@ -150,4 +151,5 @@ def rows_of_commands() -> Iterator[dict]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    publish("speed", pd.DataFrame([*rows_of_parts(time_parts()), *rows_of_commands()]), read_study("full"))
+    rows = [*rows_of_parts(time_parts()), *rows_of_commands()]
+    publish("speed", pd.DataFrame(rows), parameters_of(read_study("full")))

@@ -4,12 +4,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import median
 
 import pandas as pd
 
-from neuronsplit.study import run
-from neuronsplit.study.store import ROOT, save
+from neuronsplit.analysis.files import write_table
+from neuronsplit.locations import ROOT
+from neuronsplit.study.grid import Study
+from neuronsplit.study.store import circumstances
 
 RATE, BATCH_SIZE = 1e-3, 32  # of the full study
 
@@ -29,12 +32,14 @@ def command(*words: str) -> Callable:
     return lambda: subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
 
 
+def parameters_of(study: Study) -> dict:
+    """Return the parameters of a study whose experiments differ in the policy only."""
+    first, seeds = next(iter(study.plan.items()))
+    return asdict(first) | {"policy": [e.policy for e in study.plan], "n_seeds": len(seeds)}
+
+
 def publish(name: str, table: pd.DataFrame, parameters: dict) -> None:
-    """Save a table as runs/NAME/table.csv and figures/data/NAME.csv.gz, and print it."""
-    folder = run.RUNS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "table.part"
-    table.to_csv(part, index=False, float_format="%.4g")
-    save(part, folder / "table.csv", {"parameters": parameters})
-    run.publish(name, name)
+    """Save a table as figures/data/NAME.parquet, and print it."""
+    made_by = {"study": name, "parameters": parameters} | circumstances()
+    write_table(table, ROOT / "figures" / "data" / f"{name}.parquet", made_by)
     print(table.to_string(index=False, float_format="{:.3g}".format))

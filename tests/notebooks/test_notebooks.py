@@ -1,5 +1,6 @@
 """The form of the notebooks, and that they were executed; nbval checks their outputs."""
 
+import ast
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def test_the_notebooks_are_found():
     assert [file.stem for file in NOTEBOOKS] == [
         "00_start_here", "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison",
         "05_split_your_own_network", "06_the_2021_study", "07_do_twins_part", "08_which_how_when",
-        "11_how_good_could_a_choice_be", "12_a_network_that_decides", "14_what_it_costs",
+        "11_how_good_could_a_choice_be", "12_a_network_that_decides", "14_what_it_costs", "all_splits", "report",
     ]  # fmt: skip
 
 
@@ -52,14 +53,20 @@ def test_a_notebook_keeps_the_form(file):
     assert parameters and all(p["help"] for p in parameters.values())
 
 
-@pytest.mark.parametrize(
-    "kind, others", [(Experiment, ["extensions"]), (ExhaustiveSplits, ["extensions", "table", "figures"])]
-)
-def test_the_parameters_of_an_experiment_notebook_are_the_fields_of_its_kind(kind, others):
+OF_UNITS = {"seeds": [0, 1, 2, 3, 4], "experiments": [], "folder": "runs/notebook", "extensions": ""}
+OF_REPORTS = {"table": "", "figures": "", "title": ""}
+
+
+@pytest.mark.parametrize("kind, others", [(Experiment, OF_UNITS), (ExhaustiveSplits, OF_UNITS | OF_REPORTS)])
+def test_the_parameters_of_a_notebook_that_trains_are_the_fields_of_its_kind_and_more(kind, others):
     found = papermill.inspect_notebook(str(FOLDER / f"{kind.notebook}.ipynb"))
-    for name in others:
-        del found[name]
-    types = {"str": str, "int": int, "float": float}
-    defaults = {name: types[p["inferred_type_name"]](p["default"].strip('"')) for name, p in found.items()}
-    assert defaults.pop("folder") == "runs/notebook"
-    assert defaults == asdict(kind())
+    defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
+    assert defaults == asdict(kind()) | others
+    types = {name: parameter["inferred_type_name"] for name, parameter in found.items()}
+    assert types == {name: type(value).__name__ for name, value in defaults.items()}
+
+
+@pytest.mark.parametrize("kind", [Experiment, ExhaustiveSplits])
+def test_a_notebook_that_reports_takes_what_a_study_gives(kind):
+    found = papermill.inspect_notebook(str(FOLDER / f"{kind.report}.ipynb"))
+    assert OF_REPORTS.keys() <= found.keys()

@@ -1,0 +1,187 @@
+"""Sentences about a study, computed from its table, in Markdown.
+
+A `table` is one that `comparison.settings_of` returns. Names of experiments are set as code, so that nothing in a table
+is taken for Markdown or HTML.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neuronsplit.analysis import comparison, files, stats, tables, wording
+from neuronsplit.names import CONTROLS, GREEDY, ID_COLUMNS
+
+
+def overview(table: pd.DataFrame) -> str:
+    """Say what a study trained, from its table as it was read."""
+    choices = table[~table["policy"].isin(CONTROLS)]  # a control has neither growth nor schedule
+    fields = [name for name in ID_COLUMNS if name in table]
+    differ = {name: choices if name in ("growth", "schedule") else table for name in fields}
+    varying = [name for name, rows in differ.items() if rows[name].nunique() > 1]
+    experiments = tables.with_labels(table).groupby("policy", sort=False)
+    n_seeds = experiments["seed"].nunique()
+    each = " each" if len(n_seeds) > 1 else ""
+    counts = [wording.count([len(n_seeds)], "experiment"), wording.count(n_seeds, "seed") + each]
+    said = ", ".join([*counts, wording.count(experiments["epoch"].max(), "epoch")]) + "."
+    if varying:
+        said += f" Experiments differ in {wording.join(name.replace('_', ' ') for name in varying)}."
+    same = [name for name in fields if name not in varying and len(differ[name])]
+    same = [f"{name.replace('_', ' ')} {wording.code(differ[name][name].iloc[0])}" for name in same]
+    return said + (f" The same in all: {', '.join(same)}." if same and varying else "")
+
+
+def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
+    """Say where the experiments of a setting ended, next to their control, and what they cost."""
+    baseline, compared = comparison.baseline_of(table), comparison.compare(table, metric)
+    title = metric.replace("_", " ")
+    if baseline is None:
+        said = _alone(compared, title)
+    else:
+        said = [*_baseline(compared, title), *_established(compared, title), *_not_testable(compared), *_cost(compared)]
+    return "\n".join(f"- {sentence}" for sentence in [*said, *_left_out(compared), *_lengths(table)])
+
+
+def definition(table: pd.DataFrame) -> str:
+    """Say when a difference within a setting counts as established; empty if none can be tested."""
+    n_tests = int(comparison.compare(table)["p"].count())
+    if not n_tests:
+        return ""
+    corrected = f", corrected for {n_tests} comparisons (Holm)" if n_tests > 1 else ""
+    test = f"Established: the p-value of a permutation test, paired by seed{corrected}, is below 0.05."
+    return f"{test} Intervals are Student's t, each by itself."
+
+
+def origin(path: Path) -> str:
+    """Say what produced the table of a file, or of a study's folder."""
+    made_by = _made_by(path)
+    if not made_by and (path.is_dir() or path.suffix.lower() == ".zip"):
+        return f"{wording.code(path.name)} holds several files. `neuronsplit.provenance` says of each what produced it."
+    if not made_by:
+        return f"{wording.code(path.name)} has no provenance: nothing in it says what produced it."
+    versions = (made_by.get("versions") or {}).items()
+    facts = {name: made_by.get(name) for name in ("study", "commit", "finished", "machine")}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions)
+    lines = [f"- {name}: {wording.code(fact)}" for name, fact in facts.items() if fact]
+    return "\n".join([f"What produced {wording.code(path.name)}:", "", *lines])
+
+
+def unfinished(path: Path) -> str:
+    """Say which experiments of a study have not finished, and the first error; empty if all have."""
+    made_by = _made_by(path)
+    names = [wording.code(name) for name in made_by.get("unfinished") or []]
+    if not names:
+        return ""
+    errors = [f" The first error: {wording.code(error)}." for error in made_by.get("errors") or []]
+    return f"**Not finished**: {wording.join(names)}. The table has what they have trained.{''.join(errors[:1])}"
+
+
+def _made_by(path: Path) -> dict:
+    file = path / "table.parquet" if path.is_dir() else path
+    return files.provenance(file) if file.is_file() and file.suffix.lower() != ".zip" else {}
+
+
+def _alone(compared: pd.DataFrame, title: str) -> list[str]:
+    """Say where experiments ended that have nothing to be compared with."""
+    if len(compared) > 1:
+        return ["Every setting has one experiment only, so none is compared with another."]
+    value = compared["value"].iloc[0]
+    ends = f"ends at a {title} of {_value(compared.iloc[0])}" if pd.notna(value) else f"has no final {title}"
+    return [f"{wording.code(compared.index[0])} {ends}. There is nothing to compare it with."]
+
+
+def _baseline(compared: pd.DataFrame, title: str) -> list[str]:
+    name, row = compared.index[0], compared.iloc[0]
+    said = [] if name in CONTROLS else [f"There is no control here: the others are compared with {wording.code(name)}."]
+    control = ", the control," if name in CONTROLS else ""
+    if pd.isna(row["value"]):
+        return [*said, f"{wording.code(name)}{control} has no final {title}, so nothing can be compared with it."]
+    return [*said, f"{wording.code(name)}{control} ends at a {title} of {_value(row)}."]
+
+
+def _value(row: pd.Series) -> str:
+    """Return a final value with its interval, such as "0.8510 [0.8490, 0.8530] (n = 10)"."""
+    interval = "" if pd.isna(row["value_low"]) else f" [{row['value_low']:.4f}, {row['value_high']:.4f}]"
+    return f"{row['value']:.4f}{interval} (n = {row['seeds'] - row['diverged']:.0f})"
+
+
+def _established(compared: pd.DataFrame, title: str) -> list[str]:
+    """Say which differences to the baseline are established, and which were tested and are not."""
+    baseline, others, said = wording.code(compared.index[0]), compared.iloc[1:], []
+    for verdict in ("worse", "better"):
+        rows = others[others["verdict"] == verdict]
+        if len(rows):
+            place = "below" if (rows["mean"] < 0).all() else "above"
+            whom, names = _subject(rows, others)
+            end = "ends" if len(rows) == 1 else "end"
+            by = wording.span(rows["mean"].abs(), "{:.4f}")
+            said.append(f"**{whom} {end} {place} {baseline}**, by {by} of {title}{names}.")
+    rows = others[others["verdict"] == "no difference found"]
+    if len(rows):
+        whom, names = _subject(rows, others)
+        whom = "any of the others" if len(rows) == len(others) > 1 else whom
+        said.append(f"**No difference to {baseline} is established** for {whom}{names}.")
+    return said
+
+
+def _not_testable(compared: pd.DataFrame) -> list[str]:
+    """Say for which experiments no difference can be established, however large it is, and why."""
+    baseline, others = wording.code(compared.index[0]), compared.iloc[1:]
+    if pd.isna(compared["value"].iloc[0]):
+        return []
+    said, n_tests = [], int(others["p"].count())
+    for (n, p), rows in others[others["verdict"] == "too few seeds"].groupby(["n", "smallest_p_holm"]):
+        whom = "" if len(rows) == len(others) else f" for {wording.join(map(wording.code, rows.index))}"
+        seeds = f"With {n:.0f} seeds the smallest possible corrected p-value is {p:.2g}"
+        said.append(f"{seeds}, so **no difference can be established**{whom}.")
+        if np.isfinite(needed := stats.n_seeds_needed(n_tests)):
+            said[-1] += f" {wording.count([n_tests], 'comparison')} would need {needed} seeds."
+    for n, common in ((1, "one seed in common with {}, too few for a test"), (0, "no seeds in common with {}")):
+        rows = others[(others["n"] == n) & others["value"].notna()]
+        if len(rows):
+            has = "has" if len(rows) == 1 else "have"
+            said.append(f"{wording.join(map(wording.code, rows.index))} {has} {common.format(baseline)}.")
+    return said
+
+
+def _cost(compared: pd.DataFrame) -> list[str]:
+    costs = compared["cost"].iloc[1:].dropna()
+    if costs.empty:
+        return []
+    low, high = f"{costs.min():.0%}", f"{costs.max():.0%}"
+    span = low if low == high else f"{low} ({wording.code(costs.idxmin())}) to {high} ({wording.code(costs.idxmax())})"
+    whom = wording.code(costs.index[0]) if len(costs) == 1 else "the others"
+    of = f"of the multiply-adds of {wording.code(compared.index[0])}"
+    said = [f"Training {whom} took {span} {of}, not counting what choosing neurons takes."]
+    if any(GREEDY in name.split(" · ") for name in costs.index):
+        said.append(
+            f"{wording.code(GREEDY)} also trained every possible split for an epoch, which is not counted either."
+        )
+    return said
+
+
+def _left_out(compared: pd.DataFrame) -> list[str]:
+    said = []
+    for name, row in compared[compared["diverged"] > 0].iterrows():
+        of = "All" if row["diverged"] == row["seeds"] else f"{row['diverged']:.0f} of"
+        are = "is" if row["diverged"] == 1 else "are"
+        said.append(
+            f"{of} {wording.count([int(row['seeds'])], 'seed')} of {wording.code(name)} diverged and {are} left out."
+        )
+    return said
+
+
+def _lengths(table: pd.DataFrame) -> list[str]:
+    last = table.groupby("policy")["epoch"].max()
+    return [f"Experiments end after {wording.span(last, '{}')} epochs; each counts at its own end."] * (
+        last.nunique() > 1
+    )
+
+
+def _subject(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[str, str]:
+    """Return how a sentence calls some of the others, and what names them behind it, such as ": `a` and `b`"."""
+    if len(others) == 1:
+        return wording.code(others.index[0]), ""
+    if len(rows) == len(others):
+        return f"All {len(others)} others", ""
+    return f"{len(rows)} of the {len(others)} others", f": {wording.join(map(wording.code, rows.index))}"

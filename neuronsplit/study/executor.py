@@ -1,0 +1,82 @@
+"""Execute notebooks with papermill, several at once with joblib: on threads of this machine, or on a Dask cluster.
+
+Each notebook runs in a process of its own, its kernel, so that threads suffice here. A kernel that dies loses its
+notebook only.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import joblib
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill import PapermillExecutionError, execute_notebook
+from traitlets import default
+
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is returned
+
+Job = tuple[Path, Path, dict]  # a notebook, where it goes when it has been executed, and its parameters
+
+
+class RunningInterpreter(AsyncKernelManager):
+    """A kernel of the interpreter that runs this, whatever kernels are on JUPYTER_PATH."""
+
+    @default("kernel_spec_manager")
+    def _only_the_native_kernel(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
+    """Execute a notebook into another; return what went wrong in one line, or None.
+
+    A kernel that does not start is started once more, because kernels now and then want the same port.
+    """
+    for last_time in (False, True):
+        try:
+            # papermill formats paths, so that {run} in a path would stand for a parameter.
+            paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, out)]
+            execute_notebook(
+                *paths, parameters, kernel_name="python3", language="python", kernel_manager_class=RunningInterpreter,
+                extra_arguments=["--log-level=CRITICAL"], progress_bar=False,
+            )  # fmt: skip
+            return None
+        except PapermillExecutionError as error:
+            return f"{out}: {error.ename}: {error.evalue}".splitlines()[0]
+        except Exception as error:
+            if last_time or isinstance(error, DeadKernelError) or not isinstance(error, RuntimeError):
+                return f"{out}: {type(error).__name__}: {error}".splitlines()[0]
+
+
+def execute_all(jobs: list[Job], workers: int, scheduler: str = "") -> Iterator[tuple[int, str | None]]:
+    """Execute notebooks, several at once; yield the number of each that has ended, and what went wrong.
+
+    scheduler: the address of a Dask cluster that does it instead of this machine. Its workers share the folders.
+    Raises OSError where the scheduler cannot be reached. Raises ValueError where Dask is not installed.
+    """
+    with ExitStack() as stack:
+        backend = "threading"
+        if scheduler:
+            backend, workers = "dask", -1
+            stack.enter_context(_dask_client(scheduler))
+        stack.enter_context(joblib.parallel_config(backend))
+        # All is dispatched one by one: a unit takes a minute, and what has ended is to be seen at once.
+        parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        yield from parallel(joblib.delayed(_numbered)(n, job) for n, job in enumerate(jobs))
+
+
+def _numbered(n: int, job: Job) -> tuple[int, str | None]:
+    return n, execute(*job)
+
+
+def _dask_client(scheduler: str):
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise ValueError("scheduler: allowed where Dask is installed (pip install 'neuronsplit[cluster]')") from error
+    try:
+        return Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise OSError(f"scheduler {scheduler} cannot be reached ({type(error).__name__})") from error

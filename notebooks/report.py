@@ -1,0 +1,151 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a study shows
+#
+# This report is about one study: every sentence and every figure is computed from its table. Experiments are compared with their control at the
+# same seeds, within a setting and never across. The limit: it says what was measured, and not why.
+
+# %% tags=["parameters"]
+table: str = "figures/data/fashion-mnist.parquet"  # a table, or the folder of a study, or a .zip of it
+figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
+title: str = ""  # of the study; the name of the file by default
+
+# %%
+import platform
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown, display
+
+import neuronsplit as ns
+from neuronsplit.analysis import comparison, sentences, stats, tables
+from neuronsplit.analysis.wording import code
+from neuronsplit.locations import ROOT
+from neuronsplit.plots import comparisons, curves, families, style
+
+style.use_style()
+
+
+# %%
+def heading(setting):
+    """Show the name of a setting, where there are several."""
+    if setting:
+        display(Markdown(f"### {code(setting)}"))
+
+
+def show(figure, name, setting):
+    """Draw a figure here, and save it if that is asked for."""
+    style.save_figure(figure, figures, re.sub(r"[^\w.]+", "-", f"{name} {setting}").strip("-"))
+    plt.show()
+
+
+# %%
+path = ROOT / table
+results = ns.read_table(path)
+settings = comparison.settings_of(results)
+display(Markdown(f"## {code(title or path.name)}"))
+display(Markdown("\n\n".join([sentences.overview(results), sentences.unfinished(path)])))
+
+# %% [markdown]
+# ## The answer
+
+# %%
+for setting, rows in settings.items():
+    heading(setting)
+    display(Markdown(sentences.answer(rows)))
+    if rows.policy.nunique() > 1:
+        display(comparison.style_comparison(comparison.compare(rows)))
+    display(Markdown(sentences.definition(rows)))
+
+# %%
+METRICS = ["test_accuracy", "test_loss"]
+differences = {
+    setting: {metric: comparison.paired_differences(style.printable(rows), metric) for metric in METRICS}
+    for setting, rows in settings.items()
+    if comparison.paired_differences(rows, METRICS[0]).size
+}
+if differences:
+    display(Markdown("## At the same seed\n\nA difference takes out what the seed decides for all experiments alike."))
+for setting, found in differences.items():
+    heading(setting)
+    for metric, values in found.items():
+        label = f"final {style.TITLES[metric]} − that of {comparison.baseline_of(style.printable(settings[setting]))}"
+        show(comparisons.paired_differences({label: values}), f"differences-{metric}", setting)
+
+# %%
+drawn = {setting: style.printable(comparison.without_diverged(rows)) for setting, rows in settings.items()}
+drawn = {setting: rows for setting, rows in drawn.items() if len(rows)}
+baselines = {setting: comparison.baseline_of(style.printable(settings[setting])) for setting in drawn}
+baselines = {setting: name for setting, name in baselines.items() if name in set(drawn[setting].policy)}
+if drawn:
+    display(Markdown("## While they train"))
+for setting, rows in drawn.items():
+    heading(setting)
+    for metric in METRICS:
+        show(curves.mean_curves(rows, [metric]), f"curves-{metric}", setting)
+    if rows.policy.nunique() <= 16:
+        figure = curves.curves_per_policy(rows, METRICS[:1], baselines.get(setting))
+        show(figure, "seeds", setting)
+
+# %%
+if drawn:
+    display(Markdown("## Where they end"))
+for setting, rows in drawn.items():
+    heading(setting)
+    for metric in METRICS:
+        show(comparisons.final_values(rows, [metric]), f"final-{metric}", setting)
+
+# %%
+with_cost = [name for name, rows in drawn.items() if name in baselines and {"hidden", "split_neuron"} <= set(rows)]
+if with_cost:
+    display(Markdown("## What it costs\n\nThe cost is that of training; what choosing neurons takes is not counted."))
+for setting in with_cost:
+    heading(setting)
+    show(comparisons.final_vs_cost(drawn[setting], METRICS[0], baselines[setting]), "cost", setting)
+
+# %%
+grown = {setting: rows for setting, rows in drawn.items() if "split_neuron" in rows and rows.split_neuron.notna().any()}
+if grown:
+    display(Markdown("## Family trees\n\nA line is a neuron, from the epoch of its birth. It hangs from its parent."))
+for setting, rows in grown.items():
+    heading(setting)
+    growing = rows[rows.policy.isin(rows.policy[rows.split_neuron.notna()].unique()[:12])]  # not more than twelve
+    seed = growing.drop_duplicates(["policy", "seed"]).seed.mode().min()
+    show(families.family_trees(growing, seed), "family-trees", setting)
+
+# %% [markdown]
+# ## All numbers
+#
+# The first table has final values over the seeds that did not diverge. The others have the differences to the control. *Detectable* is the
+# smallest true difference that so many seeds would find 4 times in 5.
+
+# %%
+for setting, rows in settings.items():
+    heading(setting)
+    final = {style.TITLES[metric]: tables.summary(rows, metric).drop(columns="diverged") for metric in METRICS}
+    display(pd.concat(final, axis=1).rename_axis(None).round(4))
+    for metric in METRICS:
+        found = comparison.paired_differences(rows, metric)
+        if found.size:
+            display(Markdown(f"{style.TITLES[metric]}:"), stats.style_tests(stats.paired_tests(found, metric)))
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+display(Markdown(sentences.origin(path)))
+
+# %% tags=["nbval-ignore-output"]
+print(f"Reported with Python {platform.python_version()}, pandas {pd.__version__}, neuronsplit {ns.__version__}")

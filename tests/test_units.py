@@ -1,0 +1,184 @@
+"""A study is cut into units of work by its plan alone, and what is missing of them is what no file holds."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuronsplit.growing.which import POLICIES
+from neuronsplit.study.batches import MAX_NETWORKS, UNIT_SECONDS, Batch, cut_into_units, labels
+from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.run import missing_units
+
+SEVEN = ["random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire"]
+SEEDS = st.tuples(st.integers(0, 30), st.integers(1, 30)).map(lambda pair: tuple(range(pair[0], sum(pair))))
+FIELDS = st.fixed_dictionaries(
+    {
+        "policy": st.sampled_from(["no-split", "stay-narrow", "greedy", *SEVEN]),
+        "growth": st.sampled_from(["scaled", "even", "gradmax"]),
+        "schedule": st.sampled_from(["every-epoch", "every-epoch", "plateau"]),
+        "batch_size": st.sampled_from([1, 32]),  # an epoch takes a fifth of a second, or a hundredth
+        "epochs": st.sampled_from([5, 100, 400]),
+        "splits": st.sampled_from([2, 4]),
+        "width": st.sampled_from([3, 40]),
+    }
+)
+BRANCHED = st.builds(ExhaustiveSplits, width=st.sampled_from([3, 20]), epochs_before=st.integers(1, 30))
+
+
+def experiment_of(values):
+    if values["policy"] == "greedy":
+        values = values | {"growth": "scaled", "schedule": "every-epoch"}
+    return Experiment(**values)
+
+
+@st.composite
+def plans(draw):
+    """A plan in which some experiments share their seeds, and some differ in their policies only."""
+    kind = draw(st.sampled_from(["growing", "branched", "sweep"]))
+    if kind == "branched":
+        experiments = draw(st.lists(BRANCHED, min_size=1, max_size=6))
+    elif kind == "growing":
+        experiments = [experiment_of(values) for values in draw(st.lists(FIELDS, min_size=1, max_size=8))]
+    else:
+        first, policies = Experiment(batch_size=draw(st.sampled_from([1, 32]))), st.sampled_from(sorted(POLICIES))
+        experiments = [replace(first, policy=p) for p in draw(st.lists(policies, min_size=1, unique=True))]
+    few_seeds = draw(st.lists(SEEDS, min_size=1, max_size=2))
+    return {e: draw(st.sampled_from(few_seeds)) for e in {e.canonical: e for e in experiments}.values()}
+
+
+def pairs(units):
+    return Counter((e, seed) for unit in units for e in unit.experiments for seed in unit.seeds)
+
+
+def holding(held):
+    """Tables by ids, as they are read from files, that hold pairs of an experiment and a seed."""
+    seeds = {}
+    for e, seed in held:
+        seeds.setdefault(e.id, []).append(seed)
+    return {name: pd.DataFrame({"seed": found * 2}) for name, found in seeds.items()}
+
+
+@given(plans())
+def test_the_units_of_a_plan_have_every_experiment_and_seed_once(plan):
+    assert pairs(cut_into_units(plan)) == Counter((e, seed) for e, seeds in plan.items() for seed in seeds)
+
+
+@given(plans())
+def test_no_program_is_too_large_unless_it_has_one_seed(plan):
+    for unit in cut_into_units(plan):
+        assert pairs(unit.programs()) == pairs([unit])
+        for program in unit.programs():
+            n_networks = sum(e.n_networks for e in program.experiments) * len(program.seeds)
+            assert n_networks <= MAX_NETWORKS or len(program.seeds) == 1
+            assert len(program.seeds) == 1 or not any(e.by_seed for e in program.experiments)
+            assert len({replace(e, policy="random") if e.batchable else e for e in program.experiments}) == 1
+
+
+@given(plans(), st.randoms(use_true_random=False))
+def test_what_is_missing_is_what_no_file_holds_and_units_stay_what_they_are(plan, random):
+    """Units depend on the plan alone: else a result would depend, in its rounding, on what was there before."""
+    units = cut_into_units(plan)
+    assert units == cut_into_units(dict(plan))
+    held = [pair for pair in pairs(units) if random.random() < 0.3]
+    missing = missing_units(plan, holding(held))
+    assert pairs(missing) + Counter(held) == pairs(units)
+    for part in missing:
+        assert sum(not pairs([part]) - pairs([unit]) for unit in units) == 1  # it is a part of one unit
+    assert all(unit in missing for unit in units if not set(held) & set(pairs([unit])))
+
+
+@given(plans(), st.data())
+def test_a_finished_unit_leaves_the_others_as_they_are(plan, data):
+    units = cut_into_units(plan)
+    finished = data.draw(st.sampled_from(units))
+    others = [unit for unit in units if unit != finished]
+    assert missing_units(plan, holding(pairs([finished]))) == others
+    assert missing_units(plan, holding(pairs(units))) == []
+    assert missing_units(plan, {"of another study": pd.DataFrame({"seed": [0]})}) == units
+
+
+@given(plans())
+def test_units_have_names_for_files_of_any_system(plan):
+    names = [unit.name for unit in cut_into_units(plan)]
+    assert len({name.lower() for name in names}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,90}", name) for name in names)
+
+
+@pytest.mark.parametrize("policy", ["a/b: ½.x", "../" * 30, "x" * 300, "CON", "größe"])
+def test_a_name_of_a_policy_makes_a_file_name(policy, monkeypatch):
+    monkeypatch.setitem(POLICIES, policy, POLICIES["random"])
+    name = Batch((Experiment(policy),), (0,)).name
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}-[0-9a-f]{8}", name)
+    others = [Batch((Experiment("random"),), (0,)), Batch((Experiment(policy),), (1,))]
+    assert name not in [other.name for other in others]
+
+
+def test_what_trains_as_one_differs_in_its_policy_alone():
+    control, random, loss = (Experiment(policy) for policy in ("no-split", "random", "max-loss"))
+    even, plateau, greedy = replace(random, growth="even"), replace(loss, schedule="plateau"), Experiment("greedy")
+    programs = Batch((control, random, even, plateau, loss, greedy), (0, 1)).programs()
+    assert programs == [
+        Batch((control,), (0, 1)), Batch((random, loss), (0, 1)), Batch((even,), (0, 1)), Batch((plateau,), (0,)),
+        Batch((plateau,), (1,)), Batch((greedy,), (0, 1)),
+    ]  # fmt: skip
+
+
+def test_a_large_group_is_cut_so_that_its_networks_fit():
+    plan = {Experiment(policy): tuple(range(10)) for policy in SEVEN}
+    assert sorted(unit.seeds for unit in cut_into_units(plan)) == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
+    assert {len(program.experiments) for unit in cut_into_units(plan) for program in unit.programs()} == {7}
+
+
+def test_groups_of_different_plans_that_have_the_same_seeds_are_not_trained_as_one():
+    """Seven policies with ten seeds are cut in two, and six more policies have the seeds of the first half."""
+    seven, six = sorted(POLICIES)[:7], sorted(POLICIES)[7:13]
+    plan = {Experiment(policy): tuple(range(10)) for policy in seven}
+    plan |= {Experiment(policy): tuple(range(5)) for policy in six}
+    plan |= {Experiment(learning_rate=0.1 * n): tuple(range(5)) for n in range(1, 9)}
+    programs = [program for unit in cut_into_units(plan) for program in unit.programs()]
+    assert max(len(program.experiments) * len(program.seeds) for program in programs) <= MAX_NETWORKS
+
+
+def test_a_small_study_makes_work_for_two_processes():
+    plan = dict.fromkeys([Experiment("no-split"), *(Experiment(policy) for policy in SEVEN)], tuple(range(5)))
+    units = cut_into_units(plan)
+    assert len(units) == 2 and len(pairs(units)) == 40
+    assert max(unit.seconds for unit in units) < 2 * min(unit.seconds for unit in units)
+
+
+@pytest.mark.parametrize("n, epochs", [(500, 20), (60, 150), (9, 1000)])
+def test_units_of_much_work_are_similar_and_take_a_minute_or_more(n, epochs):
+    """A start of a notebook's kernel takes about five seconds, so that shorter units would cost too much."""
+    experiments = [Experiment(learning_rate=0.001 * (i + 1), epochs=epochs, batch_size=1) for i in range(n)]
+    units = cut_into_units(dict.fromkeys(experiments, (0, 1, 2)))
+    seconds = sorted(unit.seconds for unit in units)
+    longest_program = max(program.seconds for unit in units for program in unit.programs())
+    assert sum(seconds) > 10 * UNIT_SECONDS
+    assert seconds[1] > 0.95 * UNIT_SECONDS  # but for the last, which takes what is left
+    assert seconds[-1] < UNIT_SECONDS * 1.3 + longest_program
+
+
+@pytest.mark.parametrize("policy", ["no-split", "random", "greedy"])
+def test_more_epochs_and_more_programs_take_longer(policy):
+    experiment, seeds = Experiment(policy), (0, 1, 2)
+    once = Batch((experiment,), seeds).seconds
+    twice = Batch((replace(experiment, epochs=2 * experiment.epochs),), seeds).seconds
+    other = replace(experiment, learning_rate=0.1)
+    assert once > 0 and twice == pytest.approx(2 * once)
+    assert Batch((experiment, other), seeds).seconds == pytest.approx(2 * once)
+
+
+def test_labels_are_the_fields_that_differ():
+    plan = [Experiment("no-split"), Experiment("random", growth="even"), Experiment("random", width=5)]
+    assert list(labels(dict.fromkeys(plan, (0,))).values()) == [
+        "no-split · scaled · 10", "random · even · 10", "random · scaled · 5",
+    ]  # fmt: skip
+    assert list(labels({Experiment("max-fire"): (0,)}).values()) == ["max-fire"]
+    assert list(labels({ExhaustiveSplits(width=4): (0,), ExhaustiveSplits(width=5): (0,)}).values()) == ["4", "5"]
+    assert labels({ExhaustiveSplits(width=4): (0,)}) == {ExhaustiveSplits(width=4): "digits"}
