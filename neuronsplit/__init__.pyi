@@ -3,6 +3,7 @@ from .analysis.files import provenance, read_table
 from .core.mlp import MLP
 from .core.split import SPLIT_RULES
 from .data.datasets import DATASETS, Dataset, Subset, load_dataset
+from .extensions import load_extensions
 from .growing.how import GROWTHS, Growth
 from .growing.when import SCHEDULES, Schedule
 from .growing.which import POLICIES, Policy
@@ -12,6 +13,7 @@ from .surgery.split_neuron import replay, split_neuron
 __version__: str
 __all__ = [
     "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
-    "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset", "names", "plots", "provenance",
+    "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset",
+    "load_extensions", "names", "plots", "provenance",
     "read_table", "replay", "run_experiment", "split_neuron", "study", "surgery",
 ]  # fmt: skip

@@ -42,15 +42,16 @@ import torch
 from IPython.display import Image
 
 import neuronsplit as ns
+from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.tables import lineage
 from neuronsplit.growing.metrics import mean_metrics
 from neuronsplit.growing.scores import forward_blocks
 from neuronsplit.growing.train import Run
 from neuronsplit.growing.which import choose
+from neuronsplit.locations import ROOT
 from neuronsplit.plots.curves import curves_per_policy
 from neuronsplit.plots.neurons import image_grid, weight_animation, weight_images
 from neuronsplit.plots.style import save_figure, use_style
-from neuronsplit.study import store
 
 torch.set_num_threads(1)
 use_style()
@@ -164,12 +165,12 @@ save_figure(weight_images([w_in[0], w_in[-1]], titles, data.shape), prefix, "wei
 # %% tags=["nbval-ignore-output"]
 zoom = max(2, 540 // (10 * (data.shape[1] + 1)))  # 10 tiles side by side, about 540 pixels wide
 with TemporaryDirectory() as folder:
-    folder = store.ROOT / figures if figures else Path(folder)
+    folder = ROOT / figures if figures else Path(folder)
     weight_animation(w_in, data.shape, folder / "growth.gif", zoom=zoom)
     animation = (folder / "growth.gif").read_bytes()
 if figures:
     made_by = {"dataset": dataset, "width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": seed}
-    (folder / "growth.json").write_text(json.dumps(made_by | store.circumstances(), indent=1), encoding="utf-8")
+    (folder / "growth.json").write_text(json.dumps(made_by | circumstances(), indent=1), encoding="utf-8")
 Image(data=animation, format="gif")
 
 # %% [markdown]

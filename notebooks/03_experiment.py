@@ -55,12 +55,12 @@ import torch
 import neuronsplit as ns
 from neuronsplit.analysis import tables
 from neuronsplit.analysis.wording import count
+from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import ROOT
 from neuronsplit.names import STAY_NARROW
 from neuronsplit.plots import curves
 from neuronsplit.plots.style import printable, use_style
 from neuronsplit.study import store
-from neuronsplit.study.extensions import load_extensions
 
 torch.set_num_threads(1)  # notebooks run beside one another, one per core
 use_style()

@@ -40,6 +40,7 @@ import pandas as pd
 import torch
 
 import neuronsplit as ns
+from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.analysis.tables import lineage
 from neuronsplit.growing import twin_divergence
@@ -50,7 +51,6 @@ from neuronsplit.names import NO_GROWTH
 from neuronsplit.plots.families import family_trees_by_angle
 from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.plots.twins import kappa_histogram, predicted_vs_measured_angles, twin_metric
-from neuronsplit.study import store
 
 torch.set_num_threads(1)
 use_style()
@@ -129,7 +129,7 @@ if save:
     made_by = {"dataset": dataset, "width": width, "epochs_before": epochs_before, "epochs_after": epochs_after}
     made_by |= {"n_seeds": n_seeds, "learning_rates": learning_rates}
     made_by = {"study": Path(save).stem, "notebook": "07_do_twins_part", "parameters": made_by}
-    write_table(rows, ROOT / save, made_by | store.circumstances())
+    write_table(rows, ROOT / save, made_by | circumstances())
 print(f"{dataset}: {len(rows):,} rows, {n_seeds} seeds × {width} pairs", end=" × ")
 print(f"{len(GROWTHS)} growths and none × {len(learning_rates)} optimisers")
 

@@ -47,6 +47,7 @@ from IPython.display import Markdown, display
 
 import neuronsplit as ns
 from neuronsplit.analysis import oracle, sentences, split_sentences, wording
+from neuronsplit.extensions import load_extensions
 from neuronsplit.growing.all_splits import policy_choices
 from neuronsplit.locations import ROOT
 from neuronsplit.names import NEURON, SHUFFLE_LOSSES, UNSPLIT
@@ -54,7 +55,6 @@ from neuronsplit.plots import comparisons
 from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.study import store
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.extensions import load_extensions
 
 torch.set_num_threads(1)  # notebooks run beside one another, one per core
 use_style()

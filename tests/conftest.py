@@ -1,62 +1,95 @@
 """Fixtures, and hypothesis profiles: HYPOTHESIS_PROFILE=deep tries tens of thousands of cases instead of hundreds."""
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run in parallel, one per core
 
+import jupytext  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from neuronsplit.analysis import files  # noqa: E402
+from neuronsplit.locations import ROOT  # noqa: E402
+from neuronsplit.study import batches, grid, store  # noqa: E402
 
 settings.register_profile("default", deadline=None, max_examples=200)
 settings.register_profile("deep", deadline=None, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SWEEP = """
-policy: [no-split, random, max-loss, min-fire, half-fire, max-variance, max-gradient]
+report: own.ipynb
 dataset: digits
 width: 3
 splits: 6
-epochs: 36
-n_seeds: 3
+epochs: 60
+grids:
+  - {policy: [random, max-loss], n_seeds: 3}
+  - {policy: [no-split, min-fire], n_seeds: 1, first_seed: 3}
+"""
+OWN_REPORT = """
+# %% tags=["parameters"]
+table = figures = title = ""
+
+# %%
+import neuronsplit as ns
+
+print(len(ns.read_table(table)), "rows")
 """
 
 
-@pytest.fixture
-def sweep(tmp_path):
-    """The file of a small study."""
-    file = tmp_path / "sweep.yaml"
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory):
+    """The file of a study of three units, with a report of its own that is quick to make."""
+    file = tmp_path_factory.mktemp("study") / "sweep.yaml"
     file.write_text(SWEEP)
+    jupytext.write(jupytext.reads(OWN_REPORT, "py:percent"), file.with_name("own.ipynb"))
     return file
 
 
+@pytest.fixture(scope="session")
+def undisturbed(sweep, tmp_path_factory):
+    """The folder of the sweep, trained in this process, without notebooks."""
+    folder, plan = tmp_path_factory.mktemp("undisturbed"), grid.read_study(str(sweep)).plan
+    for unit in batches.cut_into_units(plan):
+        store.load_or_run(unit.experiments, unit.seeds, folder)
+    table = store.collect(plan, store.read_finished(folder)[0])
+    files.write_table(table, folder / "table.parquet", {"study": "sweep"})
+    return folder
+
+
 @pytest.fixture
-def train_here(monkeypatch):
-    """Notebooks of a study train in this process instead of in kernels, and its report is an empty notebook.
+def start():
+    """A function that starts the run of a study in a process group of its own, which ends with the test."""
+    runs = []
 
-    The fixture is a list of the parameters of all notebooks that have run, which are trained as the notebooks do it.
-    """
-    import nbformat
+    def begin(study, folder, *options, **environment):
+        command = [sys.executable, "-m", "neuronsplit", "run", str(study), "--folder", str(folder), *options]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        runs.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, **streams))
+        return runs[-1]
 
-    from neuronsplit.study import run
-    from neuronsplit.study.grid import TYPES
-    from neuronsplit.study.store import load_or_run
+    yield begin
+    for run in runs:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
 
-    kinds, parameters_of_all = {kind.notebook: kind for kind in TYPES.values()}, []
 
-    def execute_all(jobs, workers, scheduler=""):
-        for n, (notebook, out, parameters) in enumerate(jobs):
-            parameters_of_all.append(parameters)
-            experiments = [kinds[notebook.stem](**fields) for fields in parameters["experiments"]]
-            try:
-                load_or_run(experiments, parameters["seeds"], parameters["folder"])
-                yield n, None
-            except RuntimeError as error:
-                yield n, f"{out}: RuntimeError: {error}"
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 kB of its own; skipped where this machine does not let us mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not shutil.which("mount") or remount(place, "-t", "tmpfs", "-o", "size=24k", "tmpfs"):
+        pytest.skip("no right to mount a file system here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
 
-    def execute(notebook, out, parameters):
-        parameters_of_all.append(parameters)
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A report")]), out)
 
-    monkeypatch.setattr(run, "execute_all", execute_all)
-    monkeypatch.setattr(run, "execute", execute)
-    return parameters_of_all
+def remount(place, *options):
+    """Mount a file system anew; return 0, or another number if that failed."""
+    return subprocess.run(["mount", *options, place], capture_output=True).returncode

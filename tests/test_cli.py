@@ -4,6 +4,7 @@ import io
 import os
 import pkgutil
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import nbformat
 import pytest
 import torch
 from filelock import FileLock
+from in_process import train_in_process
 
 import neuronsplit as ns
 from neuronsplit.growing.which import POLICIES, Policy, argmax
@@ -43,6 +45,12 @@ def study(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(STUDY)
     return file
+
+
+@pytest.fixture
+def train_here(monkeypatch):
+    """The parameters of all notebooks that have run, which train in this process instead of in kernels."""
+    return train_in_process(monkeypatch)
 
 
 @pytest.fixture
@@ -395,6 +403,31 @@ def test_help_explains_the_commands(tmp_path):
     assert "Run a study" in text and "status" in text and "train what is missing" in text
     scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
     assert pkgutil.resolve_name(scripts["neuronsplit"]) is main
+
+
+def test_a_package_away_from_a_checkout_has_its_studies_and_notebooks_and_writes_into_the_present_folder(tmp_path):
+    """As pip lays it out: the notebooks are beside the package's modules, and no pyproject.toml is above them."""
+    root, site, here = Path(__file__).parents[1], tmp_path / "site", tmp_path / "here"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "neuronsplit", site / "neuronsplit", ignore=ignored)
+    shutil.copytree(root / "notebooks", site / "neuronsplit" / "notebooks", ignore=shutil.ignore_patterns("0*", "1*"))
+    here.mkdir()
+    code = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+from neuronsplit.locations import NOTEBOOKS, ROOT, STUDIES
+from neuronsplit.study.cli import main
+print(ROOT, NOTEBOOKS, STUDIES)
+for changes in [["quick", "-p", "dataset", "digits"], ["own.yaml"], ["none"]]:
+    print(main(["run", *changes, "--dry-run"]), flush=True)
+"""
+    (here / "own.yaml").write_text("width: 3")
+    found = subprocess.run([sys.executable, "-P", "-c", code], cwd=here, capture_output=True, text=True)
+    package = site / "neuronsplit"
+    lines = found.stdout.splitlines()
+    assert lines[0] == f"{here} {package}/notebooks {package}/notebooks/studies", found.stderr
+    assert lines[9] == "0 done, 0 running, 0 failed, 8 missing" and lines[11] == lines[15] == "0" and lines[16] == "2"
+    assert found.stderr.startswith("neuronsplit: study 'none': allowed are adam, ") and found.stderr.count("\n") == 1
 
 
 def noted_unit(units, policy="random", **noted):

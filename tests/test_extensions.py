@@ -8,9 +8,11 @@ from functools import partial
 
 import pytest
 import torch
+from in_process import train_in_process
 
 import neuronsplit as ns
 from neuronsplit.data.datasets import DATASETS
+from neuronsplit.extensions import load_extensions
 from neuronsplit.growing.how import GROWTHS, Growth
 from neuronsplit.growing.when import SCHEDULES, Schedule, every
 from neuronsplit.growing.which import POLICIES, Policy, argmax, argmin
@@ -18,7 +20,6 @@ from neuronsplit.names import CONTROLS, GREEDY
 from neuronsplit.study import run
 from neuronsplit.study.cli import main
 from neuronsplit.study.experiment import Experiment
-from neuronsplit.study.extensions import load_extensions
 
 MINE = '''
 """A policy of several names, one of them größe, a growth, a schedule and a data set."""
@@ -84,6 +85,12 @@ def study(tmp_path):
     (tmp_path / "my" / "own.py").write_text(MINE, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(STUDY, encoding="utf-8")
     return tmp_path / "mine.yaml"
+
+
+@pytest.fixture
+def train_here(monkeypatch):
+    """The parameters of all notebooks that have run, which train in this process instead of in kernels."""
+    return train_in_process(monkeypatch)
 
 
 def own(tmp_path, text, name="own.py"):
@@ -274,7 +281,7 @@ def test_built_in_ids_do_not_depend_on_a_file_unless_it_replaces_them(tmp_path):
 IN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PRINT_IDS = """
 import sys
-from neuronsplit.study.extensions import load_extensions
+from neuronsplit.extensions import load_extensions
 from neuronsplit.study.experiment import Experiment
 
 load_extensions(sys.argv[1])

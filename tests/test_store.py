@@ -12,7 +12,7 @@ import torch
 from test_study import METRICS, SEEDS, SMALL, random_data
 
 import neuronsplit as ns
-from neuronsplit.analysis import files, tables
+from neuronsplit.analysis import circumstances, files, tables
 from neuronsplit.data.datasets import DATASETS
 from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.names import EXPERIMENT, RESULTS_VERSION
@@ -114,9 +114,9 @@ def test_a_file_says_what_produced_it(tmp_path):
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    store._commit.cache_clear()
-    assert store.circumstances()["commit"] is None
-    store._commit.cache_clear()
+    circumstances._commit.cache_clear()
+    assert circumstances.circumstances()["commit"] is None
+    circumstances._commit.cache_clear()
 
 
 def test_what_is_finished_is_read_and_not_trained_again(tmp_path, trained):
@@ -285,7 +285,7 @@ def test_a_file_that_cannot_be_used_stays_as_it_is_and_what_it_should_hold_is_tr
 
 
 def test_results_of_another_version_of_the_maths_are_not_mixed_in(tmp_path, monkeypatch, trained):
-    for module in (files, base, store):
+    for module in (files, base, circumstances):
         monkeypatch.setattr(module, "RESULTS_VERSION", RESULTS_VERSION - 1)
     load_or_run([SMALL], [0, 1], tmp_path)
     monkeypatch.undo()

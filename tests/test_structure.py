@@ -18,8 +18,9 @@ REBUILT_LATER = ("surgery",)  # its insides may still be long
 
 MAY_IMPORT = {  # besides itself and `names`
     "names": set(), "locations": set(), "core": set(), "data": {"locations"}, "growing": {"core", "data"},
-    "surgery": {"core"}, "analysis": set(), "plots": {"analysis", "locations"},
-    "study": {"core", "data", "growing", "analysis", "locations"}, "__init__": set(), "__main__": {"study"},
+    "surgery": {"core"}, "analysis": {"locations"}, "plots": {"analysis", "locations"},
+    "extensions": {"data", "growing"}, "study": {"core", "data", "growing", "extensions", "analysis", "locations"},
+    "__init__": set(), "__main__": {"study"},
 }  # fmt: skip
 
 
@@ -77,8 +78,8 @@ def test_what_must_be_read_is_at_most_1200_lines_of_code():
     assert sum(code_lines(file) for file in FILES if part_of(file) in ("core", "data", "growing")) <= 1200
 
 
-def test_the_study_package_is_at_most_950_lines_of_code():
-    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 950
+def test_the_study_package_is_at_most_850_lines_of_code():
+    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 850
 
 
 @each_file

@@ -146,6 +146,7 @@ def test_groups_of_different_plans_that_have_the_same_seeds_are_not_trained_as_o
 
 
 def test_a_small_study_makes_work_for_two_processes():
+    assert [unit.seeds for unit in cut_into_units({Experiment(): tuple(range(5))})] == [(0, 1, 2), (3, 4)]
     plan = dict.fromkeys([Experiment("no-split"), *(Experiment(policy) for policy in SEVEN)], tuple(range(5)))
     units = cut_into_units(plan)
     assert len(units) == 2 and len(pairs(units)) == 40

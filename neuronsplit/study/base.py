@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from neuronsplit import extensions
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
 from neuronsplit.growing import learned
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.names import CONTROLS, GREEDY, RESULTS_VERSION
-from neuronsplit.study import extensions
 
 MAX_COUNT = 100_000  # the largest count that a field may hold
 MAX_SEED = 2**32

@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # any text can be printed, also where LC_ALL=C
     options = parser().parse_args(arguments)
     try:
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in str(options.folder)):  # bytes that could not be decoded
+            raise ValueError(f"folder {str(options.folder)!a}: allowed are names in this locale; set PYTHONUTF8=1")
         study = read_study(options.study, dict(options.changes))
         return options.command(study, (options.folder or results_folder(study)).absolute(), options)
     except KeyboardInterrupt:

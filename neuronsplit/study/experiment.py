@@ -92,6 +92,8 @@ class Experiment(BaseExperiment):
         """
         left = self.splits
         for epoch in range(1, self.epochs + 1):
+            if not left:
+                break
             try:
                 left -= splits_due(self.schedule, epoch, [[]], left)
             except Exception as error:

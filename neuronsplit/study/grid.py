@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import yaml
 
+from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import NOTEBOOKS, STUDIES
 from neuronsplit.study.base import MAX_COUNT, MAX_SEED, BaseExperiment
 from neuronsplit.study.batches import Plan
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 from neuronsplit.study.experiment import Experiment
-from neuronsplit.study.extensions import load_extensions
 
 MAX_EXPERIMENTS = 10_000  # in a study
 TYPES = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
@@ -126,7 +126,8 @@ def _read_parameter(name: str, node: yaml.Node | None, where: str) -> Parameter:
     kind, values = FIELD_TYPES[name], []
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node] if node and kind is not list else []
     if not nodes or (name in ONCE and kind is str and len(nodes) > 1):
-        raise ValueError(f"{where}: {name} has {len(nodes)} values: allowed are {WORDS[kind]}, and one for {[*ONCE]}")
+        allowed = "is one text" if name in ONCE and kind is str else f"are {WORDS[kind]}, one or more"
+        raise ValueError(f"{where}: {name} has {len(nodes)} values: allowed {allowed}")
     for one in nodes:
         try:
             values.append(one if kind is list else kind(_text_of(one)))

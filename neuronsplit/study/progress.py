@@ -59,7 +59,7 @@ def read(folder: Path) -> dict[str, UnitProgress]:
     """Read the progress of the units in a folder by their names, the latest last. Other files are passed over."""
     found: dict[tuple[int, str], UnitProgress] = {}
     for file in folder.glob(".*.json"):
-        with suppress(OSError, ValueError, TypeError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
             noted = UnitProgress(**json.loads(file.read_text(encoding="utf-8")))
             errors = {str(experiment): str(error) for experiment, error in noted.errors.items()}
             noted = noted._replace(experiments=list(noted.experiments), errors=errors, running=_is_locked(file))

@@ -11,6 +11,7 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
+from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import provenance, read_results, write_table
 from neuronsplit.locations import NOTEBOOKS, ROOT
 from neuronsplit.study import progress, store
@@ -115,7 +116,7 @@ def _report(study: Study, folder: Path) -> list[str]:
     parameters = {name: sorted({asdict(e)[name] for e in study.plan}) for name in asdict(next(iter(study.plan)))}
     parameters["seeds"] = sorted({seed for seeds in study.plan.values() for seed in seeds})
     made_by = {"study": study.name, "parameters": parameters, "unfinished": unfinished, "held": held}
-    write_table(table, file, made_by | store.circumstances())
+    write_table(table, file, made_by | circumstances())
     print("report: drawing the figures takes about 20 seconds", flush=True)
     (folder / "figures").mkdir(exist_ok=True)
     parameters = {"table": str(file), "figures": f"{folder}/figures/", "title": study.name}

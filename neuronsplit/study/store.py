@@ -1,26 +1,17 @@
 """Train what a folder of results lacks, and save it: one Parquet file per unit of work."""
 
-import importlib.metadata
-import os
-import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-import neuronsplit
+from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import read_results, write_table
-from neuronsplit.locations import ROOT
-from neuronsplit.names import EXPERIMENT, RESULTS_VERSION
+from neuronsplit.names import EXPERIMENT
 from neuronsplit.study import progress
 from neuronsplit.study.base import BaseExperiment, checked_seeds
 from neuronsplit.study.batches import Batch, Plan, labels
@@ -33,12 +24,15 @@ def load_or_run(experiments: Iterable[BaseExperiment], seeds: Iterable[int], fol
     """Return the table of experiments with some seeds; what the files in a folder lack is trained and saved there.
 
     An experiment that fails does not keep the others from being trained and saved.
+    Raises ValueError for no experiments, and for seeds that are not different whole numbers.
     Raises RuntimeError at the end if an experiment failed, with what failed first.
     """
-    first = {
-        experiment.canonical: experiment for experiment in reversed(list(experiments))
-    }  # of those that train the same
-    unit = Batch(tuple(reversed(first.values())), tuple(checked_seeds(seeds)))
+    first: dict[BaseExperiment, BaseExperiment] = {}  # of those that train the same
+    for experiment in experiments:
+        first.setdefault(experiment.canonical, experiment)
+    if not first:
+        raise ValueError("experiments []: allowed are one or more")
+    unit = Batch(tuple(first.values()), tuple(checked_seeds(seeds)))
     plan, units = dict.fromkeys(unit.experiments, unit.seeds), Path(folder) / UNITS
     units.mkdir(parents=True, exist_ok=True)
     with progress.lock(progress.file_of(unit, units)):
@@ -81,11 +75,9 @@ def _train_and_save(part: Batch, unit: Batch, folder: Path) -> dict[str, str]:
         tables += trained
         errors |= failed
     if tables:
-        made_by = {
-            "experiments": [asdict(e) for e in part.experiments if e.id not in errors],
-            "seeds": list(part.seeds),
-        }
-        made_by["seconds"] = round(time.perf_counter() - begun, 1)
+        trained = [asdict(e) for e in part.experiments if e.id not in errors]
+        seconds = round(time.perf_counter() - begun, 1)
+        made_by = {"experiments": trained, "seeds": list(part.seeds), "seconds": seconds}
         free = (folder / f"{part.name}{f'-{n}' if n else ''}.parquet" for n in count())
         file = next(file for file in free if not file.exists())  # a damaged or foreign file stays as it is
         write_table(pd.concat(tables, ignore_index=True), file, made_by | circumstances())
@@ -113,25 +105,3 @@ def _train(program: Batch, note: Callable[[int, int], None]) -> tuple[list[pd.Da
             return [], {first.id: " ".join(f"{type(error).__name__}: {error}".split())}
     alone = [_train(Batch((experiment,), program.seeds), note) for experiment in program.experiments]
     return [t for tables, _ in alone for t in tables], {k: v for _, failed in alone for k, v in failed.items()}
-
-
-def circumstances() -> dict:
-    """When, where and with which versions something ran; the commit is None without git or outside a checkout."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pandas", "pyarrow")}
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "results": RESULTS_VERSION,
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "neuronsplit": neuronsplit.__version__} | versions,
-    }
-
-
-@cache
-def _commit() -> str | None:
-    """Return the commit of this checkout at the first call in this process, with -dirty if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    if not shutil.which("git") or not (ROOT / ".git").exists():
-        return None
-    with suppress(OSError):
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None

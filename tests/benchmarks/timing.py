@@ -9,10 +9,10 @@ from statistics import median
 
 import pandas as pd
 
+from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.locations import ROOT
 from neuronsplit.study.grid import Study
-from neuronsplit.study.store import circumstances
 
 RATE, BATCH_SIZE = 1e-3, 32  # of the full study
 
