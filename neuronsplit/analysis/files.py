@@ -42,6 +42,8 @@ def write_table(table: pd.DataFrame, file: Path | str, provenance: dict) -> None
     try:
         part.write_bytes(data)
         os.replace(part, file)
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -116,13 +116,13 @@ def _report(study: Study, folder: Path) -> list[str]:
     parameters = {name: sorted({asdict(e)[name] for e in study.plan}) for name in asdict(next(iter(study.plan)))}
     parameters["seeds"] = sorted({seed for seeds in study.plan.values() for seed in seeds})
     made_by = {"study": study.name, "parameters": parameters, "unfinished": unfinished, "held": held}
+    html.unlink(missing_ok=True)  # a report that is there is that of the table
     write_table(table, file, made_by | circumstances())
     print("report: drawing the figures takes about 20 seconds", flush=True)
     (folder / "figures").mkdir(exist_ok=True)
     parameters = {"table": str(file), "figures": f"{folder}/figures/", "title": study.name}
     failure = execute(study.report, folder / "report.ipynb", parameters)
     if failure:
-        html.unlink(missing_ok=True)  # so that the next run makes it again
         return [failure]
     html.write_text(_page(folder / "report.ipynb", study.name), encoding="utf-8")
     return []

@@ -36,6 +36,8 @@ def load_or_run(experiments: Iterable[BaseExperiment], seeds: Iterable[int], fol
     plan, units = dict.fromkeys(unit.experiments, unit.seeds), Path(folder) / UNITS
     units.mkdir(parents=True, exist_ok=True)
     with progress.lock(progress.file_of(unit, units)):
+        for part in units.glob(f".{unit.name}*.part"):  # of a process that was killed while it wrote
+            part.unlink()
         tables, _ = read_results(folder)
         errors: dict[str, str] = {}
         for part in unit.missing(tables):
