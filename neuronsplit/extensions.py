@@ -2,6 +2,7 @@
 
 import inspect
 import runpy
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,11 +49,15 @@ def load_extensions(file: Path | str) -> None:
 def _execute(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
+        sys.path.insert(0, str(path.parent))  # so that the file can import its neighbours
         runpy.run_path(str(path), run_name="neuronsplit_extensions")
         _texts[str(path)] = text
     except (Exception, SystemExit) as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"extensions {str(path)!r} cannot be executed ({text}): allowed are files that can") from error
+    finally:
+        if str(path.parent) in sys.path:
+            sys.path.remove(str(path.parent))
 
 
 def _refuse_what_is_no_entry(file: Path | str) -> None:

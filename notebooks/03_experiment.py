@@ -132,7 +132,8 @@ for seed, rows in labelled[labelled.policy == (growing.iloc[0] if len(growing) e
 # %%
 print("seeds that diverged:", summary.diverged.sum(), "of", len(last))
 
-assert len(table) == len(seeds) * sum(experiment.epochs for experiment in planned)
+different = {experiment.canonical for experiment in planned}  # of those that train the same, the first is kept
+assert len(table) == len(seeds) * sum(experiment.epochs for experiment in different)
 ends = table[table.epoch == table.epochs]
 final_width = ends.width + ends.splits.where(ends.policy != STAY_NARROW, 0)
 # A schedule that looks at losses may not have made all splits.

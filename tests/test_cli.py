@@ -215,7 +215,7 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
             assert lines[4:6] == ["max-fire: running, epoch 2 of 3", "min-fire: missing"]
             assert re.fullmatch(rf"left alone: {units}/foreign.parquet is damaged \(.*\)", lines[6])
             assert lines[7] == "1 done, 2 running, 1 failed, 2 missing"
-            said = r"would run: 2 notebooks, about \d+\.\d minutes with 2 workers"
+            said = r"would run: 5 notebooks, about \d+\.\d minutes with 2 workers"
             assert lines[8:] == [] if name == "status" else re.fullmatch(said, *lines[8:])
             assert content(study.parent) == before
     assert command("status", study) == 0
@@ -306,7 +306,9 @@ def test_all_splits_are_run_and_taken_up_as_other_experiments(study, train_here,
         assert rows[losses].sum().tolist() == pytest.approx(expected[losses].sum().tolist(), rel=1e-4)
         assert len(rows) == len(expected) and list(rows) == list(expected)
         last = expected[expected.horizon == expected.horizon.max()]
-        said = re.search(rf"^{epochs}: loss shuffle 0 (\S+), loss shuffle 1 (\S+), mean of 2 seeds$", out, re.M)
+        said = re.search(
+            rf"^epochs before {epochs}: loss shuffle 0 (\S+), loss shuffle 1 (\S+), mean of 2 seeds$", out, re.M
+        )
         assert [float(number) for number in said.groups()] == pytest.approx(last[losses].mean().tolist(), abs=1e-4)
     assert not table.duplicated(["epochs_before", *order[:-2]]).loc[table.branch_type == "neuron"].any()
     lost, kept = sorted((folder / "units").glob("*.parquet"))[0], content(folder / "units")
@@ -324,7 +326,7 @@ def test_results_go_beside_the_package_unless_a_folder_is_given(study, train_her
     monkeypatch.setattr(run, "ROOT", tmp_path / "root")
     changes = ["-p", "policy", "[random, max-loss]", "-p", "n_seeds", "1"]
     assert main(["run", str(study), *changes]) == 0
-    folder = tmp_path / "root" / "runs" / "mine-policy=[random, max-loss]-n_seeds=1"
+    folder = tmp_path / "root" / "runs" / "mine"
     assert f"table:   {folder}/table.parquet\n" in capsys.readouterr().out
     assert len(ns.read_table(folder / "table.parquet")) == 2 * 3
     monkeypatch.chdir(tmp_path)
@@ -567,3 +569,37 @@ def test_the_title_of_a_report_is_no_html(tmp_path, train_here):
     assert command("run", file) == 0
     page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page and not re.search(r"""(src|href)=["']https?:""", page)
+
+
+def test_an_experiment_that_failed_is_tried_alone_and_its_failure_stands_in_the_table(study, train_here, monkeypatch):
+    """It may have ended the process of the others, as a crash does."""
+
+    def fail(mlp, blocks):
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setitem(POLICIES, "bad", POLICIES["max-loss"]._replace(score=fail))
+    study.write_text("policy: [random, max-loss]\nsplits: 2\nepochs: 3\nn_seeds: 2\nwidth: 3\n")
+    assert command("run", study) == 0
+    folder = study.parent / "results"
+    study.write_text(study.read_text().replace("random,", "random, bad,"))
+    assert command("run", study) == 1
+    made_by = ns.provenance(folder / "table.parquet")
+    assert made_by["unfinished"] == ["bad"] and "bad: ZeroDivisionError: on purpose" in made_by["errors"]
+    plan = read_study(str(study)).plan
+    (bad,) = [experiment for experiment in plan if experiment.policy == "bad"]
+    alone = run.missing_units(plan, {}, {bad.id})
+    assert {unit.experiments for unit in alone if bad in unit.experiments} == {(bad,)} and len(alone) == 4
+
+
+def test_a_report_is_made_again_when_its_notebook_or_the_study_has_changed(study, train_here, monkeypatch, tmp_path):
+    reports = []
+    monkeypatch.setattr(run, "execute", lambda notebook, out, parameters: reports.append(notebook.name) or "no report")
+    assert command("run", study) == 1 and command("run", study) == 1
+    assert reports == ["report.ipynb"] * 2  # one that failed is made again
+    monkeypatch.setattr(run, "execute", lambda notebook, out, parameters: reports.append(notebook.name))
+    monkeypatch.setattr(run, "_page", lambda notebook, title: title)
+    own = tmp_path / "own.ipynb"
+    for text in ("first", "first", "second"):
+        own.write_text(text)
+        assert command("run", study, "-p", "report", str(own)) == 0
+    assert reports[2:] == ["own.ipynb"] * 2

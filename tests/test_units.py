@@ -178,8 +178,11 @@ def test_more_epochs_and_more_programs_take_longer(policy):
 def test_labels_are_the_fields_that_differ():
     plan = [Experiment("no-split"), Experiment("random", growth="even"), Experiment("random", width=5)]
     assert list(labels(dict.fromkeys(plan, (0,))).values()) == [
-        "no-split · scaled · 10", "random · even · 10", "random · scaled · 5",
+        "no-split · scaled · width 10", "random · even · width 10", "random · scaled · width 5",
     ]  # fmt: skip
     assert list(labels({Experiment("max-fire"): (0,)}).values()) == ["max-fire"]
-    assert list(labels({ExhaustiveSplits(width=4): (0,), ExhaustiveSplits(width=5): (0,)}).values()) == ["4", "5"]
+    assert list(labels({ExhaustiveSplits(width=4): (0,), ExhaustiveSplits(width=5): (0,)}).values()) == [
+        "width 4",
+        "width 5",
+    ]
     assert labels({ExhaustiveSplits(width=4): (0,)}) == {ExhaustiveSplits(width=4): "digits"}

@@ -87,6 +87,8 @@ def policy_names() -> tuple[str, ...]:
 
 def checked_seeds(seeds: Iterable[int]) -> list[int]:
     """Return seeds as a list. Raises ValueError unless they are one or more different whole numbers."""
+    if not isinstance(seeds, Iterable):
+        seeds = [str(seeds)]
     seeds = [int(seed) if isinstance(seed, np.integer) else seed for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds) or any(type(s) is not int or not 0 <= s <= MAX_SEED for s in seeds):
         raise ValueError(f"seeds {seeds}: allowed are different whole numbers from 0 to {MAX_SEED}")

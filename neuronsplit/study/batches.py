@@ -29,7 +29,11 @@ def labels(plan: Plan) -> dict[BaseExperiment, str]:
     """Return a name for each experiment: the values of the fields that differ between them, such as "random · even"."""
     fields = {e: asdict(e) for e in plan}
     differ = [name for name in asdict(next(iter(plan))) if len({one[name] for one in fields.values()}) > 1]
-    return {e: " · ".join(str(of_e[name]) for name in differ or list(of_e)[:1]) for e, of_e in fields.items()}
+
+    def words(name: str, value: object) -> str:
+        return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value}"
+
+    return {e: " · ".join(words(name, of_e[name]) for name in differ or [*of_e][:1]) for e, of_e in fields.items()}
 
 
 class Batch(NamedTuple):

@@ -21,6 +21,10 @@ logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is 
 Job = tuple[Path, Path, dict]  # a notebook, where it goes when it has been executed, and its parameters
 
 
+# Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported.
+ARGUMENTS = ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]
+
+
 class RunningInterpreter(AsyncKernelManager):
     """A kernel of the interpreter that runs this, whatever kernels are on JUPYTER_PATH."""
 
@@ -40,7 +44,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
             paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, out)]
             execute_notebook(
                 *paths, parameters, kernel_name="python3", language="python", kernel_manager_class=RunningInterpreter,
-                extra_arguments=["--log-level=CRITICAL"], progress_bar=False,
+                extra_arguments=ARGUMENTS, progress_bar=False,
             )  # fmt: skip
             return None
         except PapermillExecutionError as error:

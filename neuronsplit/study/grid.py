@@ -70,7 +70,7 @@ def read_study(name: str, changes: Mapping[str, object] | None = None) -> Study:
     for key, parameter in [(key, parameter) for grid in grids for key, parameter in grid.items()]:
         if key in changes or key in ONCE:
             raise ValueError(f"{parameter.where}: {key!r} is set in a grid: allowed is the top of the file, without -p")
-    once = {key: top.pop(key) for key in ONCE if key in top}
+    once = {key: parameter for key in ONCE if (parameter := top.pop(key, None)) and parameter.values != [""]}
     kind = once.pop("type", Parameter(["experiment"], "")).values[0]
     if kind not in TYPES:
         raise ValueError(f"{file}: type {kind!r}: allowed are {', '.join(TYPES)}")
@@ -159,7 +159,8 @@ def _expand(kind: type[BaseExperiment], grids: list[Grid], file: Path) -> Plan:
             n_seeds, start = given.pop("n_seeds", 5), given.pop("first_seed", 0)
             if not (0 < n_seeds <= MAX_COUNT and 0 <= start <= MAX_SEED - n_seeds + 1):
                 allowed_seeds = f"1 to {MAX_COUNT} seeds from 0 to {MAX_SEED}"
-                raise ValueError(f"{file}: n_seeds {n_seeds}, first_seed {start}: allowed are {allowed_seeds}")
+                where = grid.get("n_seeds", grid.get("first_seed")).where
+                raise ValueError(f"{where}: n_seeds {n_seeds}, first_seed {start}: allowed are {allowed_seeds}")
             try:
                 experiment = kind(**given)
             except ValueError as error:  # its message begins with the field's name

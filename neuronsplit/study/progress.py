@@ -67,13 +67,24 @@ def read(folder: Path) -> dict[str, UnitProgress]:
     return {name: found[time, name] for time, name in sorted(found)}
 
 
+def forget(unit: Batch, folder: Path) -> None:
+    """Delete what a unit has noted, unless it runs."""
+    if not _is_locked(file_of(unit, folder)):
+        file_of(unit, folder).unlink(missing_ok=True)
+
+
+def failed(folder: Path) -> set[str]:
+    """Return the ids of the experiments that have failed, in this run or an earlier one."""
+    return {experiment for noted in read(folder).values() for experiment in noted.errors}
+
+
 def _is_locked(file: Path) -> bool:
     try:
         if file.with_suffix(".lock").exists():
             lock(file).acquire(timeout=0).lock.release()
     except Timeout:
         return True
-    except OSError:  # in a folder that can only be read
+    except (OSError, NotImplementedError):  # in a folder that can only be read, or that has no locks
         pass
     return False
 
@@ -89,10 +100,11 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
     with tqdm(total=sum(seconds.values()), bar_format=BAR, disable=in_log) as progress:
 
         def show() -> None:
-            running = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
-            shares = {name: noted.fraction for name, noted in running.items()} | dict.fromkeys(ended, 1.0)
+            units_noted = {name: noted for name, noted in read(folder).items() if name in seconds}
+            shares = {name: noted.fraction for name, noted in units_noted.items()} | dict.fromkeys(ended, 1.0)
             progress.n = sum(seconds[name] * share for name, share in shares.items())
-            epochs = [f", epoch {noted.epoch} of {noted.epochs}" for noted in running.values()]
+            running = [noted for noted in units_noted.values() if noted.running and noted.epochs]
+            epochs = [f", epoch {noted.epoch} of {noted.epochs}" for noted in running]
             text = describe() + "".join(epochs[:1])
             if in_log:
                 numbers = progress.n, progress.total, monotonic() - begun

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Container
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
@@ -29,13 +31,21 @@ Tables = dict[str, pd.DataFrame]  # by the id of the experiment
 
 def results_folder(study: Study) -> Path:
     """Return the folder of a study's results, unless another one is given."""
-    changes = [f"{name}={value}".replace("/", "_") for name, value in study.changes.items()]
-    return ROOT / "runs" / "-".join([study.name, *changes])
+    return ROOT / "runs" / study.name
 
 
-def missing_units(plan: Plan, tables: Tables) -> list[Batch]:
-    """Return the units of work of a plan, without what the tables hold."""
-    return [part for unit in cut_into_units(plan) for part in unit.missing(tables)]
+def missing_units(plan: Plan, tables: Tables, failed: Container[str] = ()) -> list[Batch]:
+    """Return the units of work of a plan, without what the tables hold.
+
+    failed: ids of experiments that failed before. Each is a unit of its own, because it may have ended the process
+        of the others.
+    """
+    units = []
+    for part in [part for unit in cut_into_units(plan) for part in unit.missing(tables)]:
+        healthy = tuple(e for e in part.experiments if e.id not in failed)
+        alone = [(e,) for e in part.experiments if e.id in failed]
+        units += [Batch(experiments, part.seeds) for experiments in [healthy, *alone] if experiments]
+    return units
 
 
 def run_study(study: Study, folder: Path, workers: int = 1, scheduler: str = "") -> list[str]:
@@ -54,9 +64,9 @@ def run_study(study: Study, folder: Path, workers: int = 1, scheduler: str = "")
     tables, problems = store.read_finished(folder)
     for problem in problems:
         print(f"left alone: {problem}", file=sys.stderr)
-    units = missing_units(study.plan, tables)
-    n_missing = len({e for unit in units for e in unit.experiments})
-    print(f"experiments: {len(study.plan) - n_missing} of {len(study.plan)} are finished", flush=True)
+    units = missing_units(study.plan, tables, progress.failed(folder / store.UNITS))
+    n_finished = len(study.plan) - len({e for unit in units for e in unit.experiments})
+    print(f"experiments: {n_finished} of {len(study.plan)} are finished", flush=True)
     failures = _run_units(units, study, folder, tables, workers, scheduler) if units else []
     return failures + _report(study, folder)
 
@@ -78,6 +88,7 @@ def _run_units(
     left = {e: {unit.name for unit in units if e in unit.experiments} for e in study.plan}
     jobs = []
     for unit in units:
+        progress.forget(unit, place)  # what an earlier run noted
         parameters = {"experiments": [asdict(e) for e in unit.experiments], "seeds": list(unit.seeds)}
         parameters |= {"folder": str(folder), "extensions": study.extensions}
         notebook = NOTEBOOKS / f"{unit.experiments[0].notebook}.ipynb"
@@ -88,6 +99,8 @@ def _run_units(
             if failure:
                 failures.append(failure)
                 progress.note_failure(unit, place, failure)
+            else:
+                progress.forget(unit, place)
             for e in unit.experiments:
                 left[e].discard(unit.name)
             for experiment, table in read_results(place, unit.name)[0].items():
@@ -101,21 +114,24 @@ def _run_units(
 def _result(experiment: BaseExperiment, table: pd.DataFrame) -> str:
     last = table[table[experiment.time] == table[experiment.time].max()]
     means = [f"{name.replace('_', ' ')} {last[name].mean():.4f}" for name in experiment.metrics]
-    return f"{', '.join(means)}, mean of {table['seed'].nunique()} seeds"
+    n_seeds = table["seed"].nunique()
+    return f"{', '.join(means)}, mean of {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}"
 
 
 def _report(study: Study, folder: Path) -> list[str]:
     """Save the table of a study and make its report, unless both are there. Returns what failed, or nothing."""
     tables, _ = store.read_finished(folder)
     table, file, html = store.collect(study.plan, tables), folder / "table.parquet", folder / "report.html"
-    held = {e.id: sorted(map(int, tables[e.id]["seed"].unique())) for e in study.plan if e.id in tables}
-    if table.empty or (html.exists() and _holds(file, held)):
-        print(f"report: {'nothing has been trained' if table.empty else 'it is there, and the table is the same'}")
+    if table.empty:
+        print("report: nothing has been trained")
         return []
-    unfinished = [name for e, name in labels(study.plan).items() if Batch((e,), study.plan[e]).missing(tables)]
-    parameters = {name: sorted({asdict(e)[name] for e in study.plan}) for name in asdict(next(iter(study.plan)))}
-    parameters["seeds"] = sorted({seed for seeds in study.plan.values() for seed in seeds})
-    made_by = {"study": study.name, "parameters": parameters, "unfinished": unfinished, "held": held}
+    made_by = _made_by(study, folder, tables)
+    before = _provenance_of(file)
+    if html.exists() and made_by == {name: before.get(name) for name in made_by}:
+        print("report: it is there, and the table is the same")
+        return []
+    if before.get("study", study.name) != study.name:
+        print(f"replaced: table and report of the study {before['study']!r} in {folder}", file=sys.stderr)
     html.unlink(missing_ok=True)  # a report that is there is that of the table
     write_table(table, file, made_by | circumstances())
     print("report: drawing the figures takes about 20 seconds", flush=True)
@@ -137,8 +153,22 @@ def _page(notebook: Path, title: str) -> str:
     return exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": title}})[0]
 
 
-def _holds(file: Path, held: dict[str, list[int]]) -> bool:
+def _made_by(study: Study, folder: Path, tables: Tables) -> dict:
+    """What decides the table of a study and its report, and what is missing."""
+    parameters = {name: sorted({asdict(e)[name] for e in study.plan}) for name in asdict(next(iter(study.plan)))}
+    parameters["seeds"] = sorted({seed for seeds in study.plan.values() for seed in seeds})
+    held = {e.id: sorted(map(int, tables[e.id]["seed"].unique())) for e in study.plan if e.id in tables}
+    unfinished = {e.id: name for e, name in labels(study.plan).items() if Batch((e,), study.plan[e]).missing(tables)}
+    noted = [error for unit in progress.read(folder / store.UNITS).values() for error in unit.errors.items()]
+    return {
+        "study": study.name, "parameters": parameters, "held": held, "unfinished": list(unfinished.values()),
+        "errors": [f"{unfinished[experiment]}: {text}" for experiment, text in noted if experiment in unfinished],
+        "report": sha256(study.report.read_bytes()).hexdigest(),
+    }  # fmt: skip
+
+
+def _provenance_of(file: Path) -> dict:
     try:
-        return provenance(file).get("held") == held
+        return provenance(file)
     except (FileNotFoundError, ValueError):
-        return False
+        return {}

@@ -46,7 +46,7 @@ def load_or_run(experiments: Iterable[BaseExperiment], seeds: Iterable[int], fol
             progress.note(unit, units, errors=errors)
             names = [(name, errors[e.id]) for e, name in labels(plan).items() if e.id in errors]
             raise RuntimeError(f"{len(names)} of {len(plan)} experiments failed, first {': '.join(names[0])}")
-        progress.file_of(unit, units).unlink(missing_ok=True)
+        progress.note(unit, units, fraction=1.0)
         return collect(plan, read_results(folder)[0])
 
 
