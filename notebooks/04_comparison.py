@@ -222,6 +222,12 @@ assert tables.n_diverged(results).sum() == 0
 print("held")
 
 # %% [markdown]
+# A table of your own, Parquet or CSV, or the folder of a study, is compared by [report](report.ipynb):
+#
+# ```
+# papermill notebooks/report.ipynb out.ipynb -p table mine.csv
+# ```
+#
 # Next: [05_split_your_own_network](05_split_your_own_network.ipynb) splits neurons in a network that was not made for it.
 
 # %% tags=["nbval-ignore-output"]
