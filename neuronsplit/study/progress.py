@@ -47,6 +47,8 @@ def note(unit: Batch, folder: Path, **progress: object) -> None:
     with suppress(OSError):
         part.write_text(json.dumps(noted._asdict()), encoding="utf-8")
         os.replace(part, file_of(unit, folder))
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def note_failure(unit: Batch, folder: Path, failure: str) -> None:
