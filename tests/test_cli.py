@@ -17,6 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 from in_process import train_in_process
+from nbclient.exceptions import DeadKernelError
 
 import neuronsplit as ns
 from neuronsplit.growing.which import POLICIES, Policy, argmax
@@ -215,7 +216,7 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
             assert lines[4:6] == ["max-fire: running, epoch 2 of 3", "min-fire: missing"]
             assert re.fullmatch(rf"left alone: {units}/foreign.parquet is damaged \(.*\)", lines[6])
             assert lines[7] == "1 done, 2 running, 1 failed, 2 missing"
-            said = r"would run: 6 notebooks, about \d+\.\d minutes with 2 workers"
+            said = r"would run: 2 notebooks, about \d+\.\d minutes with 2 workers"
             assert lines[8:] == [] if name == "status" else re.fullmatch(said, *lines[8:])
             assert content(study.parent) == before
     assert command("status", study) == 0
@@ -496,7 +497,7 @@ def test_an_error_while_units_run_ends_the_bar(tmp_path, monkeypatch):
         ([None], 1, None),
         ([RuntimeError("Kernel died before replying to kernel_info"), None], 2, None),
         ([RuntimeError("a\nb")] * 2, 2, "out.ipynb: RuntimeError: a"),
-        ([executor.DeadKernelError("Kernel died")], 1, "out.ipynb: DeadKernelError: Kernel died"),
+        ([DeadKernelError("Kernel died")] * 2, 2, "out.ipynb: DeadKernelError: Kernel died"),
         ([OSError(28, "No space left on device")], 1, "out.ipynb: OSError: [Errno 28] No space left on device"),
         ([executor.PapermillExecutionError(0, 1, "x", "ValueError", "a\nb", [])], 1, "out.ipynb: ValueError: a"),
     ],
@@ -571,7 +572,7 @@ def test_the_title_of_a_report_is_no_html(tmp_path, train_here):
     assert "<img src=x" not in page and not re.search(r"""(src|href)=["']https?:""", page)
 
 
-def test_an_experiment_that_failed_is_tried_alone_and_its_failure_stands_in_the_table(study, train_here, monkeypatch):
+def test_a_failure_stands_in_the_table_and_an_experiment_whose_process_died_is_alone(study, train_here, monkeypatch):
     """It may have ended the process of the others, as a crash does."""
 
     def fail(mlp, blocks):

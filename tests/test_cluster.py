@@ -48,12 +48,13 @@ def cluster(tmp_path):
         processes.append(subprocess.Popen(command, cwd="/", env=environment, **quiet))  # not in this checkout
         return processes[-1]
 
-    def begin(*options):
+    def begin():
         file = tmp_path / "scheduler.json"
-        scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), *options)
+        lone = ["--idle-timeout", "600"]  # so that it ends by itself where the tests are killed
+        scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), *lone)
         wait_for(file.exists, scheduler)
         address = json.loads(file.read_text())["address"]
-        start_worker = ["worker", address, "--local-directory", str(tmp_path), "--nthreads"]
+        start_worker = ["worker", address, "--local-directory", str(tmp_path), "--death-timeout", "60", "--nthreads"]
         return address, scheduler, lambda n=1, *more, **env: dask(*start_worker, str(n), *more, **env)
 
     yield begin
@@ -114,7 +115,7 @@ def test_threads_of_a_resident_cluster_share_a_worker(start, sweep, undisturbed,
     """The cluster lives in this process. One worker runs three notebooks at once, and then does so again."""
     from dask.distributed import LocalCluster
 
-    options = {"n_workers": 1, "threads_per_worker": 3, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 3, "dashboard_address": ":0"}
     with LocalCluster(local_directory=tmp_path, **options) as resident:
         for folder in (tmp_path / "first", tmp_path / "second"):
             run = start(sweep, folder, "--scheduler", resident.scheduler_address)

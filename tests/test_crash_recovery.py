@@ -105,7 +105,7 @@ def test_a_study_killed_three_times_ends_with_the_same_bytes(start, sweep, undis
     tmp_path.joinpath("report.html").write_text("of an earlier table")
     stages = "units/.*.lock", "units/*.parquet", "table.parquet"
     saved = {}
-    for pattern, longest in zip(stages, (3, 3, 1)):
+    for pattern, longest in zip(stages, (2, 2, 1)):
         run = start(sweep, tmp_path)
         wait_for(lambda pattern=pattern: list(tmp_path.glob(pattern)), run)
         time.sleep(random.uniform(0, longest))
@@ -161,7 +161,7 @@ def test_killed_between_the_write_and_the_rename_and_only_a_lock_means_running(s
         assert not psutil.wait_procs([dies], timeout=30)[1]
         left = {"random": "running", "max-loss": "running", "no-split": "missing", "min-fire": "missing"}
         assert states(sweep, folder) == left and not as_saved(folder)
-        run = start(sweep, folder, "--workers", "2")
+        run = start(sweep, folder, "--workers", "3")
         wait_for(lambda: len(as_saved(folder)) == 2, run)
         saved = as_saved(folder)
         assert f"{second.name}.parquet" not in {file.name for file in saved} and states(sweep, folder) == {
@@ -172,6 +172,18 @@ def test_killed_between_the_write_and_the_rename_and_only_a_lock_means_running(s
     assert ended(run)[0] == 0
     assert tables(folder) == tables(undisturbed) and saved.items() <= as_saved(folder).items()
     assert set(states(sweep, folder).values()) == {"done"} and not left_behind(folder)
+
+
+@pytest.mark.long
+def test_a_kernel_that_is_killed_from_outside_leaves_the_same_bytes(start, sweep, undisturbed, tmp_path):
+    """What trains as one decides the rounding, so a unit stays what it is when its kernel was not to blame."""
+    run = start(sweep, tmp_path)
+    unit = batches.cut_into_units(grid.read_study(str(sweep)).plan)[1]
+    wait_for((tmp_path / "units" / f".{unit.name}.json").exists, run)
+    holder(kernels(run), unit).kill()
+    assert ended(run)[0] in (0, 1)
+    assert ended(start(sweep, tmp_path))[0] == 0
+    assert tables(tmp_path) == tables(undisturbed)
 
 
 @pytest.mark.long
@@ -242,7 +254,7 @@ def test_a_run_on_a_full_disk_is_one_line_a_failure_and_goes_on_later(start, swe
         assert remount(small_disk, "-o", f"remount,size={size}k") == 0
         code, _, lines = ended(start(sweep, small_disk))
         assert code == 1 and lines and all(line.startswith("neuronsplit: failed: ") for line in lines)
-        assert all("No space left on device" in line and str(small_disk) in line for line in lines)
+        assert [line for line in lines if "No space left on device" not in line or str(small_disk) not in line] == []
         assert saved.items() <= as_saved(small_disk).items()
         saved = as_saved(small_disk)
         places.append(len(saved))

@@ -11,14 +11,14 @@ A study runs on this machine, one notebook per core at a time, or on a Dask clus
     neuronsplit run mine.yaml --folder results --scheduler tcp://host:8786
 
 Each thread of a worker runs one notebook at a time. Workers share the folder of the results, the study's extensions and
-the data. If a worker is lost, its work is done again.
+the data, and have the same version of this package. If a worker is lost, its work is done again.
 
 On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
 
     from dask_jobqueue import SLURMCluster
 
     cluster = SLURMCluster(cores=1, memory="4GB", walltime="04:00:00")  # the resources of one job
-    cluster.scale(jobs=32)
+    cluster.adapt(maximum_jobs=32)  # they are submitted when there is work, and replaced when their time is over
     print(cluster.scheduler_address)
 
 Results in two folders are merged by copying the files of one into the other. For an object store, copy the folder

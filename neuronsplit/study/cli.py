@@ -59,7 +59,7 @@ def run(study: Study, folder: Path, options: argparse.Namespace) -> int:
         raise ValueError(f"workers {options.workers}: allowed are whole numbers from 1")
     if options.dry_run:
         status(study, folder, options)
-        units = missing_units(study.plan, store.read_finished(folder)[0], progress.failed(folder / store.UNITS))
+        units = missing_units(study.plan, store.read_finished(folder)[0], progress.died(folder / store.UNITS))
         minutes = sum(unit.seconds for unit in units) / 60 / min(options.workers, len(units) or 1)
         print(f"would run: {len(units)} notebooks, about {minutes:.1f} minutes with {options.workers} workers")
         return 0

@@ -6,13 +6,11 @@ notebook only.
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import joblib
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError, execute_notebook
 from traitlets import default
 
@@ -36,7 +34,8 @@ class RunningInterpreter(AsyncKernelManager):
 def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
     """Execute a notebook into another; return what went wrong in one line, or None.
 
-    A kernel that does not start is started once more, because kernels now and then want the same port.
+    A kernel that does not start or that dies is started once more. Kernels now and then want the same port, and one
+    that was killed from outside leaves the same results so.
     """
     for last_time in (False, True):
         try:
@@ -50,7 +49,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
         except PapermillExecutionError as error:
             return f"{out}: {error.ename}: {error.evalue}".splitlines()[0]
         except Exception as error:
-            if last_time or isinstance(error, DeadKernelError) or not isinstance(error, RuntimeError):
+            if last_time or not isinstance(error, RuntimeError):
                 return f"{out}: {type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -60,14 +59,11 @@ def execute_all(jobs: list[Job], workers: int, scheduler: str = "") -> Iterator[
     scheduler: the address of a Dask cluster that does it instead of this machine. Its workers share the folders.
     Raises OSError where the scheduler cannot be reached. Raises ValueError where Dask is not installed.
     """
-    with ExitStack() as stack:
-        backend = "threading"
-        if scheduler:
-            backend, workers = "dask", -1
-            stack.enter_context(_dask_client(scheduler))
-        stack.enter_context(joblib.parallel_config(backend))
+    if scheduler:
+        yield from _execute_on_cluster(jobs, scheduler)
+    else:
         # All is dispatched one by one: a unit takes a minute, and what has ended is to be seen at once.
-        parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        parallel = joblib.Parallel(workers, "threading", "generator_unordered", batch_size=1, pre_dispatch="all")
         yield from parallel(joblib.delayed(_numbered)(n, job) for n, job in enumerate(jobs))
 
 
@@ -75,12 +71,22 @@ def _numbered(n: int, job: Job) -> tuple[int, str | None]:
     return n, execute(*job)
 
 
-def _dask_client(scheduler: str):
+def _execute_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[int, str | None]]:
+    """Execute notebooks on the workers that a cluster has, or will have. A notebook of a lost worker is done again."""
     try:
-        from dask.distributed import Client
+        from dask.distributed import Client, as_completed
     except ImportError as error:
         raise ValueError("scheduler: allowed where Dask is installed (pip install 'neuronsplit[cluster]')") from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is returned
     try:
-        return Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise OSError(f"scheduler {scheduler} cannot be reached ({type(error).__name__})") from error
+    with client:
+        numbers = {client.submit(execute, *job, pure=False): n for n, job in enumerate(jobs)}
+        for future in as_completed(numbers):
+            n = numbers[future]
+            try:
+                yield n, future.result()
+            except Exception as error:  # too many workers were lost with it, or the scheduler was
+                yield n, f"{jobs[n][1]}: {type(error).__name__}: {error}".splitlines()[0]

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from neuronsplit.study.batches import Batch
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
+DEADLY = "DeadKernelError", "KilledWorker"  # errors of notebooks that may have ended their own process
 BAR_SECONDS, LOG_SECONDS = 0.5, 30  # between two states of the bar, and between two lines in a log file
 
 
@@ -75,9 +76,10 @@ def forget(unit: Batch, folder: Path) -> None:
         file_of(unit, folder).unlink(missing_ok=True)
 
 
-def failed(folder: Path) -> set[str]:
-    """Return the ids of the experiments that have failed, in this run or an earlier one."""
-    return {experiment for noted in read(folder).values() for experiment in noted.errors}
+def died(folder: Path) -> set[str]:
+    """Return the ids of the experiments whose process died twice, in this run or an earlier one."""
+    errors = [error for noted in read(folder).values() for error in noted.errors.items()]
+    return {experiment for experiment, text in errors if any(f": {name}: " in text for name in DEADLY)}
 
 
 def _is_locked(file: Path) -> bool:
@@ -104,7 +106,7 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
         def show() -> None:
             units_noted = {name: noted for name, noted in read(folder).items() if name in seconds}
             shares = {name: noted.fraction for name, noted in units_noted.items()} | dict.fromkeys(ended, 1.0)
-            progress.n = sum(seconds[name] * share for name, share in shares.items())
+            progress.n = min(progress.total, sum(seconds[name] * share for name, share in shares.items()))
             running = [noted for noted in units_noted.values() if noted.running and noted.epochs]
             epochs = [f", epoch {noted.epoch} of {noted.epochs}" for noted in running]
             text = describe() + "".join(epochs[:1])

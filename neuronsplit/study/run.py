@@ -26,6 +26,7 @@ PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block data_png %}{{ super() | replace('<img ',
 '<img alt="' ~ (output | get_metadata('alt', 'image/png') or 'figure') | escape_html ~ '" ') }}{% endblock %}"""
+SHARED = "allowed are workers that share this folder and have this version of the package"
 Tables = dict[str, pd.DataFrame]  # by the id of the experiment
 
 
@@ -34,16 +35,16 @@ def results_folder(study: Study) -> Path:
     return ROOT / "runs" / study.name
 
 
-def missing_units(plan: Plan, tables: Tables, failed: Container[str] = ()) -> list[Batch]:
+def missing_units(plan: Plan, tables: Tables, died: Container[str] = ()) -> list[Batch]:
     """Return the units of work of a plan, without what the tables hold.
 
-    failed: ids of experiments that failed before. Each is a unit of its own, because it may have ended the process
-        of the others.
+    died: ids of experiments whose process died before. Each is a unit of its own, because it may have ended the
+        process of the others. After other failures units stay what they are, because rounding depends on them.
     """
     units = []
     for part in [part for unit in cut_into_units(plan) for part in unit.missing(tables)]:
-        healthy = tuple(e for e in part.experiments if e.id not in failed)
-        alone = [(e,) for e in part.experiments if e.id in failed]
+        healthy = tuple(e for e in part.experiments if e.id not in died)
+        alone = [(e,) for e in part.experiments if e.id in died]
         units += [Batch(experiments, part.seeds) for experiments in [healthy, *alone] if experiments]
     return units
 
@@ -64,11 +65,15 @@ def run_study(study: Study, folder: Path, workers: int = 1, scheduler: str = "")
     tables, problems = store.read_finished(folder)
     for problem in problems:
         print(f"left alone: {problem}", file=sys.stderr)
-    units = missing_units(study.plan, tables, progress.failed(folder / store.UNITS))
+    units = missing_units(study.plan, tables, progress.died(folder / store.UNITS))
     n_finished = len(study.plan) - len({e for unit in units for e in unit.experiments})
     print(f"experiments: {n_finished} of {len(study.plan)} are finished", flush=True)
     failures = _run_units(units, study, folder, tables, workers, scheduler) if units else []
-    return failures + _report(study, folder)
+    try:
+        with progress.lock(folder / ".report.json"):  # two runs of a study may get here at once
+            return failures + _report(study, folder)
+    except OSError as error:
+        return [*failures, f"report in {folder}: {error}"]
 
 
 def _make_writable(folder: Path) -> None:
@@ -96,15 +101,17 @@ def _run_units(
     with progress.bar(units, place, lambda: f"{list(left.values()).count(set())} of {len(left)} experiments") as mark:
         for n, failure in execute_all(jobs, workers, scheduler):
             mark(unit := units[n])
+            for e in unit.experiments:
+                left[e].discard(unit.name)
+            for experiment, table in read_results(place, unit.name)[0].items():
+                tables[experiment] = pd.concat([tables.get(experiment), table])
+            if not failure and unit.missing(tables):
+                failure = f"{jobs[n][1]} ended without results in {place}: {SHARED}"
             if failure:
                 failures.append(failure)
                 progress.note_failure(unit, place, failure)
             else:
                 progress.forget(unit, place)
-            for e in unit.experiments:
-                left[e].discard(unit.name)
-            for experiment, table in read_results(place, unit.name)[0].items():
-                tables[experiment] = pd.concat([tables.get(experiment), table])
             for e in unit.experiments:
                 if not left[e] and not Batch((e,), study.plan[e]).missing(tables):
                     tqdm.write(f"{names[e]}: {_result(e, tables[e.id])}")
@@ -133,6 +140,8 @@ def _report(study: Study, folder: Path) -> list[str]:
     if before.get("study", study.name) != study.name:
         print(f"replaced: table and report of the study {before['study']!r} in {folder}", file=sys.stderr)
     html.unlink(missing_ok=True)  # a report that is there is that of the table
+    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink()
     write_table(table, file, made_by | circumstances())
     print("report: drawing the figures takes about 20 seconds", flush=True)
     (folder / "figures").mkdir(exist_ok=True)
@@ -140,7 +149,9 @@ def _report(study: Study, folder: Path) -> list[str]:
     failure = execute(study.report, folder / "report.ipynb", parameters)
     if failure:
         return [failure]
-    html.write_text(_page(folder / "report.ipynb", study.name), encoding="utf-8")
+    part = folder / ".report.html.part"
+    part.write_text(_page(folder / "report.ipynb", study.name), encoding="utf-8")
+    os.replace(part, html)
     return []
 
 
