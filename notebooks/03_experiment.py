@@ -36,7 +36,7 @@ learning_rate: float = 0.05  # of the optimiser
 batch_size: int = 32  # images per step
 seeds: list = [0, 1, 2, 3, 4]  # a network each
 experiments: list = []  # a dict per experiment, with the fields that differ from the above; empty: the one above
-folder: str = "runs/notebook"  # where the results go, from the project's folder
+folder: str = "runs/notebook"  # where the results go; here paths count from the project's folder, and for the command from the current one
 extensions: str = ""  # a Python file that adds to the registries, from the project's folder; none by default
 
 # %% [markdown]
@@ -69,6 +69,9 @@ load_extensions(extensions and ROOT / extensions)
 # %%
 fields = {"policy": policy, "dataset": dataset, "growth": growth, "schedule": schedule, "optimizer": optimizer}
 fields |= {"width": width, "splits": splits, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+unknown = set().union(*experiments) - set(fields)
+if unknown:
+    raise ValueError(f"experiments with {', '.join(map(repr, sorted(unknown)))}: allowed are {', '.join(fields)}")
 planned = [ns.Experiment(**(fields | one)) for one in experiments or [{}]]
 planned[0]
 

@@ -32,7 +32,7 @@ epochs_before: int = 5  # epochs before the split
 batch_size: int = 32  # images per step
 seeds: list = [0, 1, 2, 3, 4]  # a network each
 experiments: list = []  # a dict per experiment, with the fields that differ from the above; empty: the one above
-folder: str = "runs/notebook"  # where the results go, from the project's folder
+folder: str = "runs/notebook"  # where the results go; here paths count from the project's folder, and for the command from the current one
 table: str = ""  # a finished table to show instead of training, from the project's folder
 extensions: str = ""  # a Python file that adds to the registries, from the project's folder; none by default
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
@@ -68,6 +68,9 @@ load_extensions(extensions and ROOT / extensions)
 # %%
 fields = {"dataset": dataset, "growth": growth, "optimizer": optimizer, "learning_rate": learning_rate}
 fields |= {"width": width, "prior_splits": prior_splits, "epochs_before": epochs_before, "batch_size": batch_size}
+unknown = set().union(*experiments) - set(fields)
+if unknown:
+    raise ValueError(f"experiments with {', '.join(map(repr, sorted(unknown)))}: allowed are {', '.join(fields)}")
 all_splits = [ExhaustiveSplits(**(fields | one)) for one in experiments or [{}]]
 rows = ns.read_table(ROOT / table) if table else store.load_or_run(all_splits, seeds, ROOT / folder)
 rows = rows.assign(setting=oracle.setting_labels(rows))

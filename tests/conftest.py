@@ -56,7 +56,7 @@ def undisturbed(sweep, tmp_path_factory):
     folder, plan = tmp_path_factory.mktemp("undisturbed"), grid.read_study(str(sweep)).plan
     for unit in batches.cut_into_units(plan):
         store.load_or_run(unit.experiments, unit.seeds, folder)
-    table = store.collect(plan, store.read_finished(folder)[0])
+    table = store.collect(plan, files.read_results(folder)[0])
     files.write_table(table, folder / "table.parquet", {"study": "sweep"})
     return folder
 

@@ -2,7 +2,7 @@
 
 import nbformat
 
-from neuronsplit.study import run
+from neuronsplit.study import executor
 from neuronsplit.study.grid import TYPES
 from neuronsplit.study.store import load_or_run
 
@@ -28,6 +28,6 @@ def train_in_process(monkeypatch) -> list[dict]:
         parameters_of_all.append(parameters)
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A report")]), out)
 
-    monkeypatch.setattr(run, "execute_all", execute_all)
-    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(executor, "execute_all", execute_all)
+    monkeypatch.setattr(executor, "execute", execute)
     return parameters_of_all

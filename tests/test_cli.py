@@ -18,12 +18,13 @@ import torch
 from filelock import FileLock
 from in_process import train_in_process
 from nbclient.exceptions import DeadKernelError
+from papermill import PapermillExecutionError
 
 import neuronsplit as ns
 from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.locations import STUDIES
-from neuronsplit.study import executor, progress, run
-from neuronsplit.study.batches import Batch, cut_into_units
+from neuronsplit.study import cli, executor, progress, run
+from neuronsplit.study.batches import Batch, cut_into_units, missing_units
 from neuronsplit.study.cli import main
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 from neuronsplit.study.experiment import Experiment, run_experiment
@@ -58,7 +59,7 @@ def train_here(monkeypatch):
 def no_start(monkeypatch):
     """Nothing may be started."""
     for name in ("execute", "execute_all"):
-        monkeypatch.setattr(run, name, lambda *_: pytest.fail("a notebook was started"))
+        monkeypatch.setattr(executor, name, lambda *_: pytest.fail("a notebook was started"))
 
 
 def command(name, file, *options):
@@ -125,17 +126,17 @@ def test_a_report_or_table_that_was_deleted_is_made_again_and_nothing_is_trained
 
 def test_a_report_that_failed_is_made_again(study, train_here, monkeypatch, capsys):
     """Its user mends the notebook, and runs the study again."""
-    working = run.execute
+    working = executor.execute
 
     def failing(notebook, out, parameters):
         working(notebook, out, parameters)
         return f"{out}: NameError: name 'x' is not defined"
 
-    monkeypatch.setattr(run, "execute", failing)
+    monkeypatch.setattr(executor, "execute", failing)
     for _ in range(2):
         assert command("run", study) == 1
         assert "report.ipynb: NameError: name 'x' is not defined\n" in capsys.readouterr().err
-    monkeypatch.setattr(run, "execute", working)
+    monkeypatch.setattr(executor, "execute", working)
     train_here.clear()
     assert command("run", study) == 0 and len(train_here) == 1
 
@@ -180,10 +181,10 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
     load_or_run([done], [0, 1], folder)
     load_or_run([partly], [1], folder)
     at_work = Batch((running, left), (0,))
-    progress.note(at_work, units, fraction=0.5, epoch=2, epochs=3, errors={left.id: "not yet known"})
+    progress.note(at_work, units, fraction=0.5, at="epoch 2 of 3", errors={left.id: "not yet known"})
     progress.note(Batch((failed,), (0, 1)), units, errors={failed.id: "ZeroDivisionError: on purpose"})
     stale = Batch((over,), (0, 1))  # of a process that was killed; its number is in use again, as 1 is in a container
-    progress.note(stale, units, fraction=0.1, epoch=1, epochs=3)
+    progress.note(stale, units, fraction=0.1, at="epoch 1 of 3")
     progress.file_of(stale, units).with_suffix(".lock").write_text("1")
     (units / f".{stale.name}.1.part").write_text("{}")
     (units / "foreign.parquet").write_text("text")
@@ -227,7 +228,7 @@ def test_running_is_said_of_another_process_while_it_lives(study, capsys):
     experiment, units = Experiment("no-split", **TINY), study.parent / "results" / "units"
     units.mkdir(parents=True)
     unit = Batch((experiment,), (0, 1))
-    progress.note(unit, units, epoch=1, epochs=3)
+    progress.note(unit, units, at="epoch 1 of 3")
     file = progress.file_of(unit, units).with_suffix(".lock")
     code = f"from filelock import FileLock; lock = FileLock({str(file)!r}); lock.acquire(); print(flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -257,7 +258,7 @@ def test_an_experiment_that_fails_is_named_and_the_others_are_reported(study, tr
     assert found.err.count("neuronsplit: failed: ") == 2  # of two units
     assert "1 of 6 experiments failed, first bad: ZeroDivisionError: on purpose\n" in found.err
     assert f"table:   {folder}/table.parquet" in found.out and "bad: test" not in found.out
-    assert ns.provenance(folder / "table.parquet")["unfinished"] == ["bad"]
+    assert ns.provenance(folder / "table.parquet")["unfinished"] == ["bad: failed: ZeroDivisionError: on purpose"]
     assert set(ns.read_table(folder / "table.parquet").policy) == {*POLICIES_OF_STUDY, "bad"} - {"bad", "max-loss"}
     assert command("status", study) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -308,7 +309,7 @@ def test_all_splits_are_run_and_taken_up_as_other_experiments(study, train_here,
         assert len(rows) == len(expected) and list(rows) == list(expected)
         last = expected[expected.horizon == expected.horizon.max()]
         said = re.search(
-            rf"^epochs before {epochs}: loss shuffle 0 (\S+), loss shuffle 1 (\S+), mean of 2 seeds$", out, re.M
+            rf"after {epochs} epochs?: loss shuffle 0 (\S+), loss shuffle 1 (\S+), mean of 2 seeds$", out, re.M
         )
         assert [float(number) for number in said.groups()] == pytest.approx(last[losses].mean().tolist(), abs=1e-4)
     assert not table.duplicated(["epochs_before", *order[:-2]]).loc[table.branch_type == "neuron"].any()
@@ -324,7 +325,7 @@ def test_all_splits_are_run_and_taken_up_as_other_experiments(study, train_here,
 
 
 def test_results_go_beside_the_package_unless_a_folder_is_given(study, train_here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
     changes = ["-p", "policy", "[random, max-loss]", "-p", "n_seeds", "1"]
     assert main(["run", str(study), *changes]) == 0
     folder = tmp_path / "root" / "runs" / "mine"
@@ -391,12 +392,12 @@ def test_an_interrupt_is_said_and_the_study_goes_on_later(study, train_here, mon
     def interrupted(jobs, *_):
         raise KeyboardInterrupt
 
-    going_on = run.execute_all
-    monkeypatch.setattr(run, "execute_all", interrupted)
+    going_on = executor.execute_all
+    monkeypatch.setattr(executor, "execute_all", interrupted)
     assert command("run", study) == 130
     error = capsys.readouterr().err
     assert error.endswith("neuronsplit: interrupted; the same command goes on with what is missing\n")
-    monkeypatch.setattr(run, "execute_all", going_on)
+    monkeypatch.setattr(executor, "execute_all", going_on)
     assert command("run", study) == 0
 
 
@@ -445,14 +446,14 @@ def test_on_a_terminal_there_is_one_bar_with_experiments_epoch_and_time_left(tmp
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "BAR_SECONDS", 0.02)
-    first = noted_unit(tmp_path / "units", fraction=0.5, epoch=2, epochs=3)
+    first = noted_unit(tmp_path / "units", fraction=0.5, at="epoch 2 of 3")
     second = Batch((Experiment("no-split", **TINY),), (0, 1))
-    with progress.bar([first, second], tmp_path / "units", lambda: "1 of 4 experiments") as mark:
+    with progress.bar([first, second], tmp_path / "units", lambda: "1 of 4 experiments") as end:
         with progress.lock(progress.file_of(first, tmp_path / "units")):
             time.sleep(0.4)
         seen = terminal.getvalue()
-        mark(first)
-        mark(second)
+        end(first.name)
+        end(second.name)
         time.sleep(0.2)
     states = re.split(r"[\r\n]+", seen)
     assert any(re.match(r"1 of 4 experiments, epoch 2 of 3 +\d\d% \|.{20}\| \d\d:\d\d, .* left", s) for s in states)
@@ -467,7 +468,7 @@ def test_in_a_log_file_there_is_a_line_now_and_then(tmp_path, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.1)
-    unit, begun = noted_unit(tmp_path / "units", fraction=0.5, epoch=2, epochs=3), time.monotonic()
+    unit, begun = noted_unit(tmp_path / "units", fraction=0.5, at="epoch 2 of 3"), time.monotonic()
     with progress.bar([unit], tmp_path / "units", lambda: "0 of 1 experiments"):
         with progress.lock(progress.file_of(unit, tmp_path / "units")):
             time.sleep(0.55)
@@ -480,8 +481,8 @@ def test_in_a_log_file_there_is_a_line_now_and_then(tmp_path, monkeypatch):
 def test_a_short_run_leaves_no_line_in_a_log_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", log := io.StringIO())
     unit = noted_unit(tmp_path / "units")
-    with progress.bar([unit], tmp_path / "units", lambda: "0 of 1 experiments") as mark:
-        mark(unit)
+    with progress.bar([unit], tmp_path / "units", lambda: "0 of 1 experiments") as end:
+        end(unit.name)
     assert log.getvalue() == ""
 
 
@@ -499,7 +500,7 @@ def test_an_error_while_units_run_ends_the_bar(tmp_path, monkeypatch):
         ([RuntimeError("a\nb")] * 2, 2, "out.ipynb: RuntimeError: a"),
         ([DeadKernelError("Kernel died")] * 2, 2, "out.ipynb: DeadKernelError: Kernel died"),
         ([OSError(28, "No space left on device")], 1, "out.ipynb: OSError: [Errno 28] No space left on device"),
-        ([executor.PapermillExecutionError(0, 1, "x", "ValueError", "a\nb", [])], 1, "out.ipynb: ValueError: a"),
+        ([PapermillExecutionError(0, 1, "x", "ValueError", "a\nb", [])], 1, "out.ipynb: ValueError: a"),
     ],
 )
 def test_a_kernel_that_does_not_start_is_started_once_more(errors, calls, result, monkeypatch):
@@ -549,14 +550,14 @@ def test_kernels_leave_nothing_open_and_run_in_the_interpreter_of_the_command(tm
 
 def test_the_first_of_two_units_that_ends_is_not_waited_for(study, monkeypatch, train_here, capsys):
     """An experiment's line comes when its last seed has been trained, and not at the end of the study."""
-    order, give = [], run.execute_all
+    order, give = [], executor.execute_all
 
     def watched(jobs, *options):
         for one in give(jobs, *options):
             order.append("unit")
             yield one
 
-    monkeypatch.setattr(run, "execute_all", watched)
+    monkeypatch.setattr(executor, "execute_all", watched)
     monkeypatch.setattr(run.tqdm, "write", lambda text: order.append(text.split(":")[0]))
     grids = "grids: [{policy: random}, {policy: max-loss, first_seed: 5}]"
     study.write_text(f"splits: 2\nepochs: 3\nwidth: 3\nn_seeds: 1\n{grids}\n")
@@ -585,19 +586,21 @@ def test_a_failure_stands_in_the_table_and_an_experiment_whose_process_died_is_a
     study.write_text(study.read_text().replace("random,", "random, bad,"))
     assert command("run", study) == 1
     made_by = ns.provenance(folder / "table.parquet")
-    assert made_by["unfinished"] == ["bad"] and "bad: ZeroDivisionError: on purpose" in made_by["errors"]
+    assert made_by["unfinished"] == ["bad: failed: ZeroDivisionError: on purpose"]
     plan = read_study(str(study)).plan
     (bad,) = [experiment for experiment in plan if experiment.policy == "bad"]
-    alone = run.missing_units(plan, {}, {bad.id})
-    assert {unit.experiments for unit in alone if bad in unit.experiments} == {(bad,)} and len(alone) == 4
+    alone = missing_units(plan, {}, {bad})
+    assert {unit.experiments for unit in alone} == {(experiment,) for experiment in plan} and len(alone) == 6
 
 
 def test_a_report_is_made_again_when_its_notebook_or_the_study_has_changed(study, train_here, monkeypatch, tmp_path):
     reports = []
-    monkeypatch.setattr(run, "execute", lambda notebook, out, parameters: reports.append(notebook.name) or "no report")
+    monkeypatch.setattr(
+        executor, "execute", lambda notebook, out, parameters: reports.append(notebook.name) or "no report"
+    )
     assert command("run", study) == 1 and command("run", study) == 1
     assert reports == ["report.ipynb"] * 2  # one that failed is made again
-    monkeypatch.setattr(run, "execute", lambda notebook, out, parameters: reports.append(notebook.name))
+    monkeypatch.setattr(executor, "execute", lambda notebook, *_: reports.append(notebook.name))
     monkeypatch.setattr(run, "_page", lambda notebook, title: title)
     own = tmp_path / "own.ipynb"
     for text in ("first", "first", "second"):

@@ -151,7 +151,7 @@ def test_a_unit_that_ends_its_workers_fails_alone(start, tmp_path, cluster):
     for _ in range(2):
         start_worker(DEADLY=str(deadly))  # with a nanny, which starts it again
     code, _, errors = ended(run)
-    assert code == 1 and len(errors) == 1 and "units/mine-" in errors[0] and "KilledWorker" in errors[0]
+    assert code == 1 and len(errors) == 1 and "units/" in errors[0] and "KilledWorker" in errors[0]
     trained = {one["policy"] for file in as_saved(folder) for one in provenance(file)["experiments"]}
     assert trained == {"random"}
     assert ended(start(study, folder))[0] == 0 and len(as_saved(folder)) == 2
@@ -168,8 +168,8 @@ def test_a_worker_whose_results_cannot_be_used_here_is_a_failure(start, tmp_path
     study, folder = extended(tmp_path), tmp_path / "there"
     start_worker(PYTHONPATH=str(older.parent))
     code, _, errors = ended(start(study, folder, "--scheduler", address))
-    assert code == 1 and len(errors) == 1 and errors[0].startswith(f"neuronsplit: failed: {folder}/units/mine-")
-    assert errors[0].endswith(": allowed are workers that share this folder and have this version of the package")
+    assert code == 1 and len(errors) == 1 and errors[0].startswith(f"neuronsplit: failed: {folder}/units/")
+    assert errors[0].endswith("left no results: allowed are workers with this folder and version")
     (file,) = as_saved(folder)
     assert provenance(file)["results"] == 1
 

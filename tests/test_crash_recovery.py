@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import remount
 
-from neuronsplit.study import batches, grid, status, store
+from neuronsplit.analysis.files import read_results
+from neuronsplit.study import batches, grid, progress, store
 from neuronsplit.study.cli import main
 
 RENAME_LATER = """
@@ -93,7 +94,8 @@ def ended(run):
 
 def states(sweep, folder):
     """The first word of every experiment's state, by its policy."""
-    found = status.statuses(grid.read_study(str(sweep)), folder)
+    plan = grid.read_study(str(sweep)).plan
+    found = progress.states(plan, read_results(folder)[0], folder / store.UNITS)
     return {experiment.policy: state.split(",")[0] for experiment, state in found.items()}
 
 
@@ -204,7 +206,7 @@ def test_a_cut_or_foreign_file_is_named_and_left_alone_and_only_its_unit_is_trai
     data = cut.read_bytes()
     for length in [*range(16), *range(16, len(data) - 16, 211), *range(len(data) - 16, len(data))]:
         cut.write_bytes(data[:length])
-        problems = store.read_finished(folder)[1]
+        problems = read_results(folder)[1]
         assert len(problems) == 1 and problems[0].startswith(f"{cut} is damaged (")
     pd.DataFrame({"experiment": ["a"], "seed": [0]}).to_parquet(foreign)
     before = as_saved(folder)
@@ -213,7 +215,7 @@ def test_a_cut_or_foreign_file_is_named_and_left_alone_and_only_its_unit_is_trai
     assert said.count("left alone: ") == 2 and f"left alone: {foreign} is left out (of another program): " in said
     for unit in units:
         store.load_or_run(unit.experiments, unit.seeds, folder)
-    again = {file.with_stem(f"{file.stem}-1") for file in (cut, foreign)}
+    again = {next(folder.glob(f"units/{file.stem}-????????.parquet")) for file in (cut, foreign)}
     assert before.items() <= as_saved(folder).items() and set(as_saved(folder)) == {cut, foreign, whole} | again
     assert {digest(file) for file in [*again, whole]} == {digest(f) for f in undisturbed.glob("units/*.parquet")}
 

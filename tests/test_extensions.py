@@ -17,7 +17,7 @@ from neuronsplit.growing.how import GROWTHS, Growth
 from neuronsplit.growing.when import SCHEDULES, Schedule, every
 from neuronsplit.growing.which import POLICIES, Policy, argmax, argmin
 from neuronsplit.names import CONTROLS, GREEDY
-from neuronsplit.study import run
+from neuronsplit.study import executor
 from neuronsplit.study.cli import main
 from neuronsplit.study.experiment import Experiment
 
@@ -328,7 +328,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line_before_anything_start
     text, message, study, tmp_path, monkeypatch, capsys
 ):
     for name in ("execute", "execute_all"):
-        monkeypatch.setattr(run, name, lambda *_: pytest.fail("a notebook was started"))
+        monkeypatch.setattr(executor, name, lambda *_: pytest.fail("a notebook was started"))
     file = tmp_path / "my" / "own.py"
     file.unlink() if text is None else file.write_bytes(text.encode("utf-8", "surrogateescape"))
     for command in ("run", "status"):

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 
 import nbformat
 import pytest
@@ -15,8 +16,11 @@ import neuronsplit as ns
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.locations import NOTEBOOKS
 from neuronsplit.names import RESULTS_VERSION
+from neuronsplit.study import batches, grid
 from neuronsplit.study.cli import main
 from neuronsplit.study.executor import execute
+from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.study.experiment import Experiment
 
 AWKWARD = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "MPLBACKEND": "svg"}
 NAMES = ["no-split", "random", "NA", "None", "nan", "größe"]
@@ -166,7 +170,8 @@ def test_a_process_that_is_killed_loses_its_unit_only(failed):
     folder, (code, out, err) = failed
     units = folder / "größe {run} – 大" / "units"
     lines = [line for line in err.splitlines() if line.startswith("neuronsplit: failed: ")]
-    (killed,), (raised,) = units.glob("kill-????????.ipynb"), units.glob("random-and-1-more-????????.ipynb")
+    plan = grid.read_study(str(folder / "mine.yaml")).plan
+    raised, killed = (units / f"{unit.name}.ipynb" for unit in batches.cut_into_units(plan))
     assert code == 1 and sorted(lines) == sorted([
         f"neuronsplit: failed: {killed}: DeadKernelError: Kernel died",
         f"neuronsplit: failed: {raised}: RuntimeError: 1 of 2 experiments failed, first bad: "
@@ -174,7 +179,9 @@ def test_a_process_that_is_killed_loses_its_unit_only(failed):
     ])  # fmt: skip
     assert "Traceback" not in err and "random: test accuracy 0." in out
     assert set(ns.read_table(folder / "größe {run} – 大" / "table.parquet").policy) == {"random"}
-    assert ns.provenance(folder / "größe {run} – 大" / "table.parquet")["unfinished"] == ["bad", "kill"]
+    assert ns.provenance(folder / "größe {run} – 大" / "table.parquet")["unfinished"] == [
+        "bad: failed: ZeroDivisionError: division by zero", f"kill: failed: {killed}: DeadKernelError: Kernel died",
+    ]  # fmt: skip
 
 
 def test_status_says_which_failed_and_why(failed, monkeypatch, capsys):
@@ -224,6 +231,15 @@ def test_the_experiment_notebook_by_hand_is_what_a_study_runs(tmp_path, capsys):
     assert capsys.readouterr().out == "max-loss: done\n1 done, 0 running, 0 failed, 0 missing\n"
 
 
+@pytest.mark.parametrize("kind", [Experiment, ExhaustiveSplits])
+def test_an_unknown_field_of_an_experiment_is_one_line_that_names_it(kind, tmp_path):
+    parameters = {"experiments": [{"width": 3}, {"widht": 3}], "seeds": [0], "folder": str(tmp_path)}
+    failure = execute(NOTEBOOKS / f"{kind.notebook}.ipynb", tmp_path / "out.ipynb", parameters)
+    allowed = sorted(field.name for field in fields(kind))
+    assert re.search(r"ValueError: experiments with 'widht': allowed are [a-z_, ]+$", failure)
+    assert sorted(failure.split("allowed are ")[1].split(", ")) == allowed
+
+
 def test_in_a_notebook_progress_is_a_widget(tmp_path):
     code = f"""
 from pathlib import Path
@@ -231,8 +247,8 @@ from neuronsplit.study import progress
 from neuronsplit.study.batches import Batch
 from neuronsplit.study.experiment import Experiment
 unit = Batch((Experiment(splits=1, epochs=2),), (0,))
-with progress.bar([unit], Path({str(tmp_path)!r}), lambda: "0 of 1 experiments") as mark:
-    mark(unit)
+with progress.bar([unit], Path({str(tmp_path)!r}), lambda: "0 of 1 experiments") as end:
+    end(unit.name)
 """
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "in.ipynb")
     assert execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}) is None

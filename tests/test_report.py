@@ -76,6 +76,15 @@ def test_one_experiment_is_not_compared():
     )
 
 
+def test_an_interval_of_two_seeds_is_not_clipped_and_its_minus_is_one():
+    table = study_table(["random"], n_seeds=2).assign(test_accuracy=lambda rows: 0.1 + 0.8 * rows.seed)
+    low, high = scipy.stats.t.interval(0.95, 1, 0.5, 0.4)
+    assert answer(table).startswith(f"- random ends at a test accuracy of 0.5000 [−{-low:.4f}, {high:.4f}] (n = 2).")
+    table = pd.concat([shifted({"no-split": 0, "random": -0.05}, n_seeds=6)], ignore_index=True)
+    (rows,) = comparison.settings_of(table).values()
+    assert "of few seeds they can leave the range of a metric" in sentences.definition(rows)
+
+
 @pytest.mark.parametrize(
     "policies, baseline",
     [
@@ -225,14 +234,13 @@ def test_provenance_is_short_and_what_is_unfinished_is_said(tmp_path):
         "study": "mine",
         "commit": "abc",
         "versions": {"torch": "2.13"},
-        "unfinished": ["x"],
-        "errors": ["E: no"],
+        "unfinished": ["x: failed: E: no"],
     }
     write_table(study_table(["random"]), tmp_path / "table.parquet", made_by)
     said = ["What produced `table.parquet`:", "", "- study: `mine`", "- commit: `abc`", "- versions: `torch 2.13`"]
     assert sentences.origin(tmp_path / "table.parquet").splitlines() == said
     assert sentences.origin(tmp_path).splitlines()[1:] == said[1:]
-    assert "Not finished**: `x`." in sentences.unfinished(tmp_path) and "`E: no`" in sentences.unfinished(tmp_path)
+    assert "Not finished**: `x: failed: E: no`." in sentences.unfinished(tmp_path)
     study_table(["random"]).to_csv(tmp_path / "mine.csv")
     assert (
         sentences.origin(tmp_path / "mine.csv") == "`mine.csv` has no provenance: nothing in it says what produced it."

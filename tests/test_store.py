@@ -13,6 +13,7 @@ from test_study import METRICS, SEEDS, SMALL, random_data
 
 import neuronsplit as ns
 from neuronsplit.analysis import circumstances, files, tables
+from neuronsplit.analysis.files import read_results
 from neuronsplit.data.datasets import DATASETS
 from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.names import EXPERIMENT, RESULTS_VERSION
@@ -20,7 +21,7 @@ from neuronsplit.study import base, progress, store
 from neuronsplit.study.batches import Batch
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 from neuronsplit.study.experiment import Experiment, run_experiment
-from neuronsplit.study.store import load_or_run, read_finished
+from neuronsplit.study.store import load_or_run
 
 TINY = Experiment(width=3, splits=1, epochs=2)
 
@@ -33,13 +34,13 @@ def one_thread():
 @pytest.fixture
 def trained(monkeypatch):
     """The policies and the seeds of each program that is trained."""
-    calls, run = [], Experiment.run
+    calls, run = [], Experiment.train
 
     def spy(group, seeds):
         calls.append(([e.policy for e in group], list(seeds)))
         return run(group, seeds)
 
-    monkeypatch.setattr(Experiment, "run", staticmethod(spy))
+    monkeypatch.setattr(Experiment, "train", staticmethod(spy))
     return calls
 
 
@@ -172,7 +173,7 @@ def test_what_trains_the_same_is_trained_once(other, tmp_path, trained):
     control = replace(SMALL, policy="no-split")
     load_or_run([control, replace(control, **other)], SEEDS, tmp_path)
     assert trained == [(["no-split"], [0, 1, 2])]
-    held, _ = read_finished(tmp_path)
+    held, _ = read_results(tmp_path)
     assert held[control.id].groupby(["seed", "epoch"]).size().max() == 1
     table = load_or_run([replace(control, growth="outgoing")], SEEDS, tmp_path)
     assert len(trained) == 1 and set(table.growth) == {"outgoing"} and len(table) == 18
@@ -192,7 +193,7 @@ def test_a_policy_that_raises_does_not_take_its_unit_along(error, tmp_path, trai
     with pytest.raises(RuntimeError) as caught:
         load_or_run(experiments, SEEDS, tmp_path)
     assert str(caught.value) == f"2 of 5 experiments failed, first early: {text}"
-    held, problems = read_finished(tmp_path)
+    held, problems = read_results(tmp_path)
     assert sorted(held) == sorted(e.id for e in experiments if e.policy not in ("early", "late")) and not problems
     for name in ("random", "max-loss", "no-split"):
         rows, alone = held[replace(SMALL, policy=name).id], run_experiment(replace(SMALL, policy=name), SEEDS)
@@ -229,16 +230,16 @@ def test_where_all_experiments_fail_no_file_is_left(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_experiment_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
-    whole = Experiment.run
+    whole = Experiment.train
 
     def interrupted(group, seeds):
         yield next(whole(group, seeds))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Experiment, "run", staticmethod(interrupted))
+    monkeypatch.setattr(Experiment, "train", staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt):
         load_or_run([SMALL], SEEDS, tmp_path)
-    assert read_finished(tmp_path) == ({}, [])
+    assert read_results(tmp_path) == ({}, [])
     monkeypatch.undo()
     assert len(load_or_run([SMALL], SEEDS, tmp_path)) == 18
 
@@ -277,7 +278,7 @@ def test_a_file_that_cannot_be_used_stays_as_it_is_and_what_it_should_hold_is_tr
         file = next(file for file in saved(tmp_path) if file not in spoiled)
         spoil(file)
         spoiled[file] = file.read_bytes()
-        held, problems = read_finished(tmp_path)
+        held, problems = read_results(tmp_path)
         assert held == {} and len(problems) == len(spoiled) and any(file.name in line for line in problems)
         pd.testing.assert_frame_equal(load_or_run([SMALL], SEEDS, tmp_path), whole, check_exact=True)
         assert {file: file.read_bytes() for file in spoiled} == spoiled
@@ -292,7 +293,7 @@ def test_results_of_another_version_of_the_maths_are_not_mixed_in(tmp_path, monk
     before = content(tmp_path)
     table = load_or_run([SMALL], SEEDS, tmp_path)
     assert len(table) == 18 and content(tmp_path).items() > before.items()
-    held, (problem,) = read_finished(tmp_path)
+    held, (problem,) = read_results(tmp_path)
     assert held[SMALL.id]["seed"].unique().tolist() == [0, 1, 2]
     assert problem.endswith(f"(results version {RESULTS_VERSION - 1}): allowed is version {RESULTS_VERSION}")
 
@@ -392,21 +393,21 @@ def test_a_unit_that_is_run_twice_at_once_is_trained_once(tmp_path, trained):
 def test_progress_is_noted_while_a_unit_trains_and_forgotten_when_it_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "NOTE_SECONDS", 0)
     experiments, noted = [replace(SMALL, policy=p) for p in ("no-split", "random", "max-loss")], []
-    run = Experiment.run
+    run = Experiment.train
 
     def watched(group, seeds):
         for tables_of_epoch in run(group, seeds):
             noted.extend(progress.read(tmp_path / "units").items())
             yield tables_of_epoch
 
-    monkeypatch.setattr(Experiment, "run", staticmethod(watched))
+    monkeypatch.setattr(Experiment, "train", staticmethod(watched))
     load_or_run(experiments, SEEDS, tmp_path)
     name = Batch(tuple(experiments), SEEDS).name
     assert {one for one, _ in noted} == {name} and all(unit.running for _, unit in noted)
-    assert [(unit.epoch, unit.epochs) for _, unit in noted] == [(n, 6) for n in (1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5)]
+    assert [unit.at for _, unit in noted] == [f"epoch {n} of 6" for n in (1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5)]
     expected = [n / 6 / 2 for n in range(1, 12)]  # of two programs
     assert [unit.fraction for _, unit in noted] == pytest.approx(expected)
-    assert [(unit.fraction, unit.running) for unit in progress.read(tmp_path / "units").values()] == [(1.0, False)]
+    assert progress.read(tmp_path / "units") == {}
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 0], [-1], ["0"]])

@@ -18,11 +18,11 @@ from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.train import Run
 from neuronsplit.growing.when import SCHEDULES, Schedule
 from neuronsplit.growing.which import POLICIES
-from neuronsplit.names import GREEDY, NO_PARENT, TABLE_COLUMNS
+from neuronsplit.names import EXPERIMENT, GREEDY, NO_PARENT, TABLE_COLUMNS
 from neuronsplit.study.base import policy_names
 from neuronsplit.study.batches import Batch
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment, run_epochs, run_experiment
+from neuronsplit.study.experiment import Experiment, run_experiment, train_growing
 
 SMALL = Experiment(width=4, splits=4, epochs=6)
 SEEDS = (0, 1, 2)
@@ -142,8 +142,10 @@ def test_experiments_train_together_as_alone():
     """All policies at once give the choices and, up to rounding, the numbers of each by itself."""
     group = tuple(replace(SMALL, policy=policy, width=5) for policy in POLICIES)
     assert Batch(group, SEEDS).programs() == [Batch(group, SEEDS)]
-    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*run_epochs(group, SEEDS))]
-    for experiment, table in zip(group, tables):
+    rows = pd.concat(train_growing(group, SEEDS))
+    assert list(rows[EXPERIMENT].unique()) == [experiment.id for experiment in group]
+    for experiment in group:
+        table = rows[rows[EXPERIMENT] == experiment.id].drop(columns=EXPERIMENT).reset_index(drop=True)
         alone = run_experiment(experiment, SEEDS)
         assert table.split_neuron.equals(alone.split_neuron)
         pd.testing.assert_frame_equal(table, alone, rtol=1e-4, atol=1e-6)
@@ -235,8 +237,8 @@ def test_greedy_has_to_look_an_epoch_ahead_at_exact_splits(changes):
 
 def test_a_schedule_that_does_not_make_all_splits_is_refused():
     message = (
-        "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are as many epochs as it needs "
-        r"\(a schedule that looks at losses needs data_dependent=True\)$"
+        "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are as many epochs as it needs, and "
+        r"whole numbers from 0 \(a schedule that looks at losses needs data_dependent=True\)$"
     )
     with pytest.raises(ValueError, match=message):
         replace(SMALL, schedule="all-at-10")
@@ -255,7 +257,9 @@ def test_a_schedule_that_does_not_make_all_splits_is_refused():
 )
 def test_a_schedule_that_cannot_do_without_losses_has_to_say_so(due, given, monkeypatch):
     monkeypatch.setitem(SCHEDULES, "mine", Schedule(due))
-    message = f"^schedule 'mine' .*at epoch 1.*{re.escape(given)}.*: allowed are whole numbers from 0 .*data_dependent"
+    message = (
+        f"^schedule 'mine' .*at epoch 1.*{re.escape(given)}.*: allowed are .* whole numbers from 0 .*data_dependent"
+    )
     with pytest.raises(ValueError, match=message):
         replace(SMALL, schedule="mine")
     monkeypatch.setitem(SCHEDULES, "mine", Schedule(due, data_dependent=True))

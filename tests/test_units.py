@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronsplit.growing.which import POLICIES
-from neuronsplit.study.batches import MAX_NETWORKS, UNIT_SECONDS, Batch, cut_into_units, labels
+from neuronsplit.study.batches import MAX_NETWORKS, UNIT_SECONDS, Batch, cut_into_units, labels, missing_units
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 from neuronsplit.study.experiment import Experiment
-from neuronsplit.study.run import missing_units
 
 SEVEN = ["random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire"]
 SEEDS = st.tuples(st.integers(0, 30), st.integers(1, 30)).map(lambda pair: tuple(range(pair[0], sum(pair))))
@@ -76,8 +75,8 @@ def test_no_program_is_too_large_unless_it_has_one_seed(plan):
         for program in unit.programs():
             n_networks = sum(e.n_networks for e in program.experiments) * len(program.seeds)
             assert n_networks <= MAX_NETWORKS or len(program.seeds) == 1
-            assert len(program.seeds) == 1 or not any(e.by_seed for e in program.experiments)
-            assert len({replace(e, policy="random") if e.batchable else e for e in program.experiments}) == 1
+            assert len({e.group for e in program.experiments}) == 1
+            assert len(program.experiments) == 1 or len({replace(e, policy="random") for e in program.experiments}) == 1
 
 
 @given(plans(), st.randoms(use_true_random=False))
@@ -114,7 +113,7 @@ def test_units_have_names_for_files_of_any_system(plan):
 def test_a_name_of_a_policy_makes_a_file_name(policy, monkeypatch):
     monkeypatch.setitem(POLICIES, policy, POLICIES["random"])
     name = Batch((Experiment(policy),), (0,)).name
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}-[0-9a-f]{8}", name)
+    assert re.fullmatch(r"[0-9a-f]{16}", name)
     others = [Batch((Experiment("random"),), (0,)), Batch((Experiment(policy),), (1,))]
     assert name not in [other.name for other in others]
 
@@ -124,14 +123,14 @@ def test_what_trains_as_one_differs_in_its_policy_alone():
     even, plateau, greedy = replace(random, growth="even"), replace(loss, schedule="plateau"), Experiment("greedy")
     programs = Batch((control, random, even, plateau, loss, greedy), (0, 1)).programs()
     assert programs == [
-        Batch((control,), (0, 1)), Batch((random, loss), (0, 1)), Batch((even,), (0, 1)), Batch((plateau,), (0,)),
-        Batch((plateau,), (1,)), Batch((greedy,), (0, 1)),
+        Batch((control,), (0, 1)), Batch((random, loss), (0, 1)), Batch((even,), (0, 1)), Batch((plateau,), (0, 1)),
+        Batch((greedy,), (0, 1)),
     ]  # fmt: skip
 
 
 def test_a_large_group_is_cut_so_that_its_networks_fit():
     plan = {Experiment(policy): tuple(range(10)) for policy in SEVEN}
-    assert sorted(unit.seeds for unit in cut_into_units(plan)) == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
+    assert sorted(unit.seeds for unit in cut_into_units(plan)) == [(0, 2, 4, 6, 8), (1, 3, 5, 7, 9)]
     assert {len(program.experiments) for unit in cut_into_units(plan) for program in unit.programs()} == {7}
 
 
@@ -146,7 +145,7 @@ def test_groups_of_different_plans_that_have_the_same_seeds_are_not_trained_as_o
 
 
 def test_a_small_study_makes_work_for_two_processes():
-    assert [unit.seeds for unit in cut_into_units({Experiment(): tuple(range(5))})] == [(0, 1, 2), (3, 4)]
+    assert [unit.seeds for unit in cut_into_units({Experiment(): tuple(range(5))})] == [(0, 2, 4), (1, 3)]
     plan = dict.fromkeys([Experiment("no-split"), *(Experiment(policy) for policy in SEVEN)], tuple(range(5)))
     units = cut_into_units(plan)
     assert len(units) == 2 and len(pairs(units)) == 40
@@ -175,14 +174,13 @@ def test_more_epochs_and_more_programs_take_longer(policy):
     assert Batch((experiment, other), seeds).seconds == pytest.approx(2 * once)
 
 
-def test_labels_are_the_fields_that_differ():
+def test_labels_are_those_of_reports():
     plan = [Experiment("no-split"), Experiment("random", growth="even"), Experiment("random", width=5)]
     assert list(labels(dict.fromkeys(plan, (0,))).values()) == [
-        "no-split · scaled · width 10", "random · even · width 10", "random · scaled · width 5",
+        "no-split · width 10", "even · width 10", "scaled · width 5",
     ]  # fmt: skip
     assert list(labels({Experiment("max-fire"): (0,)}).values()) == ["max-fire"]
     assert list(labels({ExhaustiveSplits(width=4): (0,), ExhaustiveSplits(width=5): (0,)}).values()) == [
-        "width 4",
-        "width 5",
+        "sgd 0.05 · scaled · width 4, after 5 epochs",
+        "sgd 0.05 · scaled · width 5, after 5 epochs",
     ]
-    assert labels({ExhaustiveSplits(width=4): (0,)}) == {ExhaustiveSplits(width=4): "digits"}

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import neuronsplit as ns
+from neuronsplit.analysis.files import read_results
 from neuronsplit.locations import NOTEBOOKS, ROOT
 from neuronsplit.study import executor, grid, progress, store
 from neuronsplit.study.cli import main
@@ -56,7 +57,7 @@ def test_no_pickle_is_read_from_results(tmp_path, monkeypatch, capsys):
     (file.parent / "bomb.parquet").write_bytes(pickle.dumps(Bomb()))
     for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a pickle was read"))
-    held, (problem,) = store.read_finished(tmp_path)
+    held, (problem,) = read_results(tmp_path)
     assert list(held) == [TINY.id] and "bomb.parquet is damaged" in problem
     assert progress.read(file.parent) == {}
     (tmp_path / "mine.yaml").write_text("splits: 1\nepochs: 2\nwidth: 3\nn_seeds: 1")

@@ -37,8 +37,17 @@ def write_table(table: pd.DataFrame, file: Path | str, provenance: dict) -> None
     Every number keeps all its digits. The index is not written.
     Raises OSError where the file cannot be written. A file of that name then stays as it was.
     """
-    file, data = Path(file), to_parquet(table, provenance)
-    part = file.with_name(f".{file.name[:200]}.{uuid4().hex[:8]}.part")  # others may be writing the same table
+    write_bytes(to_parquet(table, provenance), Path(file))
+
+
+def write_bytes(data: bytes, file: Path) -> None:
+    """Write a file under another name that is then changed to the right one, so that nobody finds a part of it.
+
+    Raises OSError where the file cannot be written. A file of that name then stays as it was.
+    """
+    part = file.with_name(
+        f".{file.name.lstrip('.')[:200]}.{uuid4().hex[:8]}.part"
+    )  # others may be writing the same file
     try:
         part.write_bytes(data)
         os.replace(part, file)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import comparison, files, stats, tables, wording
-from neuronsplit.names import CONTROLS, GREEDY, ID_COLUMNS
+from neuronsplit.names import CONTROLS, GREEDY, ID_COLUMNS, SHUFFLE_LOSSES
 
 
 def overview(table: pd.DataFrame) -> str:
@@ -42,6 +42,14 @@ def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
     return "\n".join(f"- {sentence}" for sentence in [*said, *_left_out(compared), *_lengths(table)])
 
 
+def result(table: pd.DataFrame) -> str:
+    """Say where an experiment of a study ended, from its own table: its last epoch or horizon."""
+    time, metrics = ("epoch", ["test_accuracy", "test_loss"]) if "epoch" in table else ("horizon", SHUFFLE_LOSSES)
+    last = table[table[time] == table[time].max()]
+    means = [f"{name.replace('_', ' ')} {last[name].mean():.4f}" for name in metrics]
+    return f"{', '.join(means)}, mean of {wording.count([table['seed'].nunique()], 'seed')}"
+
+
 def definition(table: pd.DataFrame) -> str:
     """Say when a difference within a setting counts as established; empty if none can be tested."""
     n_tests = int(comparison.compare(table)["p"].count())
@@ -49,7 +57,7 @@ def definition(table: pd.DataFrame) -> str:
         return ""
     corrected = f", corrected for {n_tests} comparisons (Holm)" if n_tests > 1 else ""
     test = f"Established: the p-value of a permutation test, paired by seed{corrected}, is below 0.05."
-    return f"{test} Intervals are Student's t, each by itself."
+    return f"{test} Intervals are Student's t, each by itself; of few seeds they can leave the range of a metric."
 
 
 def origin(path: Path) -> str:
@@ -67,13 +75,10 @@ def origin(path: Path) -> str:
 
 
 def unfinished(path: Path) -> str:
-    """Say which experiments of a study have not finished, and the first error; empty if all have."""
+    """Say which experiments of a study have not finished, with their errors; empty if all have."""
     made_by = _made_by(path)
     names = [wording.code(name) for name in made_by.get("unfinished") or []]
-    if not names:
-        return ""
-    errors = [f" The first error: {wording.code(error)}." for error in made_by.get("errors") or []]
-    return f"**Not finished**: {wording.join(names)}. The table has what they have trained.{''.join(errors[:1])}"
+    return f"**Not finished**: {wording.join(names)}. The table has what they have trained." if names else ""
 
 
 def _made_by(path: Path) -> dict:
@@ -100,9 +105,12 @@ def _baseline(compared: pd.DataFrame, title: str) -> list[str]:
 
 
 def _value(row: pd.Series) -> str:
-    """Return a final value with its interval, such as "0.8510 [0.8490, 0.8530] (n = 10)"."""
+    """Return a final value with its interval, such as "0.8510 [0.8490, 0.8530] (n = 10)".
+
+    The interval is as it was computed. With few seeds, that of an accuracy can leave 0 to 1.
+    """
     interval = "" if pd.isna(row["value_low"]) else f" [{row['value_low']:.4f}, {row['value_high']:.4f}]"
-    return f"{row['value']:.4f}{interval} (n = {row['seeds'] - row['diverged']:.0f})"
+    return f"{row['value']:.4f}{interval}".replace("-", "−") + f" (n = {row['seeds'] - row['diverged']:.0f})"
 
 
 def _established(compared: pd.DataFrame, title: str) -> list[str]:

@@ -13,6 +13,9 @@ A study runs on this machine, one notebook per core at a time, or on a Dask clus
 Each thread of a worker runs one notebook at a time. Workers share the folder of the results, the study's extensions and
 the data, and have the same version of this package. If a worker is lost, its work is done again.
 
+Relative paths on the command line count from the current folder. Those among the parameters of a notebook count from
+the project's folder, and those in a study file from its own.
+
 On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
 
     from dask_jobqueue import SLURMCluster
@@ -28,5 +31,5 @@ there with its own tool, such as `aws s3 sync results s3://bucket/results`.
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "base batches cli executor exhaustive_splits experiment grid progress run status store".split()
+_MODULES = "base batches cli executor exhaustive_splits experiment grid progress run store".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

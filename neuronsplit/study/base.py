@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from functools import cache
-from typing import ClassVar
 
 import numpy as np
 
 from neuronsplit import extensions
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
-from neuronsplit.growing import learned
-from neuronsplit.growing.which import POLICIES
+from neuronsplit.growing import learned, which
 from neuronsplit.names import CONTROLS, GREEDY, RESULTS_VERSION
 
 MAX_COUNT = 100_000  # the largest count that a field may hold
@@ -26,27 +24,23 @@ class BaseExperiment:
     """What experiments of every kind have in common; each kind is a frozen dataclass of all that decides its result.
 
     notebook: trains such experiments. report: the notebook that reports on a study of them.
-    metrics: columns of the table whose last values are its result. time: the column that tells which are the last.
-    batchable: whether it trains together with others that differ from it in the policy only.
+    train: a function of experiments of one `group` and of seeds. It yields rows of them, with their ids in the column
+        EXPERIMENT.
     by_seed: whether its seeds train one after the other. n_networks: how many networks a seed trains at a time.
     """
 
-    notebook: ClassVar[str]
-    report: ClassVar[str]
-    metrics: ClassVar[Sequence[str]]
-    time: ClassVar[str]
-    batchable = by_seed = False
+    by_seed = False
     n_networks = 1
 
     def __post_init__(self):
         names = {field: registry for field, (registry, _, _) in extensions.REGISTRIES.items()}
         names |= {"policy": policy_names(), "optimizer": OPTIMIZERS}
-        for name, value in asdict(self).items():
-            kind, lowest = type(getattr(type(self), name)), LOWEST.get(name, 0)
-            if kind is str and value not in tuple(names[name]):
-                raise ValueError(f"{name} {value!r}: allowed are {', '.join(names[name])}")
-            if kind is int and (type(value) is not int or not lowest <= value <= MAX_COUNT):
-                raise ValueError(f"{name} {value!r}: allowed are whole numbers from {lowest} to {MAX_COUNT}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is str and value not in tuple(names[field.name]):
+                raise ValueError(f"{field.name} {value!r}: allowed are {', '.join(names[field.name])}")
+            if field.type is int:
+                require_whole_number(field.name, value, LOWEST.get(field.name, 0), MAX_COUNT)
         if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
         object.__setattr__(self, "learning_rate", float(self.learning_rate))  # so that 1 and 1.0 are the same
@@ -57,16 +51,21 @@ class BaseExperiment:
         return self
 
     @property
+    def group(self) -> "BaseExperiment":
+        """What it has in common with the experiments that it can train together with: all but the policy, or all."""
+        return self
+
+    @property
     def id(self) -> str:
         """16 hexadecimal digits of a hash of everything but the seed that decides the result.
 
         These are the fields, the data, the version of the results and the weights of the learned policy. What the
         package does not register counts by its source.
         """
-        fields = asdict(self.canonical)
-        decides = [type(self).__name__, RESULTS_VERSION, fields, _fingerprint(self.dataset, DATASETS[self.dataset])]
-        decides.append(extensions.describe_entries(fields))
-        if fields.get("policy") == LEARNED:
+        own = asdict(self.canonical)
+        decides = [type(self).__name__, RESULTS_VERSION, own, _fingerprint(self.dataset, DATASETS[self.dataset])]
+        decides.append(extensions.describe_entries(own))
+        if own.get("policy") == LEARNED:
             decides.append(hashlib.sha256(learned.FILE.read_bytes()).hexdigest())
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -76,19 +75,23 @@ def _fingerprint(name: str, loader: object) -> str:
     return fingerprint(load_dataset(name))
 
 
+def require_whole_number(name: str, value: object, lowest: int, highest: int) -> None:
+    """Raise ValueError unless a value is a whole number between two others."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{name} {value!r}: allowed are whole numbers from {lowest} to {highest}")
+
+
 def policy_names() -> tuple[str, ...]:
     """Return the names of the controls, of every registered policy, and of the greedy choice.
 
     Raises ValueError where a registered policy has the name of another.
     """
     extensions.refuse_reserved_names()
-    return *CONTROLS, *POLICIES, GREEDY
+    return *CONTROLS, *which.POLICIES, GREEDY
 
 
 def checked_seeds(seeds: Iterable[int]) -> list[int]:
     """Return seeds as a list. Raises ValueError unless they are one or more different whole numbers."""
-    if not isinstance(seeds, Iterable):
-        seeds = [str(seeds)]
     seeds = [int(seed) if isinstance(seed, np.integer) else seed for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds) or any(type(s) is not int or not 0 <= s <= MAX_SEED for s in seeds):
         raise ValueError(f"seeds {seeds}: allowed are different whole numbers from 0 to {MAX_SEED}")

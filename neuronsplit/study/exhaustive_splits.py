@@ -6,11 +6,16 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS, run_all_splits, train_with_random_splits
+from neuronsplit.growing import all_splits, train
 from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.train import Run
-from neuronsplit.names import SHUFFLE_LOSSES
+from neuronsplit.names import EXPERIMENT, SHUFFLE_LOSSES
 from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
+
+
+def train_all_splits(group: Sequence["ExhaustiveSplits"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Train a group of one, and yield its table at the end."""
+    (experiment,) = group
+    yield run_exhaustive_splits(experiment, seeds).assign(**{EXPERIMENT: experiment.id})
 
 
 @dataclass(frozen=True)
@@ -32,35 +37,26 @@ class ExhaustiveSplits(BaseExperiment):
     batch_size: int = 32  # images per step
 
     notebook = report = "all_splits"
-    metrics, time = SHUFFLE_LOSSES, "horizon"
+    train = staticmethod(train_all_splits)
 
     def __post_init__(self):
         super().__post_init__()
-        if not GROWTHS[self.growth].needs_parent:
-            names = [name for name, growth in GROWTHS.items() if growth.needs_parent]
+        if self.growth not in (names := [name for name, growth in GROWTHS.items() if growth.needs_parent]):
             raise ValueError(f"growth {self.growth!r}: allowed are {', '.join(names)}")
         most = min(self.width - 1, self.epochs_before)
         if self.prior_splits > most:
-            raise ValueError(
-                f"prior_splits {self.prior_splits}: allowed are at most {most}, one per epoch, of width {self.width} "
-                f"and epochs_before {self.epochs_before}"
-            )
+            earlier = f"one per epoch, of width {self.width} and epochs_before {self.epochs_before}"
+            raise ValueError(f"prior_splits {self.prior_splits}: allowed are at most {most}, {earlier}")
 
     @property
     def epochs(self) -> int:
         """Epochs in all."""
-        return self.epochs_before + len(SHUFFLE_LOSSES) * max(HORIZONS)
+        return self.epochs_before + len(SHUFFLE_LOSSES) * max(all_splits.HORIZONS)
 
     @property
     def n_networks(self) -> int:
         """The number of networks per seed that train at a time."""
-        return self.width + N_COEFFICIENT_DRAWS
-
-    @staticmethod
-    def run(group: Sequence["ExhaustiveSplits"], seeds: Sequence[int]) -> Iterator[list[pd.DataFrame]]:
-        """Train a group of one, and yield its table."""
-        (experiment,) = group
-        yield [run_exhaustive_splits(experiment, seeds)]
+        return self.width + all_splits.N_COEFFICIENT_DRAWS
 
 
 def run_exhaustive_splits(experiment: ExhaustiveSplits, seeds: Sequence[int]) -> pd.DataFrame:
@@ -71,7 +67,7 @@ def run_exhaustive_splits(experiment: ExhaustiveSplits, seeds: Sequence[int]) ->
     """
     e, seeds, dataset = experiment, checked_seeds(seeds), dataset_of(experiment)
     mlp = MLP.for_dataset(dataset, e.width - e.prior_splits, seeds)
-    run = Run.start(mlp, seeds, e.optimizer, e.learning_rate, e.batch_size)
-    train_with_random_splits(run, dataset, e.growth, e.prior_splits, e.epochs_before)
-    table = run_all_splits(run, dataset, e.growth)
+    run = train.Run.start(mlp, seeds, e.optimizer, e.learning_rate, e.batch_size)
+    all_splits.train_with_random_splits(run, dataset, e.growth, e.prior_splits, e.epochs_before)
+    table = all_splits.run_all_splits(run, dataset, e.growth)
     return pd.DataFrame(asdict(e), table.index).join(table)

@@ -7,38 +7,34 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.growing.all_splits import grow_greedily
+from neuronsplit.growing import all_splits, train
 from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.train import Run, grow_while_training, splits_due
 from neuronsplit.growing.when import SCHEDULES
-from neuronsplit.names import CONTROLS, GREEDY, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
+from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
 from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
 
-LOOKS_AT_LOSSES = "a schedule that looks at losses needs data_dependent=True"  # a hint in errors
 
-
-def run_epochs(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterator[list[pd.DataFrame]]:
-    """Train experiments that differ in the policy only; yield their tables epoch by epoch, one per experiment."""
+def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Train experiments that differ in the policy only; yield the rows of all after each epoch."""
     first, dataset = group[0], dataset_of(group[0])
-    options = {"growth": first.growth, "epochs": first.epochs}
-    options |= {"splits": 0 if first.policy in CONTROLS else first.splits}
+    if first.by_seed and len(seeds) > 1:
+        for seed in seeds:
+            yield from train_growing(group, [seed])
+        return
     mlp = MLP.for_dataset(dataset, first.width + (first.splits if first.policy == NO_SPLIT else 0), seeds)
     mlp = mlp[[r for r in range(len(seeds)) for _ in group]]
-    run = Run.start(mlp, seeds, first.optimizer, first.learning_rate, first.batch_size)
+    run = train.Run.start(mlp, seeds, first.optimizer, first.learning_rate, first.batch_size)
+    options = {"growth": first.growth, "epochs": first.epochs}
+    options |= {"splits": 0 if first.policy in CONTROLS else first.splits}
     if first.policy == GREEDY:
-        records = grow_greedily(run, dataset, **options)
+        records = all_splits.grow_greedily(run, dataset, **options)
     else:
-        records = grow_while_training(run, dataset, [e.policy for e in group], schedule=first.schedule, **options)
+        records = train.grow_while_training(run, dataset, [e.policy for e in group], schedule=first.schedule, **options)
+    fields = {name: getattr(first, name) for name in ID_COLUMNS} | {"seed": np.repeat(seeds, len(group))}
+    fields |= {"policy": [e.policy for e in group] * len(seeds), EXPERIMENT: [e.id for e in group] * len(seeds)}
     for record in records:
-        record |= {"seed": np.repeat(seeds, len(group))}
-        rows = pd.DataFrame(record).astype({"split_neuron": "string"})
-        yield [_with_fields(e, rows.iloc[i :: len(group)]) for i, e in enumerate(group)]
-
-
-def _with_fields(experiment: "Experiment", rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table with the fields of their experiment as columns."""
-    rows = pd.DataFrame({name: getattr(experiment, name) for name in ID_COLUMNS}, rows.index).join(rows)
-    return rows[[*TABLE_COLUMNS, *(name for name in rows if name not in TABLE_COLUMNS)]]
+        rows = pd.DataFrame(fields | record).astype({"split_neuron": "string"})
+        yield rows[[*TABLE_COLUMNS, *(name for name in rows if name not in TABLE_COLUMNS)]]
 
 
 @dataclass(frozen=True)
@@ -65,50 +61,41 @@ class Experiment(BaseExperiment):
 
     notebook = "03_experiment"
     report = "report"
-    metrics, time = ("test_accuracy", "test_loss"), "epoch"
-    run = staticmethod(run_epochs)
+    train = staticmethod(train_growing)
 
     def __post_init__(self):
         super().__post_init__()
         if self.policy in CONTROLS:
             return
-        if not SCHEDULES[self.schedule].data_dependent and (planned := self._scheduled_splits()) < self.splits:
-            raise ValueError(
-                f"schedule {self.schedule!r} makes {planned} of {self.splits} splits in {self.epochs} epochs: "
-                f"allowed are as many epochs as it needs ({LOOKS_AT_LOSSES})"
-            )
+        if not SCHEDULES[self.schedule].data_dependent:
+            self._require_all_splits()
         growth = GROWTHS[self.growth]
         ahead = self.epochs > self.splits and self.schedule == "every-epoch" and growth.exact and growth.needs_parent
         if self.policy == GREEDY and not ahead:
-            raise ValueError(
-                f"policy {GREEDY!r} with growth {self.growth!r}, schedule {self.schedule!r}, epochs {self.epochs}: "
-                "allowed are exact splits, 'every-epoch' and more epochs than splits"
-            )
+            given = f"growth {self.growth!r}, schedule {self.schedule!r}, epochs {self.epochs}"
+            allowed = "exact splits, 'every-epoch' and more epochs than splits"
+            raise ValueError(f"policy {GREEDY!r} with {given}: allowed are {allowed}")
 
-    def _scheduled_splits(self) -> int:
-        """The number of splits that a schedule makes, if it does not depend on the data.
-
-        Raises ValueError where it fails without losses, or returns anything but a whole number from 0.
-        """
-        left = self.splits
-        for epoch in range(1, self.epochs + 1):
-            if not left:
-                break
-            try:
-                left -= splits_due(self.schedule, epoch, [[]], left)
-            except Exception as error:
-                text = f"schedule {self.schedule!r} fails at epoch {epoch} ({type(error).__name__}: {error})"
-                raise ValueError(f"{text}: allowed are whole numbers from 0 ({LOOKS_AT_LOSSES})") from error
-        return self.splits - left
+    def _require_all_splits(self) -> None:
+        """Raise ValueError unless a schedule makes all splits, whatever the losses are."""
+        left, failure = self.splits, ""
+        try:
+            for epoch in range(1, self.epochs + 1):
+                left -= train.splits_due(self.schedule, epoch, [[]], left) if left else 0
+        except Exception as error:  # of the user's code
+            failure = f", for it fails at epoch {epoch} ({type(error).__name__}: {error})"
+        if left:
+            made = f"makes {self.splits - left} of {self.splits} splits in {self.epochs} epochs{failure}"
+            allowed = "allowed are as many epochs as it needs, and whole numbers from 0"
+            hint = "a schedule that looks at losses needs data_dependent=True"
+            raise ValueError(f"schedule {self.schedule!r} {made}: {allowed} ({hint})")
 
     @property
     def canonical(self) -> "Experiment":
         """The experiment with defaults in the fields that have no effect."""
         if self.policy in CONTROLS:
             return replace(self, growth=Experiment.growth, schedule=Experiment.schedule)
-        if not GROWTHS[self.growth].needs_parent:
-            return replace(self, policy=Experiment.policy)
-        return self
+        return self if GROWTHS[self.growth].needs_parent else replace(self, policy=Experiment.policy)
 
     @property
     def by_seed(self) -> bool:
@@ -116,9 +103,10 @@ class Experiment(BaseExperiment):
         return self.policy not in CONTROLS and SCHEDULES[self.schedule].data_dependent
 
     @property
-    def batchable(self) -> bool:
-        """Whether it can train with other policies: a control grows differently, and greedy trains many networks."""
-        return self.policy not in (*CONTROLS, GREEDY) and not self.by_seed
+    def group(self) -> "Experiment":
+        """All but the policy. A control grows differently, and greedy trains many networks: they train alone."""
+        alone = self.policy in (*CONTROLS, GREEDY) or self.by_seed
+        return self if alone else replace(self, policy=Experiment.policy)
 
     @property
     def n_networks(self) -> int:
@@ -138,7 +126,5 @@ def run_experiment(experiment: BaseExperiment, seeds: Iterable[int]) -> pd.DataF
         test_loss, test_accuracy: measured after the split.
     Raises ValueError for seeds that are not different whole numbers.
     """
-    seeds = checked_seeds(seeds)
-    programs = [[seed] for seed in seeds] if experiment.by_seed else [seeds]
-    tables = (table for program in programs for (table,) in experiment.run([experiment], program))
-    return pd.concat(tables, ignore_index=True)
+    rows = experiment.train([experiment], checked_seeds(seeds))
+    return pd.concat(rows, ignore_index=True).drop(columns=EXPERIMENT)
