@@ -3,5 +3,5 @@
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "edits exactness optimizer_state paths split_neuron".split()
+_MODULES = "apply attempt edits exactness labels optimizer_state places rules sets sizes split_neuron trace".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)
