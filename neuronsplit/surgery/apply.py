@@ -34,7 +34,9 @@ def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str,
         raise ValueError(f"the network has no {missing[0]!r}: allowed are records of splits of this network")
     for name, (before, _) in record.shapes.items():
         if list(tensors[name].shape) != list(before):
-            raise ValueError(f"{name!r} has the shape {list(tensors[name].shape)}: allowed is {list(before)}, as recorded")
+            raise ValueError(
+                f"{name!r} has the shape {list(tensors[name].shape)}: allowed is {list(before)}, as recorded"
+            )
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
     return edits_of(places, tensors, of_sets, record.last)

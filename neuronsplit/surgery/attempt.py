@@ -94,7 +94,11 @@ class _Search:
 
     def _why_not_alone(self, whys: list[str]) -> str:
         rows = {int(row) for mask in self.masks for row in self.sets.row_of[mask[self.sets.in_row]]}
-        return whys[0] if whys else ", ".join(sorted({self.sets.why_row[row] for row in rows})[:2]) or "it is part of a set"
+        return (
+            whys[0]
+            if whys
+            else ", ".join(sorted({self.sets.why_row[row] for row in rows})[:2]) or "it is part of a set"
+        )
 
     def _candidates(self) -> Iterator[tuple[list[Tensor], str | None]]:
         """The first set of each neuron, then the second, and so on; with them, why they cannot be copied, or None."""
@@ -121,7 +125,9 @@ class _Search:
             raise _Inexact(str(error)) from error
         drawn = self._draw(masks, n_outputs(places, tensors), len(of_neurons))
         as_lists = [[np.asarray(c).tolist() for c in each] for each in drawn]
-        record = SplitRecord(self.neurons, self.rule, of_neurons, as_lists, [list(p) for p in places], last, [], {}, 0.0)
+        record = SplitRecord(
+            self.neurons, self.rule, of_neurons, as_lists, [list(p) for p in places], last, [], {}, 0.0
+        )
         edits = recorded_edits(record, tensors)
         new = {name: apply_edits(tensors[name], edits[name]) for name in edits}
         shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
@@ -130,7 +136,9 @@ class _Search:
         before = exactness.outputs_of(net, self.call, watched)
         numbers: list[sizes.Number] = []
         try:
-            as_parameters = {n: nn.Parameter(t, False) if isinstance(tensors[n], nn.Parameter) else t for n, t in new.items()}
+            as_parameters = {
+                n: nn.Parameter(t, False) if isinstance(tensors[n], nn.Parameter) else t for n, t in new.items()
+            }
             aliases = {id(tensors[name]): new for name, new in as_parameters.items()}
             exactness.set_tensors(net, {n: aliases[id(t)] for n, t in tensors.items() if id(t) in aliases})
             numbers += sizes.update_noted(net, edits)
@@ -154,7 +162,9 @@ class _Search:
         if any(map(exactness.scales, drawn)) and (whys := why_unscaled(self.labels, masks)):
             if not self.unscaled:
                 allowed = ", ".join(exactness.rules_without_scale())
-                raise ValueError(f"rule {self.rule!r} is not exact through {whys[0]}: allowed are {allowed}, or unscaled=True")
+                raise ValueError(
+                    f"rule {self.rule!r} is not exact through {whys[0]}: allowed are {allowed}, or unscaled=True"
+                )
             drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
         return drawn
 

@@ -102,7 +102,9 @@ def _over_outputs(share: Tensor, tensor: Tensor, place: Place) -> Tensor:
     """Shares (n_out, n') in a shape that broadcasts against the parameter."""
     axes = sorted({*place.outputs, place.axis})
     n = share.shape[1]
-    share = share.reshape(*[tensor.shape[axis] for axis in sorted(place.outputs)], n).movedim(-1, axes.index(place.axis))
+    share = share.reshape(*[tensor.shape[axis] for axis in sorted(place.outputs)], n).movedim(
+        -1, axes.index(place.axis)
+    )
     shape = [tensor.shape[axis] if axis in place.outputs else 1 for axis in range(tensor.dim())]
     shape[place.axis] = n
     return share.reshape(shape)

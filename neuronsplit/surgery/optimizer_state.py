@@ -75,7 +75,9 @@ def _require_all(optimizers: list, held: set[int], of_net: set[int], old: dict[s
     for other in gc.get_objects():
         if isinstance(other, torch.optim.Optimizer) and all(other is not one for one in optimizers):
             if any(p is parameter for g in other.param_groups for p in g["params"] for parameter in missing.values()):
-                raise ValueError(f"{name!r} is trained by {type(other).__name__}, not given: allowed is optimizer=[all of them]")
+                raise ValueError(
+                    f"{name!r} is trained by {type(other).__name__}, not given: allowed is optimizer=[all of them]"
+                )
 
 
 def _state(optimizer, name: str, parameter: Tensor, edits: list[TensorEdit], state: str, exponents: dict) -> dict:

@@ -23,7 +23,7 @@ def layer_axis(labels: Labels, where: str) -> tuple[str, int, Tensor]:
                     grid = labels.channels.roots(owner).view([labels.tensors[name].shape[a] for a in axes])
                     axis = max(range(len(axes)), key=lambda a: bool((grid != grid.narrow(a, 0, 1)).any()))
                     return name, axes[axis], grid.movedim(axis, 0).reshape(grid.shape[axis], -1)[:, 0]
-        why = labels.spoilt.get(name, "no operation of the run made channels with it")
+        why = labels.lost.get(name, "no operation of the run made channels with it")
         raise ValueError(f"layer {where!r}: {why}: allowed are layers that the example inputs reach")
     raise ValueError(f"layer {where!r}: allowed are the names of layers with a weight, or of parameters")
 
@@ -47,7 +47,9 @@ def places_of(labels: Labels, sets: list[Tensor], orders: list[Tensor]) -> tuple
                 axis, inside = slices
                 line = grid.transpose(0, axis).flatten(1)[:, 0] if grid.dim() > 1 else grid
                 last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-                taken = role if role != MAKES or bool(scaled[owner[mask[labels.channels.roots(owner)]]].all()) else "along"
+                taken = (
+                    role if role != MAKES or bool(scaled[owner[mask[labels.channels.roots(owner)]]].all()) else "along"
+                )
                 _add(found, (name, axes[axis], taken), inside, number, labels.outputs.get((name, axes)) or ())
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
@@ -66,7 +68,7 @@ def places_of(labels: Labels, sets: list[Tensor], orders: list[Tensor]) -> tuple
 
 def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
     """Which labels (a mask) take the gain: those that something reads."""
-    mask = torch.zeros(len(labels.scales.parent), dtype=torch.bool)
+    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
     for (_, _, role), owner in labels.owners.items():
         if role == READS:
             mask[labels.scales.roots(owner)] = True
@@ -105,8 +107,8 @@ def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
     read = _scaled(labels, sets)
     chosen = torch.stack(sets).any(0)
     whys = []
-    for why, pinned in labels.unscaled:
-        pinned = labels.scales.roots(pinned)
+    for why, pinned in labels.pinned:
+        pinned = labels.scales.roots(pinned[pinned >= 0])
         if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)
     return whys

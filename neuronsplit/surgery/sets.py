@@ -20,18 +20,18 @@ class Sets:
     """The facts of a trace about channels that are copied together, by the labels that stand for them."""
 
     def __init__(self, labels: Labels):
-        self.roots = labels.channels.roots(torch.arange(len(labels.channels.parent)))
-        self.roots[-1] = -1
-        root = self.roots.__getitem__
-        rows = {tuple(torch.unique(root(row)).tolist()): why for why, row in labels.rows}
+        self.roots = labels.channels.roots(torch.arange(len(labels.channels) + 1))
+        rows = {tuple(torch.unique(self.roots[row[row >= 0]]).tolist()): why for why, row in labels.rows}
+        self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
-        self.why_row = list(rows.values())
-        grids = [core(root(grid))[0] for grid in labels.grids.values()]
-        self.grids = list({str((g.shape, g.tolist())): g for g in grids if g.dim() > 1}.values())
-        pairs = {str((a.tolist(), v.tolist())): (root(a), root(v)) for a, v in labels.pairs}
-        self.pairs = [(a, v) for a, v in pairs.values() if v.dim() > 1]
-        self.barred = {int(label): why for why, barred in reversed(labels.barred) for label in root(barred)}
+        grids = [core(self.roots[grid]) for grid in labels.grids]
+        self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
+        heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
+        self.heads = list(heads.values())
+        self.barred = {
+            int(label): why for why, barred in reversed(labels.barred) for label in self.roots[barred[barred >= 0]]
+        }
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -46,7 +46,7 @@ class Sets:
             touched = torch.zeros(len(self.why_row), dtype=torch.bool)
             touched[self.row_of[mask[self.in_row]]] = True
             mask[self.in_row[touched[self.row_of]]] = True
-            for weights, values in self.pairs:  # (B,), (B, D)
+            for weights, values in self.heads:  # (B,), (B, D)
                 mask[values[mask[weights]]] = True
                 mask[-1] = False
                 whole = mask[values] | (values < 0)

@@ -120,9 +120,7 @@ def find_numbers(
     return last, changed
 
 
-def _candidates(
-    net: nn.Module, grown: dict[int, set[int]], names: Iterable[str], where: list[str]
-) -> Iterator[Number]:
+def _candidates(net: nn.Module, grown: dict[int, set[int]], names: Iterable[str], where: list[str]) -> Iterator[Number]:
     """Numbers that may stand for a size: of the module that failed and those around it, then of parameters' owners."""
     owners = dict.fromkeys(reversed(where))
     for name in names:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neuronsplit.surgery import rules
 from neuronsplit.surgery.labels import MAKES, READS, Labels
-from neuronsplit.surgery.rules import follow
 
 
 class _Follow(TorchDispatchMode):
@@ -24,8 +24,8 @@ class _Follow(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         out = op(*args, **(kwargs or {}))
         names = [argument.name for argument in op._schema.arguments]
-        given = dict(zip(names, args)) | (kwargs or {}) | {"op": op}
-        follow(self.labels, op, given, out, self.modules[-1] if self.modules else "")
+        given = dict(zip(names, args)) | (kwargs or {})
+        rules.follow(self.labels, op, given, out, self.modules[-1] if self.modules else "")
         return out
 
 
@@ -79,7 +79,9 @@ def trace(net: nn.Module, call: Callable[[], object]) -> Labels:
         _follow_run(net, call, labels)
     except Exception as error:  # of the user's network, so of any kind
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"the network does not run on the example inputs ({text}): allowed are inputs that it takes") from error
+        raise ValueError(
+            f"the network does not run on the example inputs ({text}): allowed are inputs that it takes"
+        ) from error
     return labels
 
 

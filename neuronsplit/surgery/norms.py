@@ -1,0 +1,121 @@
+"""Rules for norms, reductions and the like: they work on each channel by itself, or on several together."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.labels import ALONG, MAKES, Labels, varies
+from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
+
+
+def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """Each channel is normalised by itself."""
+    found = labels.of(given["input"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    found = labels.settle(found, 1)
+    for key in ("running_mean", "running_var"):
+        if labels.is_weight(given.get(key)):
+            labels.record(given[key], found, ALONG)
+    _begin_scale(labels, found, given, out[0], why)
+
+
+def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """The channels of a group are normalised together."""
+    found = labels.of(given["input"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    found = labels.settle(found, 1)
+    groups = found.view(given["group"], -1)
+    labels.all_or_none(groups, why)
+    labels.grids.append(groups)
+    _begin_scale(labels, found, given, out[0], why)
+
+
+def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: str) -> None:
+    """Label what is normalised: it is copied with its channels (n,), and its scale is that of weight and bias."""
+    labels.pin(found, why)
+    made = found
+    if labels.is_weight(given.get("weight")):
+        distinct, place = torch.unique(found, return_inverse=True)
+        made = torch.where(distinct == NONE, NONE, labels.new(len(distinct)))[place]
+        made = labels.record(given["weight"], made, MAKES)[2]
+        labels.channels.merge(made, found)
+        if labels.is_weight(given.get("bias")):
+            labels.record(given["bias"], made, MAKES)
+    labels.put(out, made.view(1, -1, *[1] * (out.dim() - 2)))
+
+
+def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """The channels of the last axes are normalised together."""
+    x = given["input"]
+    found = labels.of(x)
+    if labels.is_weight(x):
+        found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    labels.all_or_none(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), why)
+    labels.pin(found, why)
+    labels.put(out[0], found)
+    for key in ("weight", "bias"):
+        if labels.is_weight(given.get(key)):
+            meets(labels, given[key], found, ALONG)
+
+
+def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """One number from several: channels that meet in it are copied all or none."""
+    found = labels.of(given["self"])
+    if found is None:
+        return
+    axes = given.get("dim")
+    axes = [axes] if isinstance(axes, int) else list(axes or range(found.dim()))
+    if any(varies(found, axis) for axis in axes):
+        labels.pin(found, why)
+        if name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
+            rows = found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes))
+            labels.all_or_none(rows.reshape(-1, rows.shape[-1]), why)
+        return
+    if name not in ("mean", "sum", "nansum", "amax", "amin", "max", "min"):
+        labels.pin(found, why)
+    for one in tensors_in([out]):
+        kept = found[
+            tuple(
+                slice(0, 1) if axis in [a % found.dim() for a in axes] else slice(None) for axis in range(found.dim())
+            )
+        ]
+        labels.put(
+            one,
+            kept.reshape([1] * one.dim())
+            if kept.numel() == 1
+            else kept
+            if one.dim() == kept.dim()
+            else kept.squeeze(axes),
+        )
+
+
+def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Places are kept, or exchanged along one axis, which must not be that of the channels."""
+    found = labels.of(given["self"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    axis = given.get("dim", -1)
+    if varies(found, axis):
+        return labels.bar(found, f"{why}, over channels")
+    if name not in ("cumsum", "sort", "topk"):
+        labels.pin(found, why)
+    for one in tensors_in([out]):
+        labels.put(one, found.narrow(axis, 0, 1))
+
+
+def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Each channel by itself, over the last axes, as in pooling."""
+    found = labels.of(given["input"] if "input" in given else given["self"])
+    n_axes = int(re.search(r"(\d)d", name).group(1))
+    if found is None or found.dim() <= n_axes:
+        return unknown(labels, name, given, out, why)
+    channels = found.shape[: found.dim() - n_axes]
+    found = labels.settle(found.reshape(channels.numel(), -1).mT, 1)
+    for one in tensors_in([out]):
+        labels.put(one, found.view(*channels, *[1] * n_axes))

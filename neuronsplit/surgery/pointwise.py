@@ -1,0 +1,93 @@
+"""Rules for operations that keep every element in its place."""
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.labels import ALONG, MAKES, Labels
+from neuronsplit.surgery.partition import NONE
+
+# Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.
+SUMS = set("add sub rsub maximum minimum where copy lerp".split())
+FACTORS = {"mul", "div"}
+HOMOGENEOUS = set(
+    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu masked_fill fill zero bernoulli "
+    "positive rrelu_with_noise".split()
+)
+
+
+def tensors_in(values: object) -> list[Tensor]:
+    """The tensors in some values, and in lists of them."""
+    values = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def unknown(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Bar the channels that an operation without a rule meets."""
+    for tensor in tensors_in(given.values()):
+        if labels.is_weight(tensor):
+            labels.lose(tensor, why)
+        else:
+            labels.bar(labels.of(tensor), why)
+
+
+def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Keep the places; what meets in a sum is tied, and what meets otherwise is linked."""
+    tensors = tensors_in([value for key, value in given.items() if key != "self" or name != "copy"])
+    outs = tensors_in([out])
+    weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
+    found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
+    if not found:
+        return _computed_weight(labels, weights, outs[0], why)
+    for of in found[1:]:
+        (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
+    if not _scale_passes(labels, name, given, tensors, len(found), len(weights)):
+        for of in found:
+            labels.pin(of, why)
+    elif name in FACTORS:
+        for of in found[:-1]:  # of several that are multiplied, the last may be scaled
+            labels.pin(of, why)
+    merged = found[-1]
+    for of in found[:-1]:
+        merged = torch.where(merged == NONE, of, merged)
+    merged = labels.scales.roots(merged)
+    for weight in weights:
+        meets(labels, weight, merged, MAKES if name in SUMS else ALONG)
+    for one in outs:
+        if one.shape == merged.shape:
+            labels.put(one, merged)
+
+
+def _scale_passes(labels: Labels, name: str, given: dict, tensors: list, n_found: int, n_weights: int) -> bool:
+    """Whether what is computed is scaled as the channels that it is computed from."""
+    numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
+    if name in FACTORS:
+        return name == "mul" or (n_found == 1 and labels.of(tensors[0]) is not None)
+    if name in SUMS:
+        n_condition = int(name == "where")
+        return n_found + n_weights + n_condition == len(tensors) and not any(numbers)
+    return name in HOMOGENEOUS or (name in ("clamp", "clamp_min") and not any(numbers))
+
+
+def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str) -> None:
+    """A function of one parameter's entries has them too; of several, the first of the full shape stands for all."""
+    whole = next((weight for weight in weights if weight.shape == out.shape), None)
+    for weight in weights:
+        if weight is not whole and weight.numel() > 1:
+            labels.lose(weight, why)
+    if whole is not None:
+        labels.put(out, labels.raw(whole))
+
+
+def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
+    """Note what the entries of a parameter are to the channels that they meet, element by element."""
+    weight = weight.expand(found.shape)
+    differ = [axis for axis in range(found.dim()) if weight.stride(axis) and weight.shape[axis] > 1]
+    rest = [axis for axis in range(found.dim()) if axis not in differ]
+    weight = weight.permute(*differ, *rest)[(..., *[0] * len(rest))]  # each entry once
+    found = found.permute(*differ, *rest).reshape(weight.numel(), -1)  # (n, m)
+    found = torch.unique(found, dim=1)
+    found = found[:, 1:] if found.shape[1] > 1 and bool((found[:, 0] == NONE).all()) else found
+    if found.shape[1] == 1:
+        labels.record(weight, found[:, 0], role)
+    else:
+        labels.shared.append((*labels.entries.positions(NONE - 1 - labels.raw(weight).flatten()), found))
