@@ -50,9 +50,10 @@ def make_split(
     Raises ValueError, and changes nothing, where a tensor or a state cannot be changed.
     """
     tensors = named_tensors(net)
-    edits = recorded_edits(record, tensors)
+    with torch.device("cpu"):
+        edits = recorded_edits(record, tensors)
     old = {name: tensors[name] for name in edits}
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         new = {name: _changed(name, tensor, edits[name]) for name, tensor in old.items()}
         states = split_state(optimizers, net, old, edits, state, exponents)
     aliases = {id(tensor): new[name] for name, tensor in old.items()}

@@ -56,8 +56,10 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
     """
     edits: dict[str, list[TensorEdit]] = defaultdict(list)
     first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
-    gain = torch.cat([twins.gain, one])
-    share = torch.cat([twins.share, one.expand(len(twins.share), 1)], 1)
+    gain, share = torch.cat([twins.gain, one]), twins.share
+    if not len(share):  # nothing reads, as in a mean over heads: copies share the gradient evenly
+        share = 1 / torch.bincount(twins.source)[twins.source][None].double()
+    share = torch.cat([share, one.expand(len(share), 1)], 1)
     for place in sorted(places, key=lambda place: place.role != "reads"):
         tensor = tensors[place.name]
         size = tensor.shape[place.axis] if tensor.dim() else 1

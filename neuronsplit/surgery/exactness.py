@@ -1,8 +1,7 @@
 """What decides whether a split is exact: which rules scale, and the check of the outputs in double precision."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -28,56 +27,46 @@ def rules_without_scale() -> list[str]:
     return [name for name, rule in SPLIT_RULES.items() if rule.exact and not scales(rule.draw(rng, 1))]
 
 
-def call_with(net: nn.Module, example_inputs: object, dtype: torch.dtype | None) -> Callable[[], object]:
+def call_with(
+    net: nn.Module, example_inputs: object, device: torch.device, dtype: torch.dtype | None, noise: float
+) -> Callable[[], object]:
     """A call of a network on copies of its example inputs; a mapping has keyword arguments.
 
-    dtype: that of the copies of floating-point inputs; None keeps theirs.
+    device: the default one of the tensors that the network creates. dtype: that of the copies of floating-point inputs;
+    None keeps theirs. noise: if not 0, noise of the standard deviation of the inputs, or 1, is added to them.
     """
+    rng = torch.Generator("cpu").manual_seed(0)
 
     def copied(value: object) -> object:
-        if not isinstance(value, Tensor):
-            return value
-        return value.detach().clone().to(dtype if dtype and value.is_floating_point() else value.dtype)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value.detach().clone() if isinstance(value, Tensor) else value
+        value = value.detach().clone().to(dtype or value.dtype)
+        if noise and value.numel() > 1:
+            value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
+        return value
 
-    if isinstance(example_inputs, Mapping):
-        return lambda: net(**tree_map(copied, dict(example_inputs)))
-    inputs = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
-    return lambda: net(*tree_map(copied, tuple(inputs)))
+    positional = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    named = isinstance(example_inputs, Mapping)
+    inputs = tree_map(copied, dict(example_inputs) if named else tuple(positional))
 
+    def call() -> object:
+        given = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, inputs)
+        with device:
+            return net(**given) if named else net(*given)
 
-class Outputs(NamedTuple):
-    """The floating-point outputs of a network, and those of some of its modules."""
-
-    final: list[Tensor]
-    watched: list[Tensor]
-
-
-def outputs_of(net: nn.Module, call: Callable[[], object], watched: Iterable[str]) -> Outputs:
-    """The outputs of a call of a network, and those of watched modules: a small head hides nothing."""
-    inner: list[Tensor] = []
-    hooks = [
-        net.get_submodule(name).register_forward_hook(lambda *given: inner.extend(tensors_of(given[2])))
-        for name in sorted(watched)
-    ]
-    try:
-        final = tensors_of(call())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Outputs(*([t.detach().clone() for t in of if t.is_floating_point() and t.numel()] for of in (final, inner)))
+    return call
 
 
-def max_relative_change(before: Outputs, after: Outputs) -> float:
-    """The largest change of an output, relative to the largest output; infinite where numbers or shapes do not match.
+def outputs_of(out: object) -> list[Tensor]:
+    """The floating-point numbers in an output."""
+    return [tensor.detach().clone() for tensor in tensors_of(out) if tensor.is_floating_point() and tensor.numel()]
 
-    Raises ValueError where there are no outputs.
-    """
-    if not before.final:
-        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    if [t.shape for t in before.final] != [t.shape for t in after.final]:
+
+def max_relative_change(before: list[Tensor], after: list[Tensor]) -> float:
+    """The largest change of an output, relative to the largest output; infinite where they do not match."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
-    inner = [(old, new) for old, new in zip(before.watched, after.watched) if old.shape == new.shape]
-    return max(_change(old, new) for old, new in [*zip(before.final, after.final), *inner])
+    return max(_change(old, new) for old, new in zip(before, after))
 
 
 def _change(old: Tensor, new: Tensor) -> float:
@@ -121,26 +110,28 @@ def set_tensors(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         setattr(net.get_submodule(owner), entry, tensor)
 
 
+def like(old: Tensor, new: Tensor) -> Tensor:
+    """A tensor as a parameter, if it takes the place of one."""
+    return nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
+
+
 @contextmanager
-def in_double(net: nn.Module) -> Iterator[torch.dtype | None]:
-    """A network whose floating-point tensors are copied to float64; the original ones are back at the end."""
-    old = named_tensors(net)
-    made: dict[int, Tensor] = {}
+def in_double(net: nn.Module, noise: float) -> Iterator[torch.dtype | None]:
+    """A network whose floating-point tensors are copied to float64; the original ones are back at the end.
+
+    noise: the copies are changed by it, relative to their size: it shows what a layer that begins at 0 would hide.
+    """
+    old, made = named_tensors(net), {}
+    rng = torch.Generator("cpu").manual_seed(0)
     for tensor in old.values():
         if tensor.is_floating_point() and id(tensor) not in made:
-            double = tensor.detach().double().clone()
-            made[id(tensor)] = nn.Parameter(double, False) if isinstance(tensor, nn.Parameter) else double
+            change = noise * torch.randn(tensor.shape, dtype=torch.float64, generator=rng).clamp(-3, 3)
+            change = change.to(tensor.device)
+            double = tensor.detach().double()
+            constant = double.numel() > 0 and bool((double == double.flatten()[0]).all())
+            made[id(tensor)] = like(tensor, double * (1 + change) + (change if constant else 0))
     try:
         set_tensors(net, {name: made[id(tensor)] for name, tensor in old.items() if id(tensor) in made})
         yield torch.float64
     finally:
         set_tensors(net, old)
-
-
-def runs_in_double(net: nn.Module, example_inputs: object) -> bool:
-    """Whether a network runs in float64, which one that fixes a precision does not."""
-    with suppress(RuntimeError, TypeError, ValueError, NotImplementedError):
-        with in_double(net) as dtype:
-            call_with(net, example_inputs, dtype)()
-        return True
-    return False

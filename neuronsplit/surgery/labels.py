@@ -31,10 +31,14 @@ MAKES, READS, ALONG = "makes", "reads", "along"  # what a parameter is to a chan
 
 
 class Labels:
-    """The labels of all tensors in a network's run, and what is found about its channels."""
+    """The labels of all tensors in a network's run, and what is found about its channels.
 
-    def __init__(self, net: nn.Module):
-        self.entries = Entries(net)
+    An element has one label. Where a parameter mixes tokens, say, its product keeps the labels of the channels; if
+    mixing, it has those that the parameter makes.
+    """
+
+    def __init__(self, net: nn.Module, mixing: bool = False):
+        self.entries, self.mixing = Entries(net), mixing
         self.tensors = self.entries.tensors  # parameters and buffers, by name
         self.beside: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
         self.channels, self.scales = Partition(), Partition()  # labels that are copied together; and scaled alike too
@@ -43,10 +47,13 @@ class Labels:
         self.outputs: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}  # of what reads: the axes it computes
         self.shared: list[tuple[str, dict[int, Tensor], Tensor]] = []  # entries (n,) that serve m channels each, (n, m)
         self.rows: list[tuple[str, Tensor]] = []  # labels that are copied all or none, with the reason
+        self.units: list[tuple[Tensor, Tensor]] = []  # labels of one head or group each, (n,) and (n,)
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
+        self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
+        self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
 
     def new(self, n: int) -> Tensor:
@@ -73,7 +80,7 @@ class Labels:
         return torch.full(tensor.shape, NONE) if entries is None else NONE - 1 - entries
 
     def is_weight(self, tensor: object) -> bool:
-        """Whether a tensor consists of entries of parameters, by its first element."""
+        """Whether a tensor consists of entries of parameters."""
         return self.knows(tensor) and bool((self.raw(tensor[(slice(0, 1),) * tensor.dim()]) < NONE).all())
 
     def of(self, tensor: object) -> Tensor | None:
@@ -81,12 +88,12 @@ class Labels:
         if not self.knows(tensor) or self.is_weight(tensor):
             return None
         labels = self.raw(tensor)
-        if bool((labels < NONE).any()):  # a parameter stands among activations, by a concatenation
-            labels[labels < NONE] = self.as_channels(NONE - 1 - labels[labels < NONE])
         return self.scales.roots(labels) if bool((labels >= 0).any()) else None
 
     def put(self, tensor: Tensor, labels: Tensor) -> None:
-        """Label a tensor, and with it all that share its storage."""
+        """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
+        if (of_entries := labels < NONE).any() and not of_entries.all():
+            labels = labels.masked_scatter(of_entries, self.as_channels(NONE - 1 - labels[of_entries]))
         storage = tensor.untyped_storage()
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
@@ -114,20 +121,31 @@ class Labels:
             return self.scales.roots(first)
         return lines[0]
 
-    def all_or_none(self, rows: Tensor, why: str) -> None:
-        """Note that the channels of each row (n, D) are copied together."""
-        self.rows += [(why, row) for row in torch.unique(rows, dim=0)]
+    def all_or_none(self, rows: Tensor, why: str, unit: bool = False) -> None:
+        """Note that the channels of each row (n, D) are copied together; a unit is a head or a group."""
+        rows = torch.unique(rows, dim=0)
+        self.rows += [(why, row) for row in rows]
+        if unit:
+            self.units.append((rows[:, :1].expand_as(rows).flatten(), rows.flatten()))
 
     def bar(self, labels: Tensor | None, why: str) -> None:
         """Note that channels cannot be copied."""
         if labels is not None:
-            self.barred.append((why, torch.unique(labels)))
+            self.barred.append((why, torch.unique(core(labels))))
 
     def pin(self, labels: Tensor, why: str) -> None:
         """Note that channels cannot be scaled."""
-        self.pinned.append((why, torch.unique(labels)))
+        self.pinned.append((why, torch.unique(core(labels))))
 
     # What parameters are to channels
+
+    def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
+        """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
+        name = self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+        if self.tensors[name].shape == other.shape:
+            self.companions.setdefault(name, []).append(other)
+        else:
+            self.lose(other, why)
 
     def lose(self, weight: Tensor, why: str) -> None:
         """Note that a parameter, of which this consists, is followed no further."""
@@ -173,6 +191,11 @@ class Labels:
             self.channels.merge(self.owners.get((name, axes, other), owner), owner)
         if len(axes) > 1:
             self.grids.append(owner.view(sizes))
+        for other in self.companions.get(name, ()):
+            places = tuple(along.get(axis, 0) for axis in range(other.dim()))
+            of_other = NONE - 1 - self.raw(other)[places] if along else None  # (n,)
+            if of_other is not None and bool((of_other != of_other[0]).any()):
+                self._record(of_other, owner[at], ALONG, 0)
         return name, axes, self.scales.roots(owner[at])
 
 

@@ -29,7 +29,7 @@ def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
         return unknown(labels, name, given, out, why)
     found = labels.settle(found, 1)
     groups = found.view(given["group"], -1)
-    labels.all_or_none(groups, why)
+    labels.all_or_none(groups, why, unit=True)
     labels.grids.append(groups)
     _begin_scale(labels, found, given, out[0], why)
 
@@ -56,7 +56,8 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
         found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
     if found is None:
         return unknown(labels, name, given, out, why)
-    labels.all_or_none(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), why)
+    rows = torch.unique(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), dim=0)
+    labels.all_or_none(rows, why, unit=len(rows) > 1)
     labels.pin(found, why)
     labels.put(out[0], found)
     for key in ("weight", "bias"):
@@ -65,34 +66,28 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
 
 
 def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
-    """One number from several: channels that meet in it are copied all or none."""
+    """One number from several: channels that meet in it are copied all or none, if that leaves it unchanged."""
     found = labels.of(given["self"])
     if found is None:
         return
     axes = given.get("dim")
     axes = [axes] if isinstance(axes, int) else list(axes or range(found.dim()))
+    axes = sorted({axis % found.dim() for axis in axes})
     if any(varies(found, axis) for axis in axes):
         labels.pin(found, why)
-        if name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
-            rows = found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes))
-            labels.all_or_none(rows.reshape(-1, rows.shape[-1]), why)
+        rows = torch.unique(found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).flatten(0, -2), dim=0)
+        averages = name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0)
+        if averages or len(rows) > 1:  # several rows are of heads, which are copied one by one
+            labels.all_or_none(rows, why, unit=len(rows) > 1)
+        elif name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
+            labels.bar(found, f"{why}, over channels")
         return
     if name not in ("mean", "sum", "nansum", "amax", "amin", "max", "min"):
         labels.pin(found, why)
+    for axis in axes:
+        found = found.narrow(axis, 0, 1)
     for one in tensors_in([out]):
-        kept = found[
-            tuple(
-                slice(0, 1) if axis in [a % found.dim() for a in axes] else slice(None) for axis in range(found.dim())
-            )
-        ]
-        labels.put(
-            one,
-            kept.reshape([1] * one.dim())
-            if kept.numel() == 1
-            else kept
-            if one.dim() == kept.dim()
-            else kept.squeeze(axes),
-        )
+        labels.put(one, found if one.dim() == found.dim() else found.squeeze(axes))
 
 
 def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:

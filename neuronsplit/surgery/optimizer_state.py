@@ -20,6 +20,10 @@ STATE_EXPONENTS = {  # the power of the gradient that a state goes with; None: i
 def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
     """Return one optimiser, several or none as a list. Raises ValueError for anything else."""
     given = [] if optimizer is None else [optimizer] if not isinstance(optimizer, Iterable) else list(optimizer)
+    inner = [one for outer in given for one in getattr(outer, "__dict__", {}).values()]  # SAM and its like hold another
+    given += [
+        one for one in inner if isinstance(one, torch.optim.Optimizer) and all(one is not other for other in given)
+    ]
     for one in given:
         if not isinstance(one, torch.optim.Optimizer):
             raise ValueError(f"optimizer {one!r}: allowed are torch.optim.Optimizer, one or a list")

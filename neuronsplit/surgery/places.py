@@ -7,36 +7,47 @@ from neuronsplit.surgery.edits import Place
 from neuronsplit.surgery.labels import ALONG, MAKES, READS, Labels
 from neuronsplit.surgery.sets import whole_slices
 
+ENTRIES = (  # of a module: the parameter that its channels are found by
+    "weight", "weight_hh_l0", "weight_hh", "weight_v", "weight_orig",
+    "parametrizations.weight.original1", "parametrizations.weight.original", "parametrizations.weight.original0",
+)  # fmt: skip
 
-def layer_axis(labels: Labels, where: str) -> tuple[str, int, Tensor]:
-    """The parameter of a layer and its axis along which channels stand, and their labels (n,).
+
+def layer_axis(labels: Labels, where: str) -> Tensor:
+    """The labels (n,) of a layer's channels.
 
     where: the name of a module or of a parameter.
     Raises ValueError where there is none.
     """
-    recurrent = [f"{where}.{entry}" for entry in ("weight_hh_l0", "weight_hh")]
-    for name in (n for n in (f"{where}.weight", *recurrent, where) if n in labels.tensors):
+    for name in (n for n in (*(f"{where}.{entry}" for entry in ENTRIES), where) if n in labels.tensors):
         # The units of a recurrent layer are what its recurrent weights read. A depthwise convolution makes no channels.
-        for role in (READS,) if name in recurrent else (MAKES, ALONG):
+        for role in (READS,) if "weight_hh" in name else (MAKES, ALONG):
             for (of, axes, has), owner in labels.owners.items():
                 if (of, has) == (name, role):
                     grid = labels.channels.roots(owner).view([labels.tensors[name].shape[a] for a in axes])
                     axis = max(range(len(axes)), key=lambda a: bool((grid != grid.narrow(a, 0, 1)).any()))
-                    return name, axes[axis], grid.movedim(axis, 0).reshape(grid.shape[axis], -1)[:, 0]
-        why = labels.lost.get(name, "no operation of the run made channels with it")
-        raise ValueError(f"layer {where!r}: {why}: allowed are layers that the example inputs reach")
-    raise ValueError(f"layer {where!r}: allowed are the names of layers with a weight, or of parameters")
+                    return grid.movedim(axis, 0).reshape(grid.shape[axis], -1).amax(1)
+        why = labels.lost.get(name, "the example inputs do not reach it")
+        raise ValueError(f"layer {where!r} ({why}): allowed are layers that {_some_layers(labels)} are like")
+    raise ValueError(f"layer {where!r}: allowed are {_some_layers(labels)}, or parameters by name")
 
 
-def places_of(labels: Labels, sets: list[Tensor], orders: list[Tensor]) -> tuple[list[Place], bool]:
+def _some_layers(labels: Labels) -> str:
+    names = [name.removesuffix(".weight") for name, _, role in labels.owners if role == MAKES and "bias" not in name]
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+
+
+def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor]) -> tuple[list[Place], bool]:
     """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
 
-    orders: of each layer, the labels of its channels (n,). Copies come last where every axis has all of them, in order.
+    units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
+    last where every axis has all of them, in order.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
     scaled = _scaled(labels, sets)
     found: dict[tuple[str, int, str], tuple[Tensor, list[int]]] = {}
-    last = True
+    orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
         shape = labels.tensors[name].shape
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
@@ -45,12 +56,19 @@ def places_of(labels: Labels, sets: list[Tensor], orders: list[Tensor]) -> tuple
                 if (slices := whole_slices(mask[grid], grid)) is None:
                     raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
                 axis, inside = slices
-                line = grid.transpose(0, axis).flatten(1)[:, 0] if grid.dim() > 1 else grid
+                line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
                 last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
                 taken = (
                     role if role != MAKES or bool(scaled[owner[mask[labels.channels.roots(owner)]]].all()) else "along"
                 )
-                _add(found, (name, axes[axis], taken), inside, number, labels.outputs.get((name, axes)) or ())
+                _add(
+                    found,
+                    (name, axes[axis], taken),
+                    inside,
+                    number,
+                    labels.outputs.get((name, axes)) or (),
+                    units[line],
+                )
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
         for number, mask in enumerate(sets):
@@ -62,7 +80,7 @@ def places_of(labels: Labels, sets: list[Tensor], orders: list[Tensor]) -> tuple
             ((axis, at),) = along.items()
             member = torch.zeros(labels.tensors[name].shape[axis], dtype=torch.bool)
             member[at[inside[:, 0]]] = True
-            _add(found, (name, axis, "along"), member, number, ())
+            _add(found, (name, axis, "along"), member, number, (), torch.zeros(len(member), dtype=torch.long))
     return _merged(found, len(sets)), last
 
 
@@ -76,19 +94,23 @@ def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
     return mask[labels.scales.roots(torch.arange(len(mask)))]
 
 
-def _add(found: dict, key: tuple, inside: Tensor, number: int, outputs: tuple) -> None:
-    member, _ = found.setdefault(key, (torch.full((len(inside),), -1), list(outputs)))
+def _add(found: dict, key: tuple, inside: Tensor, number: int, outputs: tuple, units: Tensor) -> None:
+    member, _, _ = found.setdefault(key, (torch.full((len(inside),), -1), list(outputs), units))
     member[inside] = number
 
 
 def _merged(found: dict, n_sets: int) -> list[Place]:
     """One place for each axis: what reads comes before what makes, and that before what goes along."""
     places: dict[tuple[str, int], Place] = {}
-    for (name, axis, role), (member, outputs) in sorted(found.items(), key=lambda item: item[0][2] == "along"):
+    for (name, axis, role), (member, outputs, units) in sorted(found.items(), key=lambda item: item[0][2] == "along"):
         before = places.get((name, axis))
         if before is not None and "reads" in (before.role, role) and "makes" in (before.role, role):
             raise ValueError(f"{name!r} makes the channels and reads them along one axis: allowed is one of them")
-        runs = [_runs(member == number) for number in range(n_sets)]
+        runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
+        pieces, lengths = torch.unique_consecutive(torch.stack([member, units]), dim=1, return_counts=True)
+        for number, stop, length in zip(pieces[0].tolist(), lengths.cumsum(0).tolist(), lengths.tolist()):
+            if number >= 0:
+                runs[number].append([stop - length, stop])
         if before is None:
             places[name, axis] = Place(name, axis, role, outputs, runs)
         elif before.runs != runs:
@@ -96,19 +118,18 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
     return list(places.values())
 
 
-def _runs(inside: Tensor) -> list[list[int]]:
-    """The runs [first, last + 1] of a mask (n,)."""
-    edges = torch.diff(torch.cat([torch.zeros(1), inside.float(), torch.zeros(1)]))
-    return torch.stack([edges.eq(1).nonzero()[:, 0], edges.eq(-1).nonzero()[:, 0]], 1).tolist()
-
-
 def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
     """What does not let a scale of the sets' channels through, of those that something reads."""
-    read = _scaled(labels, sets)
-    chosen = torch.stack(sets).any(0)
+    read, chosen = _scaled(labels, sets), torch.stack(sets).any(0)
+    mixed = torch.zeros_like(read)  # of a parameter that makes channels with a scale, and others: packed gates
     whys = []
+    for (name, _, role), owner in labels.owners.items():
+        made = owner[chosen[labels.channels.roots(owner)]]
+        if role == MAKES and bool(read[made].any()):
+            mixed[labels.scales.roots(made)] = True
+            whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
     for why, pinned in labels.pinned:
         pinned = labels.scales.roots(pinned[pinned >= 0])
-        if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
+        if ((read | mixed)[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)
     return whys

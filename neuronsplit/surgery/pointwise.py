@@ -10,8 +10,7 @@ from neuronsplit.surgery.partition import NONE
 SUMS = set("add sub rsub maximum minimum where copy lerp".split())
 FACTORS = {"mul", "div"}
 HOMOGENEOUS = set(
-    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu masked_fill fill zero bernoulli "
-    "positive rrelu_with_noise".split()
+    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero positive rrelu_with_noise".split()
 )
 
 
@@ -40,7 +39,7 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
         return _computed_weight(labels, weights, outs[0], why)
     for of in found[1:]:
         (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
-    if not _scale_passes(labels, name, given, tensors, len(found), len(weights)):
+    if not _scale_passes(labels, name, given, outs[0], len(found), len(weights)):
         for of in found:
             labels.pin(of, why)
     elif name in FACTORS:
@@ -57,25 +56,51 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
             labels.put(one, merged)
 
 
-def _scale_passes(labels: Labels, name: str, given: dict, tensors: list, n_found: int, n_weights: int) -> bool:
+def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """The first half along an axis, times a function of the second."""
+    found = labels.of(given["self"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    values, gates = found.chunk(2, given.get("dim", -1))
+    labels.channels.merge(values, gates)
+    labels.grids.append(found.unflatten(given.get("dim", -1), (2, -1)))
+    labels.pin(gates, why)
+    labels.put(out, values)
+
+
+def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: int, n_weights: int) -> bool:
     """Whether what is computed is scaled as the channels that it is computed from."""
+    tensors = tensors_in(given.values())
     numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
+    if not out.is_floating_point() or given.get("rounding_mode"):
+        return False
     if name in FACTORS:
         return name == "mul" or (n_found == 1 and labels.of(tensors[0]) is not None)
     if name in SUMS:
-        n_condition = int(name == "where")
-        return n_found + n_weights + n_condition == len(tensors) and not any(numbers)
-    return name in HOMOGENEOUS or (name in ("clamp", "clamp_min") and not any(numbers))
+        others = len(tensors) - n_found - n_weights - (name == "where") - (name == "copy")
+        return not others and not any(numbers)
+    return name in HOMOGENEOUS or (name in ("clamp", "clamp_min", "masked_fill", "fill") and not any(numbers))
 
 
 def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str) -> None:
     """A function of one parameter's entries has them too; of several, the first of the full shape stands for all."""
     whole = next((weight for weight in weights if weight.shape == out.shape), None)
     for weight in weights:
-        if weight is not whole and weight.numel() > 1:
+        if whole is None:
             labels.lose(weight, why)
+        elif weight is not whole and weight.numel() > 1:
+            labels.accompany(whole, weight.expand(out.shape), why)
     if whole is not None:
+        if why.split()[0] not in HOMOGENEOUS | FACTORS:
+            labels.unscaled_weights.setdefault(labels.entries.name(NONE - 1 - labels.raw(whole).flatten()[0]), why)
         labels.put(out, labels.raw(whole))
+
+
+def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """A parameter v, whose slices are normalised and multiplied by g."""
+    v, g = given["v"], given["g"]
+    if labels.is_weight(v) and labels.is_weight(g):
+        _computed_weight(labels, [v, g], tensors_in([out])[0], why)
 
 
 def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
@@ -85,7 +110,7 @@ def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
     rest = [axis for axis in range(found.dim()) if axis not in differ]
     weight = weight.permute(*differ, *rest)[(..., *[0] * len(rest))]  # each entry once
     found = found.permute(*differ, *rest).reshape(weight.numel(), -1)  # (n, m)
-    found = torch.unique(found, dim=1)
+    found = torch.unique(found, dim=1) if bool((found != found[:, :1]).any()) else found[:, :1]
     found = found[:, 1:] if found.shape[1] > 1 and bool((found[:, 0] == NONE).all()) else found
     if found.shape[1] == 1:
         labels.record(weight, found[:, 0], role)

@@ -8,6 +8,8 @@ from neuronsplit.surgery.labels import ALONG, MAKES, READS, Labels, varies
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in
 
+ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
+
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     """Multiply matrices or vectors; what is added to the product, such as a bias, comes first among the arguments."""
@@ -26,7 +28,6 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
     """Labels that broadcast to (B, I, J), of the product of a (B, I, K) and b (B, K, J); None if there are none."""
     if labels.is_weight(b):
         if labels.is_weight(a):  # such as learned queries
-            labels.as_channels(NONE - 1 - labels.raw(a).flatten())
             found = labels.scales.roots(labels.as_channels(NONE - 1 - labels.raw(a).flatten())).view(a.shape)
         else:
             found = labels.of(a)
@@ -64,7 +65,7 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
     a, b = labels.scales.roots(of_a[:, 0]), labels.scales.roots(of_b[:, :, 0])  # (B, K)
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
     made = labels.new(len(rows))
-    labels.all_or_none(torch.cat([rows, made[:, None]], 1), why)
+    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
     labels.grids += [a, b]
     return made[number][:, None, None]
 
@@ -75,8 +76,8 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
     if found is None:
         return made[None, None]
     if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
-        labels.bar(made, f"{why}, across other channels")
-        return found[:, :, :1]
+        labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")
+        return made[None, None] if labels.mixing else found[:, :, :1]
     name, read_axes, _ = labels.record(line(weight, inner), labels.settle(found, 2), READS, axes)
     labels.outputs[name, read_axes] = axes
     return made[None, None]
@@ -100,7 +101,7 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     else:
         made = _grouped(labels, found, weight, groups, given["transposed"], why)
     if made is None:
-        return labels.bar(found, f"{why}, across other channels")
+        return labels.bar(found, f"{why}, {ACROSS}")
     made = made.view(1, -1, *[1] * (out.dim() - 2))
     labels.put(out, made)
     if bias is not None:
@@ -117,11 +118,11 @@ def _grouped(labels: Labels, found: Tensor | None, weight: Tensor, groups: int, 
     if found is not None:
         taken = labels.settle(found, 2).view(groups, -1)
         labels.grids.append(taken)
-        labels.all_or_none(torch.cat([taken, rows], 1), why)
+        labels.all_or_none(torch.cat([rows, taken], 1), why, unit=True)
     return made
 
 
-def embedding(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+def embedding(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
     """Rows of a parameter are looked up: each of its columns makes a channel."""
     if labels.is_weight(given["weight"]):
-        labels.put(out, labels.record(line(given["weight"], 1), None, MAKES)[2])
+        labels.put(tensors_in([out])[0], labels.record(line(given["weight"], 1), None, MAKES)[2])

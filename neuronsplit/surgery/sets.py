@@ -11,7 +11,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.labels import Labels, core
+from neuronsplit.surgery.labels import MAKES, READS, Labels, core, varies
+from neuronsplit.surgery.partition import Partition
 
 MAX_TRIED = 60  # sets that are tried before the search gives up
 
@@ -29,9 +30,25 @@ class Sets:
         self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
         heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
         self.heads = list(heads.values())
+        self.units = self._units(labels)
+        by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
+        self.readers = [
+            (self.roots[reads], self.roots[by_role[name, MAKES]])
+            for (name, role), reads in by_role.items()
+            if role == READS and (name, MAKES) in by_role
+        ]
         self.barred = {
             int(label): why for why, barred in reversed(labels.barred) for label in self.roots[barred[barred >= 0]]
         }
+
+    def _units(self, labels: Labels) -> Tensor:
+        """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
+        partition = Partition()
+        partition.add(len(labels.channels))
+        for a, b in [*labels.units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
+            partition.merge(self.roots[a], self.roots[b])
+        units = partition.roots(self.roots)
+        return torch.where(torch.bincount(units[:-1], minlength=len(units))[units] > 1, units, -1)
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -56,40 +73,53 @@ class Sets:
         return mask
 
     def candidates(self, mask: Tensor) -> Iterator[tuple[Tensor, str | None]]:
-        """Sets that contain one and may split exactly, the smallest first; with each, why it cannot be copied, or None."""
-        mask, number, seen = self.closed(mask), count(), set()
-        heap = [(int(mask.sum()), next(number), mask)]
+        """Sets that contain one and may split exactly, the smallest first; with each, why it cannot be, or None."""
+        number, seen, heap = count(), set(), []
+
+        def push(mask: Tensor) -> None:
+            mask = self.closed(mask)
+            heapq.heappush(heap, (int(mask.sum()), next(number), mask))
+
+        push(mask)
         while heap and len(seen) < MAX_TRIED:
             _, _, mask = heapq.heappop(heap)
-            key = mask.numpy().tobytes()
-            if key in seen:
+            if (key := mask.numpy().tobytes()) in seen:
                 continue
             seen.add(key)
-            barred = [self.barred[label] for label in mask.nonzero().flatten().tolist() if label in self.barred]
-            broken = [grid for grid in self.grids if whole_slices(mask[grid]) is None]
+            barred = [self.barred[label] for label in mask.nonzero()[:, 0].tolist() if label in self.barred]
+            broken = [grid for grid in self.grids if whole_slices(mask[grid], grid) is None]
             if barred or not broken:
                 yield mask, (barred or [None])[0]
-            if not barred:  # a size that is written in may need a larger set
-                for grid in broken[:1] or [g for g in self.grids if mask[g].any() and not mask[g].all()]:
-                    for axis in range(grid.dim()):
-                        touched = mask[grid].transpose(0, axis).flatten(1).any(1)
-                        larger = mask.clone()
-                        larger[grid.transpose(0, axis)[touched]] = True
-                        larger[-1] = False
-                        larger = self.closed(larger)
-                        heapq.heappush(heap, (int(larger.sum()), next(number), larger))
+            if barred:
+                continue
+            for grid in broken[:1] or [grid for grid in self.grids if mask[grid].any() and not mask[grid].all()]:
+                for axis in range(grid.dim()):  # a size that is written in may need a larger set
+                    push(mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)]))
+            if not broken:
+                for larger in (mask | self._with_units(mask), mask | self._with_heads(mask)):
+                    push(larger)
+
+    def _with_units(self, mask: Tensor) -> Tensor:
+        """The heads or groups that a set has a part of."""
+        units = torch.unique(self.units[:-1][mask[:-1]])
+        return torch.isin(self.units, units[units >= 0])
+
+    def _with_heads(self, mask: Tensor) -> Tensor:
+        """The heads that are made by parameters that read a set: a network may have one size for both."""
+        made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
+        return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
 
 
-def whole_slices(mask: Tensor, labels: Tensor | None = None) -> tuple[int, Tensor] | None:
-    """The axis along which a mask is whole slices, and which; None if there is none.
+def whole_slices(mask: Tensor, labels: Tensor) -> tuple[int, Tensor] | None:
+    """The axis along which a mask of labels is whole slices, and which; None if there is none.
 
-    labels: if given, an axis along which they differ is preferred.
+    Places without a label are passed over. An axis along which the labels differ is preferred.
     """
     found = None
     for axis in range(mask.dim()):
-        slices = mask.transpose(0, axis).flatten(1) if mask.dim() > 1 else mask[:, None]
-        if bool((slices == slices[:, :1]).all()):
-            found = found or (axis, slices[:, 0])
-            if labels is None or bool((labels != labels.narrow(axis, 0, 1)).any()):
-                return axis, slices[:, 0]
+        inside, labelled = (of.movedim(axis, 0).reshape(of.shape[axis], -1) for of in (mask, labels >= 0))
+        if bool((inside | ~labelled).eq(inside.any(1)[:, None] | ~labelled).all()):
+            found = found or (axis, inside.any(1))
+            if varies(labels, axis):
+                return axis, inside.any(1)
     return found

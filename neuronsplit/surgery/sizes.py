@@ -34,16 +34,28 @@ def set_number(net: nn.Module, number: Number, value: object) -> None:
 
 
 class Run:
-    """One run of a network: how many operations it got through, where it stopped, and its output or error."""
+    """One run of a network: how far it got, what it computed or why it failed, and how much that differs.
 
-    def __init__(self, net: nn.Module, call: Callable[[], object]):
-        self.n_operations, self.out, self.error = 0, None, None
+    error: one line, with the operation and module that failed. change: of the output, infinite if it failed.
+    """
+
+    def __init__(self, net: nn.Module, call: Callable[[], object], change: Callable[[object], float]):
+        self.n_operations, self.operation, self.error, self.change = 0, "", None, float("inf")
         with running_modules(net) as modules, _Count(self):
             try:
-                self.out = call()
+                out = call()
             except Exception as error:  # of the user's network, so of any kind
-                self.error = error
+                where = " in ".join(text for text in (self.operation, (modules.stopped or [""])[-1]) if text)
+                self.error = f"{where}: {' '.join(str(error).split())}" if where else " ".join(str(error).split())
         self.where = modules.stopped or []
+        if self.error is None:
+            self.change = change(out)
+
+    def is_further(self, other: "Run") -> bool:
+        """Whether this run got further than another, or as far and to an output that differs by far less."""
+        if self.error is None and other.error is None:
+            return self.change < 1e-3 * other.change
+        return self.n_operations > other.n_operations
 
 
 class _Count(TorchDispatchMode):
@@ -52,7 +64,9 @@ class _Count(TorchDispatchMode):
         self.run = run
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.run.operation = op._schema.name.split("::")[1].strip("_")
         out = op(*args, **(kwargs or {}))
+        self.run.operation = ""
         self.run.n_operations += 1
         return out
 
@@ -96,28 +110,41 @@ def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:
 
 
 def find_numbers(
-    net: nn.Module, run: Callable[[], Run], grown: dict[int, set[int]], names: Iterable[str]
+    net: nn.Module, run: Callable[[], Run], tolerance: float, grown: dict[int, set[int]], names: Iterable[str]
 ) -> tuple[Run, list[Number]]:
     """Run a network, and change numbers that its modules note as long as the run gets further with them.
 
-    grown: the new sizes that an old one may stand for. names: the parameters that were changed.
+    tolerance: a change of the output that is rounding. grown: the new sizes that an old one may stand for. names: the
+    parameters that were changed.
     Returns the last run, and what has changed.
     """
     changed, last, n_runs = [], run(), 1
-    while last.error is not None:
-        for number in _candidates(net, grown, names, last.where):
-            set_number(net, number, number.new)
+    while last.error is not None or last.change > tolerance:
+        for numbers in _groups(_candidates(net, grown, names, last.where), by_name=last.error is None):
+            for number in numbers:
+                set_number(net, number, number.new)
             further, n_runs = run(), n_runs + 1
-            if further.error is None or further.n_operations > last.n_operations:
-                changed.append(number)
+            if further.is_further(last):
+                changed += numbers
                 last = further
                 break
-            set_number(net, number, number.old)
+            for number in numbers:
+                set_number(net, number, number.old)
             if n_runs >= MAX_RUNS:
                 return last, changed
         else:
             return last, changed
     return last, changed
+
+
+def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:
+    """Numbers one by one; or those of one name in several modules, of which each has an effect only with the others."""
+    groups: dict[tuple, list[Number]] = {}
+    for number in numbers:
+        groups.setdefault((number.attribute, number.old, number.new, "" if by_name else number.module), []).append(
+            number
+        )
+    return list(groups.values())
 
 
 def _candidates(net: nn.Module, grown: dict[int, set[int]], names: Iterable[str], where: list[str]) -> Iterator[Number]:

@@ -25,7 +25,9 @@ class _Follow(TorchDispatchMode):
         out = op(*args, **(kwargs or {}))
         names = [argument.name for argument in op._schema.arguments]
         given = dict(zip(names, args)) | (kwargs or {})
-        rules.follow(self.labels, op, given, out, self.modules[-1] if self.modules else "")
+        where = self.modules[-1] if self.modules else ""
+        with torch.device("cpu"):  # whatever device the user's tensors are created on
+            rules.follow(self.labels, op, given, out, where)
         return out
 
 
@@ -69,12 +71,11 @@ def opened_kernels():
         torch.backends.mkldnn.enabled = mkldnn
 
 
-def trace(net: nn.Module, call: Callable[[], object]) -> Labels:
-    """Run a network by a call of it, and return the labels of its channels.
+def trace(net: nn.Module, call: Callable[[], object], labels: Labels) -> None:
+    """Run a network by a call of it, and follow the labels of its channels.
 
     Raises ValueError where it does not run.
     """
-    labels = Labels(net)
     try:
         _follow_run(net, call, labels)
     except Exception as error:  # of the user's network, so of any kind

@@ -1,0 +1,46 @@
+"""Which layers of a network split, and what changes with them."""
+
+from contextlib import suppress
+
+import pandas as pd
+import torch
+from torch import nn
+
+from neuronsplit.surgery import exactness
+from neuronsplit.surgery.labels import MAKES, Labels
+from neuronsplit.surgery.places import layer_axis, places_of
+from neuronsplit.surgery.sets import Sets
+from neuronsplit.surgery.trace import trace, trace_in_training
+
+
+def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
+    """Return a table of a network's layers, with a row per parameter that makes channels.
+
+    net, example_inputs: as for `split_neuron`. The network runs twice, and nothing is tried: `split_neuron` does that.
+    Columns: layer, its number of channels; splits_together, how many of them the smallest set with the first channel
+    has (0: there is none); changes, the parameters and buffers that change with it; reason, why there is no such set.
+    Raises ValueError where the network does not run.
+    """
+    labels = Labels(net)
+    device = torch.get_default_device()
+    with exactness.in_evaluation(net), torch.device("cpu"):
+        call = exactness.call_with(net, example_inputs, device, None, 0.0)
+        trace(net, call, labels)
+        trace_in_training(net, call, labels)
+        sets = Sets(labels)
+        makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
+        named = dict.fromkeys(makers)
+        return pd.DataFrame([_row(labels, sets, name.removesuffix(".weight")) for name in named])
+
+
+def _row(labels: Labels, sets: Sets, layer: str) -> dict[str, object]:
+    order = layer_axis(labels, layer)
+    row = {"layer": layer, "channels": len(order), "splits_together": 0, "changes": (), "reason": ""}
+    for mask, why in sets.candidates(sets.mask(order[:1])):
+        with suppress(ValueError):
+            places, _ = places_of(labels, [mask], sets.units, [order])
+            if why is None:
+                found = {"splits_together": int(mask[order].sum()), "changes": tuple(place.name for place in places)}
+                return row | found | {"reason": ""}
+        row["reason"] = row["reason"] or why or "no set of channels is whole slices"
+    return row
