@@ -14,7 +14,7 @@ from neuronsplit.surgery import exactness, sizes
 from neuronsplit.surgery.apply import SplitRecord, recorded_edits
 from neuronsplit.surgery.edits import apply_edits, n_outputs
 from neuronsplit.surgery.labels import Labels
-from neuronsplit.surgery.places import layer_axis, places_of, why_unscaled
+from neuronsplit.surgery.places import layer_axis, places_of, tied_names, why_unscaled
 from neuronsplit.surgery.products import ACROSS
 from neuronsplit.surgery.sets import Sets, whole_slices
 from neuronsplit.surgery.trace import trace, trace_in_training
@@ -68,7 +68,7 @@ def find_split(
             labels, layers = _traced(net, call, neurons)
             for where, numbers in neurons.items():
                 _require_neurons(where, numbers, len(layers[where]))
-            tolerance = max(exactness.TOLERANCES.get(t.dtype, 0.0) for t in labels.tensors.values())
+            tolerance = exactness.tolerance(labels.dtypes, double)
             draw = partial(_draw, rule, rng, rng.bit_generator.state)
             call = _checked(call, call_with(dtype, noise))
             return smallest(
@@ -138,9 +138,9 @@ def smallest(search: Search, together: bool) -> SplitRecord:
         covered = sum(int(torch.stack(masks).any(0)[order].sum()) for order in search.layers.values())
         asked = {int(search.layers[where][number]) for where, numbers in search.neurons.items() for number in numbers}
         if int(torch.stack(masks).any(0).sum()) > len(asked) and not together:
-            why = ", ".join(dict.fromkeys(whys[:1] or _joined_by(search, masks))) or "it is part of a set"
+            whys += [*_joined_by(search, masks), "a shape in the network holds several channels"]
             raise ValueError(
-                f"a neuron of {name!r} has no exact split alone ({why}): allowed is together=True, which splits "
+                f"a neuron of {name!r} has no exact split alone ({whys[0]}): allowed is together=True, which splits "
                 f"{covered} of its channels"
             )
         return record
@@ -173,20 +173,22 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     """
     tensors = exactness.named_tensors(search.net)
     distinct = list({mask.numpy().tobytes(): mask for mask in masks}.values())
-    of_neurons = [next(n for n, one in enumerate(distinct) if torch.equal(one, mask)) for mask in masks]
+    of_neurons = _splits(search, [next(n for n, one in enumerate(distinct) if torch.equal(one, m)) for m in masks])
     try:
         places, last = places_of(search.labels, distinct, search.sets.units, list(search.layers.values()))
     except ValueError as error:
         raise Inexact(str(error)) from error
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in search.sets.grids)
-    drawn = _coefficients(search, distinct, n_outputs(places, tensors), len(masks))
+    drawn = _coefficients(search, distinct, n_outputs(places, tensors), len(of_neurons))
     as_lists = [[np.asarray(c).tolist() for c in each] for each in drawn]
     as_places = [list(place) for place in places]
     record = SplitRecord(search.neurons, search.rule, of_neurons, as_lists, as_places, last, [], {}, 0.0)
     edits = recorded_edits(record, tensors)
     new = {name: apply_edits(tensors[name], of) for name, of in edits.items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
-    run, numbers = _run_with(search, tensors, new, _grown(search, distinct, shapes))
+    run, numbers = _run_with(
+        search, tensors, new, _grown(search, distinct, shapes), bool(tied_names(search.labels, distinct))
+    )
     if run.error is not None:
         raise Inexact(f"the network does not run with it, {run.error}")
     if SPLIT_RULES[search.rule].exact and run.change > search.tolerance:
@@ -194,8 +196,18 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     return record._replace(numbers=[list(number) for number in numbers], shapes=shapes, change=run.change)
 
 
+def _splits(search: Search, sets: list[int]) -> list[int]:
+    """The sets that are split, in turn, from that of each neuron: neurons of one set split it once."""
+    asked = [(where, number) for where, numbers in search.neurons.items() for number in numbers]
+    splits: list[int] = []
+    for at, (neuron, of) in enumerate(zip(asked, sets)):
+        if asked[: at + 1].count(neuron) > splits.count(of):
+            splits.append(of)
+    return splits
+
+
 def _run_with(
-    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: dict[int, set[int]]
+    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: dict[int, set[int]], tied: bool
 ) -> tuple[sizes.Run, list[sizes.Number]]:
     """Run the network with new tensors, and the numbers that it needs; then put all back."""
     net, change = search.net, partial(exactness.max_relative_change, search.call())
@@ -203,7 +215,7 @@ def _run_with(
     numbers: list[sizes.Number] = []
     try:
         exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
-        numbers += sizes.update_noted(net, new)
+        numbers += sizes.update_noted(net, new) + (sizes.shared_eps(net, new) if tied else [])
         run, found = sizes.find_numbers(
             net, partial(sizes.Run, net, search.call, change), search.tolerance, grown, list(new)
         )
@@ -218,6 +230,10 @@ def _run_with(
 def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> list[Coefficients]:
     """The coefficients of n splits. Raises ValueError where they scale what lets no scale through."""
     drawn = search.draw(n_out, n)
+    if names := tied_names(search.labels, masks):
+        if n > len(masks) or not SPLIT_RULES[search.rule].exact:
+            raise ValueError(f"{names[0]!r} makes channels and reads them: allowed is an exact rule, and each set once")
+        return [Coefficients(*[0.5**0.5] * 4)] * n  # α, β, γ and δ are one, so that αγ + βδ = 1
     if not any(map(exactness.scales, drawn)) or not (whys := why_unscaled(search.labels, masks)):
         return drawn
     if not search.unscaled:

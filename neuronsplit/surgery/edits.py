@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
     name: str
     axis: int
-    role: str  # "makes": the copies take the gain; "reads": they take the share; "along": they are copied only
+    role: str  # "makes": the copies take the gain; "reads": the share; "ties": both are one; "along": neither
     outputs: list[int]  # of a parameter that reads: the axes of what it computes
     runs: list[list[list[int]]]  # of each set: the positions [first, last + 1] of its runs
 
@@ -72,8 +72,9 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
             factor = partial(_gradient_factor, gain[of], one[None], shape)
             first += rows
         else:
-            scale = gain[of] if place.role == "makes" else torch.ones_like(gain[of])
-            factor = partial(_gradient_factor, gain[of] / scale, share[:, of], shape)
+            scale = torch.ones_like(gain[of]) if place.role == "along" else gain[of]
+            of_others = share[:, of] if place.role != "ties" else gain[of][None]
+            factor = partial(_gradient_factor, gain[of] / scale, of_others, shape)
             scale = scale.view(shape)
         copies = (of >= len(place.runs)).nonzero()[:, 0]
         edits[place.name].append(TensorEdit(place.axis, source, scale, factor, copies))

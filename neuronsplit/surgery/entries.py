@@ -16,18 +16,18 @@ class Entries:
         named = [*net.named_parameters(), *net.named_buffers()]
         self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point()}
         self.in_storage: dict[int, list[str]] = {}
-        self.first, total = {}, 0
+        self.first, self.extent, total = {}, {}, 0
         for name, tensor in self.tensors.items():
             self.in_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
-            self.first[name] = total
-            total += _extent(tensor)
+            self.first[name], self.extent[name] = total, _extent(tensor)  # a module may resize it
+            total += self.extent[name]
         self.names, self.starts = [*self.first], torch.tensor([*self.first.values(), total])
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The numbers of a tensor's entries (its shape), or None if it is no view of a parameter or buffer."""
         for name in self.in_storage.get(tensor.untyped_storage()._cdata, ()):
             own, offset = self.tensors[name], tensor.storage_offset() - self.tensors[name].storage_offset()
-            if tensor.itemsize == own.itemsize and 0 <= offset < _extent(own):
+            if tensor.itemsize == own.itemsize and 0 <= offset < self.extent[name]:
                 return self.first[name] + offset + _places(tensor.shape, tensor.stride())
         return None
 

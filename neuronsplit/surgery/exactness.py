@@ -11,9 +11,18 @@ from torch.utils._pytree import tree_map
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery.trace import tensors_of
 
-TOLERANCES = {  # relative; networks that run in float64 may still compute in float32 for a while, and reach 1e-7
-    torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1,
-}  # fmt: skip
+DOUBLE, MIXED = 1e-9, 1e-6  # tolerances, relative: of runs in float64, and of those that use float32 for a while
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of networks that fix their precision
+
+
+def tolerance(dtypes: set[torch.dtype], double: bool) -> float:
+    """The relative change of an output that is rounding, by what a run computes in.
+
+    double: whether the network's parameters are in float64.
+    """
+    if double:
+        return DOUBLE if dtypes == {torch.float64} else MIXED
+    return max(TOLERANCES.get(dtype, DOUBLE) for dtype in dtypes)
 
 
 def scales(coefficients: Coefficients) -> bool:
@@ -119,7 +128,7 @@ def like(old: Tensor, new: Tensor) -> Tensor:
 def in_double(net: nn.Module, noise: float) -> Iterator[torch.dtype | None]:
     """A network whose floating-point tensors are copied to float64; the original ones are back at the end.
 
-    noise: the copies are changed by it, relative to their size: it shows what a layer that begins at 0 would hide.
+    noise: parameters are changed by it, relative to their size: it shows what a layer that begins at 0 would hide.
     """
     old, made = named_tensors(net), {}
     rng = torch.Generator("cpu").manual_seed(0)
@@ -129,7 +138,9 @@ def in_double(net: nn.Module, noise: float) -> Iterator[torch.dtype | None]:
             change = change.to(tensor.device)
             double = tensor.detach().double()
             constant = double.numel() > 0 and bool((double == double.flatten()[0]).all())
-            made[id(tensor)] = like(tensor, double * (1 + change) + (change if constant else 0))
+            if isinstance(tensor, nn.Parameter):  # a buffer may be a mask
+                double = double * (1 + change) + (change if constant else 0)
+            made[id(tensor)] = like(tensor, double.clone())
     try:
         set_tensors(net, {name: made[id(tensor)] for name, tensor in old.items() if id(tensor) in made})
         yield torch.float64

@@ -53,6 +53,9 @@ class Labels:
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
         self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
+        self.dtypes: set[torch.dtype] = set()  # of what is computed
+        self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
+        self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
         self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
 
@@ -136,6 +139,27 @@ class Labels:
     def pin(self, labels: Tensor, why: str) -> None:
         """Note that channels cannot be scaled."""
         self.pinned.append((why, torch.unique(core(labels))))
+
+    def begin_scale(self, labels: Tensor, why: str) -> Tensor:
+        """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew."""
+        self.pin(labels, why)
+        distinct = torch.unique(core(labels))
+        distinct = distinct[distinct != NONE]
+        fresh = torch.full((len(self.scales) + 1,), NONE)
+        fresh[distinct] = self.new(len(distinct))
+        self.channels.merge(fresh[distinct], distinct)
+        self.begun = torch.cat([self.begun, fresh[distinct]])
+        return fresh[labels]
+
+    def is_statistic(self, labels: Tensor) -> bool:
+        """Whether labels are those of one number that is computed from all channels."""
+        return int(labels.flatten()[0]) in self.statistics and core(labels).dim() == 0
+
+    def on_one_axis(self, labels: Tensor) -> bool:
+        """Whether several of some labels are made by one parameter along one axis."""
+        made = [owner for (_, _, role), owner in self.owners.items() if role == MAKES]
+        distinct = torch.unique(labels[labels >= 0])
+        return any(int(torch.isin(torch.unique(self.scales.roots(owner)), distinct).sum()) > 1 for owner in made)
 
     # What parameters are to channels
 

@@ -35,17 +35,12 @@ def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
 
 
 def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: str) -> None:
-    """Label what is normalised: it is copied with its channels (n,), and its scale is that of weight and bias."""
-    labels.pin(found, why)
-    made = found
-    if labels.is_weight(given.get("weight")):
-        distinct, place = torch.unique(found, return_inverse=True)
-        made = torch.where(distinct == NONE, NONE, labels.new(len(distinct)))[place]
-        made = labels.record(given["weight"], made, MAKES)[2]
-        labels.channels.merge(made, found)
-        if labels.is_weight(given.get("bias")):
-            labels.record(given["bias"], made, MAKES)
-    labels.put(out, made.view(1, -1, *[1] * (out.dim() - 2)))
+    """Label what is normalised: its scale is that of weight and bias."""
+    made = labels.begin_scale(found, why).view(1, -1, *[1] * (out.dim() - 2))
+    for key in ("weight", "bias"):
+        if labels.is_weight(given.get(key)):
+            meets(labels, given[key].view(made.shape), made.expand(out.shape), MAKES)
+    labels.put(out, made)
 
 
 def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
@@ -58,11 +53,11 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
         return unknown(labels, name, given, out, why)
     rows = torch.unique(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), dim=0)
     labels.all_or_none(rows, why, unit=len(rows) > 1)
-    labels.pin(found, why)
-    labels.put(out[0], found)
+    made = labels.begin_scale(found, why)
     for key in ("weight", "bias"):
         if labels.is_weight(given.get(key)):
-            meets(labels, given[key], found, ALONG)
+            meets(labels, given[key], made, MAKES)
+    labels.put(out[0], labels.scales.roots(made))
 
 
 def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
@@ -79,6 +74,11 @@ def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> 
         averages = name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0)
         if averages or len(rows) > 1:  # several rows are of heads, which are copied one by one
             labels.all_or_none(rows, why, unit=len(rows) > 1)
+            if len(rows) == 1:
+                statistic = labels.new(1)
+                labels.statistics.add(int(statistic))
+                for one in tensors_in([out]):
+                    labels.put(one, statistic)
         elif name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
             labels.bar(found, f"{why}, over channels")
         return

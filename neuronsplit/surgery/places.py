@@ -45,30 +45,24 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
     last where every axis has all of them, in order.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled = _scaled(labels, sets)
-    found: dict[tuple[str, int, str], tuple[Tensor, list[int]]] = {}
+    scaled, tied = _scaled(labels, sets), bool(tied_names(labels, sets))
+    found: dict[tuple[str, int, str], tuple[Tensor, list[int], Tensor]] = {}
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
         shape = labels.tensors[name].shape
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
         for number, mask in enumerate(sets):
-            if mask[grid].any():
-                if (slices := whole_slices(mask[grid], grid)) is None:
-                    raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
-                axis, inside = slices
-                line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
-                last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-                taken = (
-                    role if role != MAKES or bool(scaled[owner[mask[labels.channels.roots(owner)]]].all()) else "along"
-                )
-                _add(
-                    found,
-                    (name, axes[axis], taken),
-                    inside,
-                    number,
-                    labels.outputs.get((name, axes)) or (),
-                    units[line],
-                )
+            if not mask[grid].any():
+                continue
+            if (slices := whole_slices(mask[grid], grid)) is None:
+                raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
+            axis, inside = slices
+            line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
+            last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
+            takes_gain = tied or bool(scaled[owner[mask[grid.flatten()]]].all())
+            taken = "along" if role == MAKES and not takes_gain else role
+            outputs = labels.outputs.get((name, axes)) or ()
+            _add(found, (name, axes[axis], taken), inside, number, outputs, units[line])
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
         for number, mask in enumerate(sets):
@@ -82,6 +76,13 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             member[at[inside[:, 0]]] = True
             _add(found, (name, axis, "along"), member, number, (), torch.zeros(len(member), dtype=torch.long))
     return _merged(found, len(sets)), last
+
+
+def tied_names(labels: Labels, sets: list[Tensor]) -> list[str]:
+    """The parameters that make channels of the sets, and read them along the same axis, such as tied embeddings."""
+    chosen = torch.stack(sets).any(0)
+    both = [key[:2] for key in labels.owners if key[2] == READS and (*key[:2], MAKES) in labels.owners]
+    return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
 
 
 def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
@@ -104,8 +105,6 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
     places: dict[tuple[str, int], Place] = {}
     for (name, axis, role), (member, outputs, units) in sorted(found.items(), key=lambda item: item[0][2] == "along"):
         before = places.get((name, axis))
-        if before is not None and "reads" in (before.role, role) and "makes" in (before.role, role):
-            raise ValueError(f"{name!r} makes the channels and reads them along one axis: allowed is one of them")
         runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
         pieces, lengths = torch.unique_consecutive(torch.stack([member, units]), dim=1, return_counts=True)
         for number, stop, length in zip(pieces[0].tolist(), lengths.cumsum(0).tolist(), lengths.tolist()):
@@ -115,6 +114,8 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
             places[name, axis] = Place(name, axis, role, outputs, runs)
         elif before.runs != runs:
             raise ValueError(f"{name!r} has other channels for another use: allowed are the same for all uses")
+        elif {before.role, role} == {READS, MAKES}:
+            places[name, axis] = before._replace(role="ties", outputs=[])
     return list(places.values())
 
 

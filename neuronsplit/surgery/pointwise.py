@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.labels import ALONG, MAKES, Labels
+from neuronsplit.surgery.labels import ALONG, MAKES, Labels, core
 from neuronsplit.surgery.partition import NONE
 
 # Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.
@@ -37,6 +37,8 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
     if not found:
         return _computed_weight(labels, weights, outs[0], why)
+    channels = [of for of in found if not labels.is_statistic(of)]
+    begins, found = 0 < len(channels) < len(found), channels or found
     for of in found[1:]:
         (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
     if not _scale_passes(labels, name, given, outs[0], len(found), len(weights)):
@@ -48,9 +50,10 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     merged = found[-1]
     for of in found[:-1]:
         merged = torch.where(merged == NONE, of, merged)
-    merged = labels.scales.roots(merged)
+    merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
-        meets(labels, weight, merged, MAKES if name in SUMS else ALONG)
+        begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
+        meets(labels, weight, merged, MAKES if name in SUMS or begun else ALONG)
     for one in outs:
         if one.shape == merged.shape:
             labels.put(one, merged)
@@ -88,7 +91,7 @@ def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: st
     for weight in weights:
         if whole is None:
             labels.lose(weight, why)
-        elif weight is not whole and weight.numel() > 1:
+        elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
             labels.accompany(whole, weight.expand(out.shape), why)
     if whole is not None:
         if why.split()[0] not in HOMOGENEOUS | FACTORS:
@@ -114,5 +117,7 @@ def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
     found = found[:, 1:] if found.shape[1] > 1 and bool((found[:, 0] == NONE).all()) else found
     if found.shape[1] == 1:
         labels.record(weight, found[:, 0], role)
+        if role == MAKES:
+            labels.begun = labels.begun[~torch.isin(labels.scales.roots(labels.begun), labels.scales.roots(found))]
     else:
         labels.shared.append((*labels.entries.positions(NONE - 1 - labels.raw(weight).flatten()), found))

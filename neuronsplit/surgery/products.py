@@ -78,9 +78,23 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
     if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
         labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")
         return made[None, None] if labels.mixing else found[:, :, :1]
+    rows = torch.unique(found.flatten(0, 1), dim=0) if varies(found, 0) or varies(found, 1) else found[:1, 0]
+    if len(rows) > 1 and labels.on_one_axis(rows[:, 0]):  # heads, which share the parameter
+        labels.bar(made, f"{why}, {ACROSS}")
+        return _per_row(labels, found, rows, why)
     name, read_axes, _ = labels.record(line(weight, inner), labels.settle(found, 2), READS, axes)
     labels.outputs[name, read_axes] = axes
     return made[None, None]
+
+
+def _per_row(labels: Labels, found: Tensor, rows: Tensor, why: str) -> Tensor:
+    """Labels (B, I, 1) of what is computed from each row (n, K) of found (B, I, K), which is copied all or none."""
+    made = labels.new(len(rows))
+    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    labels.grids.append(rows)
+    labels.pin(rows, why)
+    number = (found.flatten(0, 1)[:, None] == rows).all(2).float().argmax(1)  # (B · I,)
+    return made[number].view(*found.shape[:2], 1)
 
 
 def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -91,6 +105,7 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
         return labels.bar(found, f"{why}, whose weight is computed")
     if found is not None:
         found = found.transpose(1, -1).reshape(1, -1, x.shape[1])  # (1, I, C)
+        found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
         made = read(labels, found, weight, inner, outer, why)
         made = made.flatten() if found is None or varies(found, 2) or not varies(found, 1) else None

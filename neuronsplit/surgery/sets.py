@@ -14,7 +14,7 @@ from torch import Tensor
 from neuronsplit.surgery.labels import MAKES, READS, Labels, core, varies
 from neuronsplit.surgery.partition import Partition
 
-MAX_TRIED = 60  # sets that are tried before the search gives up
+MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
 class Sets:
@@ -96,8 +96,11 @@ class Sets:
                 for axis in range(grid.dim()):  # a size that is written in may need a larger set
                     push(mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)]))
             if not broken:
-                for larger in (mask | self._with_units(mask), mask | self._with_heads(mask)):
-                    push(larger)
+                push(mask | self._with_units(mask))
+                if self._with_heads(mask).any():  # a network may have one size for its heads and what they read
+                    push(mask | self._with_heads(mask))
+                elif (self.units[:-1][mask[:-1]] >= 0).any():
+                    push(mask | self._with_read(mask))
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
@@ -105,9 +108,14 @@ class Sets:
         return torch.isin(self.units, units[units >= 0])
 
     def _with_heads(self, mask: Tensor) -> Tensor:
-        """The heads that are made by parameters that read a set: a network may have one size for both."""
+        """The heads that are made by parameters that read a set."""
         made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
         return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
+
+    def _with_read(self, mask: Tensor) -> Tensor:
+        """What is read by the parameters that make a set."""
+        read = [reads for reads, makes in self.readers if mask[makes].any()]
+        return self.mask(torch.cat(read)) if read else torch.zeros_like(mask)
 
 
 def whole_slices(mask: Tensor, labels: Tensor) -> tuple[int, Tensor] | None:

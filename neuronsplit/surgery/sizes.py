@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.surgery.trace import running_modules
 
-MAX_RUNS = 60  # of the network, to find the numbers that it needs
+MAX_RUNS = 40  # of the network, to find the numbers that it needs
 
 
 class Number(NamedTuple):
@@ -109,6 +109,18 @@ def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:
     return changed
 
 
+def shared_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
+    """Halve the eps of norms whose channels become twice as many, and half as large in the square."""
+    changed = []
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        module = net.get_submodule(owner)
+        for attribute, value in list(vars(module).items()):
+            if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase):
+                changed.append(Number(owner, attribute, value, value / 2))
+                set_number(net, changed[-1], value / 2)
+    return changed
+
+
 def find_numbers(
     net: nn.Module, run: Callable[[], Run], tolerance: float, grown: dict[int, set[int]], names: Iterable[str]
 ) -> tuple[Run, list[Number]]:
@@ -141,9 +153,8 @@ def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:
     """Numbers one by one; or those of one name in several modules, of which each has an effect only with the others."""
     groups: dict[tuple, list[Number]] = {}
     for number in numbers:
-        groups.setdefault((number.attribute, number.old, number.new, "" if by_name else number.module), []).append(
-            number
-        )
+        key = number.attribute, str(number.old), str(number.new), "" if by_name else number.module
+        groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 

@@ -29,8 +29,13 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
         trace_in_training(net, call, labels)
         sets = Sets(labels)
         makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
-        named = dict.fromkeys(makers)
-        return pd.DataFrame([_row(labels, sets, name.removesuffix(".weight")) for name in named])
+        return pd.DataFrame([_row(labels, sets, layer) for layer in dict.fromkeys(map(_layer_of, makers))])
+
+
+def _layer_of(parameter: str) -> str:
+    """The name of a layer: of its module if it has one weight or is recurrent, else of the parameter."""
+    module, _, entry = parameter.rpartition(".")
+    return module if entry == "weight" or entry.startswith(("weight_ih", "weight_hh")) else parameter
 
 
 def _row(labels: Labels, sets: Sets, layer: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.surgery import rules
 from neuronsplit.surgery.labels import MAKES, READS, Labels
+from neuronsplit.surgery.pointwise import tensors_in
 
 
 class _Follow(TorchDispatchMode):
@@ -26,6 +27,7 @@ class _Follow(TorchDispatchMode):
         names = [argument.name for argument in op._schema.arguments]
         given = dict(zip(names, args)) | (kwargs or {})
         where = self.modules[-1] if self.modules else ""
+        self.labels.dtypes |= {tensor.dtype for tensor in tensors_in([out]) if tensor.is_floating_point()}
         with torch.device("cpu"):  # whatever device the user's tensors are created on
             rules.follow(self.labels, op, given, out, where)
         return out
