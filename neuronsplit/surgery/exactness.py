@@ -41,8 +41,9 @@ def call_with(
 ) -> Callable[[], object]:
     """A call of a network on copies of its example inputs; a mapping has keyword arguments.
 
-    device: the default one of the tensors that the network creates. dtype: that of the copies of floating-point inputs;
-    None keeps theirs. noise: if not 0, noise of the standard deviation of the inputs, or 1, is added to them.
+    device: the default one of the tensors that the network creates.
+    dtype: that of the copies of floating-point inputs. None keeps theirs.
+    noise: if it is not 0, inputs get noise of their own standard deviation, at least 1.
     """
     rng = torch.Generator("cpu").manual_seed(0)
 

@@ -5,7 +5,8 @@ import re
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.labels import ALONG, MAKES, Labels, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, varies
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
 

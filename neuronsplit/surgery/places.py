@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.edits import Place
-from neuronsplit.surgery.labels import ALONG, MAKES, READS, Labels
+from neuronsplit.surgery.facts import ALONG, MAKES, READS
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.sets import whole_slices
 
 ENTRIES = (  # of a module: the parameter that its channels are found by

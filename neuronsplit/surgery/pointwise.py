@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.labels import ALONG, MAKES, Labels, core
+from neuronsplit.surgery.facts import ALONG, MAKES, core
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 
 # Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.

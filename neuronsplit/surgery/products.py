@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.labels import ALONG, MAKES, READS, Labels, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in
 
@@ -74,6 +75,8 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
     """Labels (1, 1, J) of a product with a parameter, which reads found (B, I, K) along its inner axis."""
     _, axes, made = labels.record(line(weight, outer), None, MAKES)
     if found is None:
+        name, along = labels.entries.positions(NONE - 1 - labels.raw(line(weight, inner)))
+        labels.reads_numbers.add((name, tuple(along)))
         return made[None, None]
     if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
         labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")

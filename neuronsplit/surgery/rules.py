@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuronsplit.surgery import norms, products
-from neuronsplit.surgery.labels import Labels, varies
+from neuronsplit.surgery.facts import varies
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, weight_norm
 

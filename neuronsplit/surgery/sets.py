@@ -11,7 +11,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.labels import MAKES, READS, Labels, core, varies
+from neuronsplit.surgery.facts import MAKES, READS, core, varies
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import Partition
 
 MAX_TRIED = 30  # sets that are tried before the search gives up

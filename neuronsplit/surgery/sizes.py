@@ -126,8 +126,9 @@ def find_numbers(
 ) -> tuple[Run, list[Number]]:
     """Run a network, and change numbers that its modules note as long as the run gets further with them.
 
-    tolerance: a change of the output that is rounding. grown: the new sizes that an old one may stand for. names: the
-    parameters that were changed.
+    tolerance: a change of the output that is rounding.
+    grown: the new sizes that an old one may stand for.
+    names: the parameters that were changed.
     Returns the last run, and what has changed.
     """
     changed, last, n_runs = [], run(), 1

@@ -15,8 +15,8 @@ from torch import nn
 
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import SplitRecord, make_split
-from neuronsplit.surgery.attempt import find_split
 from neuronsplit.surgery.optimizer_state import optimizers_of
+from neuronsplit.surgery.search import find_split
 
 
 def split_neuron(
@@ -45,8 +45,8 @@ def split_neuron(
         and δ differ by output, it is scaled by the means of their powers.
     rule: a name in SPLIT_RULES.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split the smallest set of channels with the neuron that has an exact split, such as a head of attention,
-        a group, or all channels that a norm joins. A single neuron that has none is refused otherwise.
+    together: split the smallest set of channels that has the neuron and an exact split. It may be a head of attention,
+        a group, or all channels that a norm joins. Otherwise, a single neuron that has no exact split is refused.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
     state: "carry" gives the second twin the optimiser's state of its parent, and "reset" sets it to 0.
     state_exponents: the power of the gradient, 1 or 2, that each state of the optimiser averages, by the name of the

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from neuronsplit.surgery import exactness
-from neuronsplit.surgery.labels import MAKES, Labels
+from neuronsplit.surgery.facts import MAKES
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis, places_of
 from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trace import trace, trace_in_training
@@ -17,8 +18,11 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """Return a table of a network's layers, with a row per parameter that makes channels.
 
     net, example_inputs: as for `split_neuron`. The network runs twice, and nothing is tried: `split_neuron` does that.
-    Columns: layer, its number of channels; splits_together, how many of them the smallest set with the first channel
-    has (0: there is none); changes, the parameters and buffers that change with it; reason, why there is no such set.
+    Columns:
+        layer, channels: its name, and the number of its channels.
+        splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
+        changes: the parameters and buffers that change with it.
+        reason: why there is no such set.
     Raises ValueError where the network does not run.
     """
     labels = Labels(net)

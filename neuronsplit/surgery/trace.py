@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.surgery import rules
-from neuronsplit.surgery.labels import MAKES, READS, Labels
+from neuronsplit.surgery.facts import MAKES, READS
+from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.pointwise import tensors_in
 
 
