@@ -8,12 +8,14 @@ from .growing.how import GROWTHS, Growth
 from .growing.when import SCHEDULES, Schedule
 from .growing.which import POLICIES, Policy
 from .study.experiment import Experiment, run_experiment
+from .surgery.neuron_scores import neuron_scores
 from .surgery.split_neuron import replay, split_neuron
+from .surgery.splittable import splittable
 
 __version__: str
 __all__ = [
     "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
     "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset",
-    "load_extensions", "names", "plots", "provenance",
-    "read_table", "replay", "run_experiment", "split_neuron", "study", "surgery",
+    "load_extensions", "names", "neuron_scores", "plots", "provenance",
+    "read_table", "replay", "run_experiment", "split_neuron", "splittable", "study", "surgery",
 ]  # fmt: skip

@@ -4,11 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from synthetic import all_splits_table, study_table
 
 from neuronsplit.analysis import cost, oracle, stats, tables
-from neuronsplit.plots import comparisons, curves, replay, style, twins
+from neuronsplit.plots import comparisons, curves, inline, labels, replay, style, twins
+from neuronsplit.surgery.split_neuron import split_neuron
 
 plt.switch_backend("Agg")
 POLICIES = list(style.COLORS)[:16]
@@ -256,3 +258,25 @@ def test_predicted_angles_stand_against_measured_ones():
 def test_the_share_of_frozen_draws_is_shaded():
     axis = twins.kappa_histogram(np.array([1.0, 0.5, 2.0])).axes[0]
     assert axis.lines[0].get_xdata()[0] == 2  # the median of 1, 2, 2
+
+
+def test_the_labels_of_three_operations_are_drawn_with_twins_in_frames():
+    figure = labels.draw_labels()
+    (axis,) = figure.axes
+    after = [label for _, *both in labels.ROWS for tensor in both for row in tensor for label in row]
+    assert [text.get_text().replace("−", "-") for text in axis.texts if text.get_text()] == [str(x) for x in after]
+    framed = [patch for patch in axis.patches if to_hex(patch.get_edgecolor()) == "#000000"]
+    assert {round(patch.get_x()) >= 4 for patch in framed} == {True} and len(framed) == 2 * (3 + 1 + 1 + 1)
+    assert all(name.split(":")[0].replace("\n", " ") in inline.describe(figure) for name, *_ in labels.ROWS)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in (figure._suptitle, *axis.get_yticklabels(), *axis.get_xticklabels())]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_the_shapes_in_the_figure_of_labels_are_those_of_a_split():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1, bias=False))
+    record = split_neuron(net, "0", 1, example_inputs=torch.randn(5, 3))
+    _, a, _, _, b, _ = labels.ROWS
+    assert record.shapes == {
+        name: tuple(list(np.shape(tensor)) for tensor in row[1:]) for name, row in (("0.weight", a), ("2.weight", b))
+    }

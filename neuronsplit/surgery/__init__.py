@@ -3,5 +3,8 @@
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "edits exactness optimizer_state paths split_neuron".split()
+_MODULES = (
+    "apply attempt edits entries exactness facts labels neuron_scores norms optimizer_state partition places pointwise "
+    "products rules search sets sizes split_neuron splittable trace".split()
+)
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

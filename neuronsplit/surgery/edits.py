@@ -1,10 +1,11 @@
 """What a split does to each parameter and buffer: its entries are copied by index and scaled.
 
-The second twin of a split comes last, in every tensor.
+    what makes the channel       × gain    α or β
+    what reads it                × share   γ or δ, one per output
+    what only goes along         copied
 
-    what makes the channel       × gain    α or β (a BatchNorm behind the layer takes them in its place)
-    what consumes it             × share   γ or δ, one per output
-    what only goes along         copied    running statistics, a layer in front of its BatchNorm
+The second twin comes last. Where a channel shares an axis with others (concatenated, packed, in heads), it comes right
+behind the run that it copies.
 """
 
 from collections import defaultdict
@@ -13,73 +14,108 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuronsplit.core.split import Twins
-from neuronsplit.surgery.paths import NORMS, Carrier, Path, depthwise
+
+
+class Place(NamedTuple):
+    """Where the copied sets stand along one axis of a parameter, in values that JSON can store."""
+
+    name: str
+    axis: int
+    role: str  # "makes": the copies take the gain; "reads": the share; "ties": both are one; "along": neither
+    outputs: list[int]  # of a parameter that reads: the axes of what it computes
+    runs: list[list[list[int]]]  # of each set: the positions [first, last + 1] of its runs
 
 
 class TensorEdit(NamedTuple):
     """What happens to the entries of one tensor along one axis."""
 
     axis: int
-    source: Tensor  # the old position of each new entry
-    scale: Tensor  # the factor of each entry: over the axis, or (outputs, axis) for the weight of a consumer
+    source: Tensor  # (n',) the old position of each new entry
+    scale: Tensor  # the factor of each entry, in a shape that broadcasts
     gradient: Callable[[int], Tensor]  # from an exponent of the gradient to the factor of that power
+    copies: Tensor  # the positions of second twins among the new entries
 
 
-def edits_of(net: nn.Module, path: Path, channels: Twins) -> dict[str, list[TensorEdit]]:
-    """The edits of each parameter and buffer, by its name; those of consumers come first.
+def n_outputs(places: list[Place], tensors: dict[str, Tensor]) -> int:
+    """The number of outputs of all that reads, for γ and δ may differ in each."""
+    return sum(_rows(place, tensors[place.name]) for place in places if place.role == "reads")
 
-    Raises ValueError for a tensor that does not have one entry per channel.
+
+def _rows(place: Place, tensor: Tensor) -> int:
+    return torch.Size([tensor.shape[axis] for axis in place.outputs]).numel()
+
+
+def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last: bool) -> dict[str, list[TensorEdit]]:
+    """The edits of each parameter and buffer, by its name; axes that are read come first.
+
+    tensors: the parameters and buffers by name. twins: the sets after the split, in terms of those before.
+    last: whether copies come last.
     """
     edits: dict[str, list[TensorEdit]] = defaultdict(list)
-    first = 0
-    one = torch.ones(1, dtype=torch.float64)  # for positions that carry none of the channels, −1
-    for name, carrier in path.consumers.items():
-        rows = net.get_submodule(name).weight.shape[0]
-        share = channels.share[first : first + rows]
-        first += rows
-        source, of = _spread(channels, carrier.segments)
-        scale = torch.cat([share, one.expand(rows, 1)], 1)[:, of]
-        gain = torch.cat([channels.gain, one])[of]
-        gradient = partial(_gradient_factor, gain, torch.ones_like(gain)[None])
-        edits[f"{name}.weight"].append(TensorEdit(1, source, scale, gradient))
-    for name, carrier in (dict.fromkeys(path.makers, Carrier(0)) | path.along).items():
-        source, of = _spread(channels, carrier.segments)
-        gain = torch.cat([channels.gain, one])[of]
-        share = torch.cat([channels.share, one.expand(len(channels.share), 1)], 1)[:, of]
-        module = net.get_submodule(name)
-        for entry, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if tensor.dim() > 0 and len(tensor) != int(source.max()) + 1:
-                raise ValueError(f"{name}.{entry!r} has {len(tensor)} entries: allowed is one per channel")
-            if tensor.dim() > 0:  # the count of batches of a BatchNorm stays
-                scale = gain if f"{name}.{entry}" in path.gains else torch.ones_like(gain)
-                gradient = partial(_gradient_factor, gain / scale, share)
-                edits[f"{name}.{entry}"].append(TensorEdit(0, source, scale, gradient))
+    first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
+    gain, share = torch.cat([twins.gain, one]), twins.share
+    if not len(share):  # nothing reads, as in a mean over heads: copies share the gradient evenly
+        share = 1 / torch.bincount(twins.source)[twins.source][None].double()
+    share = torch.cat([share, one.expand(len(share), 1)], 1)
+    for place in sorted(places, key=lambda place: place.role != "reads"):
+        tensor = tensors[place.name]
+        size = tensor.shape[place.axis] if tensor.dim() else 1
+        source, of = spread(place.runs, size, twins.source, last)
+        shape = [1] * tensor.dim()
+        shape[place.axis] = len(of)
+        if place.role == "reads":
+            rows = _rows(place, tensor)
+            scale = _over_outputs(share[first : first + rows, of], tensor, place)
+            factor = partial(_gradient_factor, gain[of], one[None], shape)
+            first += rows
+        else:
+            scale = torch.ones_like(gain[of]) if place.role == "along" else gain[of]
+            of_others = share[:, of] if place.role != "ties" else gain[of][None]
+            factor = partial(_gradient_factor, gain[of] / scale, of_others, shape)
+            scale = scale.view(shape)
+        copies = (of >= len(place.runs)).nonzero()[:, 0]
+        edits[place.name].append(TensorEdit(place.axis, source, scale, factor, copies))
     return edits
 
 
-def _spread(channels: Twins, segments: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """For an axis that carries the channels in segments: the old position of each new one, and its channel or −1."""
-    positions, of, start = [], [], 0
-    width = int(channels.source.max()) + 1
-    for segment in segments:
-        if segment < 0:
-            positions.append(torch.arange(start, start - segment))
-            of.append(torch.full((-segment,), -1))
-            start -= segment
-        else:
-            runs = channels.source[:, None] * segment + torch.arange(segment)  # (C', k)
-            positions.append(start + runs.flatten())
-            of.append(torch.arange(len(channels.source)).repeat_interleave(segment))
-            start += width * segment
-    return torch.cat(positions), torch.cat(of)
+def spread(runs: list[list[list[int]]], size: int, source: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    """For an axis of some size: the old position of each new one (n',), and which of the twins it is of, or −1."""
+    copies = [(twin, of) for twin, of in enumerate(source.tolist()) if twin >= len(runs)]
+    pieces = [(start, stop, number) for number, of_set in enumerate(runs) for start, stop in of_set]
+    positions, twin, at = [], [], 0
+    for start, stop, number in [*sorted(pieces), (size, size, None)]:
+        positions += [torch.arange(at, start), torch.arange(start, stop)]
+        twin += [(start - at, -1), (stop - start, number)]
+        for copy, of in () if last else copies:
+            if of == number:
+                positions.append(torch.arange(start, stop))
+                twin.append((stop - start, copy))
+        at = stop
+    for copy, of in copies if last else ():
+        for start, stop in runs[of]:
+            positions.append(torch.arange(start, stop))
+            twin.append((stop - start, copy))
+    return torch.cat(positions), torch.cat([torch.full((n,), -1 if of is None else of) for n, of in twin])
 
 
-def _gradient_factor(gain: Tensor, share: Tensor, exponent: int) -> Tensor:
+def _over_outputs(share: Tensor, tensor: Tensor, place: Place) -> Tensor:
+    """Shares (n_out, n') in a shape that broadcasts against the parameter."""
+    axes = sorted({*place.outputs, place.axis})
+    n = share.shape[1]
+    share = share.reshape(*[tensor.shape[axis] for axis in sorted(place.outputs)], n).movedim(
+        -1, axes.index(place.axis)
+    )
+    shape = [tensor.shape[axis] if axis in place.outputs else 1 for axis in range(tensor.dim())]
+    shape[place.axis] = n
+    return share.reshape(shape)
+
+
+def _gradient_factor(gain: Tensor, share: Tensor, shape: list[int], exponent: int) -> Tensor:
     """The factor of a power of the gradient: a mean over the outputs, exact where all have the same share."""
-    return gain**exponent * (share**exponent).mean(0)
+    return (gain**exponent * (share**exponent).mean(0)).view(shape)
 
 
 def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = None) -> Tensor:
@@ -89,36 +125,6 @@ def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = 
     )
     for edit in edits:
         factor = edit.scale if exponent is None else edit.gradient(exponent)
-        shape = [1] * tensor.dim()
-        shape[edit.axis] = -1
-        if factor.dim() == 2:
-            shape[0] = factor.shape[0]
         new = tensor.index_select(edit.axis, edit.source.to(tensor.device))
-        tensor = new * factor.reshape(shape).to(new)
+        tensor = new * factor.to(new)
     return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
-
-
-def get_tensor(net: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer by its name."""
-    module, _, entry = name.rpartition(".")
-    return getattr(net.get_submodule(module), entry)
-
-
-def set_tensors(net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put tensors into their modules, and update the sizes that the modules note down."""
-    for name, tensor in tensors.items():
-        module_name, _, entry = name.rpartition(".")
-        module = net.get_submodule(module_name)
-        setattr(module, entry, tensor)
-        if entry != "weight":
-            continue
-        if isinstance(module, nn.Linear):
-            module.out_features, module.in_features = tensor.shape
-        elif isinstance(module, nn.GroupNorm):
-            module.num_groups = module.num_channels = len(tensor)
-        elif isinstance(module, NORMS):
-            module.num_features = len(tensor)
-        else:
-            if depthwise(module):
-                module.groups = len(tensor)
-            module.out_channels, module.in_channels = tensor.shape[0], tensor.shape[1] * module.groups

@@ -1,35 +1,28 @@
-"""What decides whether a split is exact: what lets a scale through, which rules scale, and the check of the outputs."""
+"""What decides whether a split is exact: which rules scale, and the check of the outputs in double precision."""
 
-import operator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map
 
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
+from neuronsplit.surgery.trace import tensors_of
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative
-# Modules, functions and tensor methods by what they do to a channel that is scaled by a positive number.
-HOMOGENEOUS = {  # the scale comes through
-    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.Upsample, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, torch.abs, "abs", operator.neg, torch.neg, "clone",
-    F.relu, torch.relu, torch.relu_, F.leaky_relu, F.dropout,
-    F.max_pool1d, F.avg_pool1d, F.max_pool3d, F.avg_pool3d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d,
-    "relu", "relu_", "contiguous",
-}  # fmt: skip
-ELEMENTWISE = {  # it does not: exact for α = β = 1 alone
-    nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.SELU, nn.CELU, nn.Softplus,
-    nn.Mish, nn.Threshold, F.selu, F.celu, F.hardtanh, F.softsign, F.logsigmoid, torch.clamp, "clamp",
-    nn.ReLU6, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink,
-    F.gelu, F.silu, F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, F.elu, F.softplus, F.relu6, F.mish,
-    torch.sigmoid, torch.tanh, "sigmoid", "tanh",
-}  # fmt: skip
+DOUBLE, MIXED = 1e-9, 1e-6  # tolerances, relative: of runs in float64, and of those that use float32 for a while
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of networks that fix their precision
+
+
+def tolerance(dtypes: set[torch.dtype], double: bool) -> float:
+    """The relative change of an output that is rounding, by what a run computes in.
+
+    double: whether the network's parameters are in float64.
+    """
+    if double:
+        return DOUBLE if dtypes == {torch.float64} else MIXED
+    return max(TOLERANCES.get(dtype, DOUBLE) for dtype in dtypes)
 
 
 def scales(coefficients: Coefficients) -> bool:
@@ -43,44 +36,114 @@ def rules_without_scale() -> list[str]:
     return [name for name, rule in SPLIT_RULES.items() if rule.exact and not scales(rule.draw(rng, 1))]
 
 
-def run_examples(net: nn.Module, example_inputs, watched: set[str]) -> list[Tensor]:
-    """The network's outputs in evaluation mode, and those of the watched modules: a small head hides nothing."""
-    found = []
-    hooks = [net.get_submodule(name).register_forward_hook(lambda *args: found.append(args[2])) for name in watched]
-    try:
-        with in_mode(net, False):
-            found.append(net(*inputs(example_inputs)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [
-        leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
-    ]
+def call_with(
+    net: nn.Module, example_inputs: object, device: torch.device, dtype: torch.dtype | None, noise: float
+) -> Callable[[], object]:
+    """A call of a network on copies of its example inputs; a mapping has keyword arguments.
+
+    device: the default one of the tensors that the network creates.
+    dtype: that of the copies of floating-point inputs. None keeps theirs.
+    noise: if it is not 0, inputs get noise of their own standard deviation, at least 1.
+    """
+    rng = torch.Generator("cpu").manual_seed(0)
+
+    def copied(value: object) -> object:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value.detach().clone() if isinstance(value, Tensor) else value
+        value = value.detach().clone().to(dtype or value.dtype)
+        if noise and value.numel() > 1:
+            value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
+        return value
+
+    positional = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    named = isinstance(example_inputs, Mapping)
+    inputs = tree_map(copied, dict(example_inputs) if named else tuple(positional))
+
+    def call() -> object:
+        given = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, inputs)
+        with device:
+            return net(**given) if named else net(*given)
+
+    return call
+
+
+def outputs_of(out: object) -> list[Tensor]:
+    """The floating-point numbers in an output."""
+    return [tensor.detach().clone() for tensor in tensors_of(out) if tensor.is_floating_point() and tensor.numel()]
 
 
 def max_relative_change(before: list[Tensor], after: list[Tensor]) -> float:
-    """The largest change of an output, relative to the largest output."""
-    if not before:
-        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    return max(
-        ((new - old).abs().max() / old.abs().max().clamp(min=torch.finfo(old.dtype).tiny)).item()
-        for old, new in zip(before, after, strict=True)
-    )
+    """The largest change of an output, relative to the largest output; infinite where they do not match."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    return max(_change(old, new) for old, new in zip(before, after))
+
+
+def _change(old: Tensor, new: Tensor) -> float:
+    same = (old == new) | (old.isnan() & new.isnan())
+    change = torch.where(same, 0, (new - old).abs()).max()
+    largest = torch.where(old.isfinite(), old, 0).abs().max().clamp(min=torch.finfo(old.dtype).tiny)
+    return float("inf") if change.isnan() else (change / largest).item()
 
 
 @contextmanager
-def in_mode(net: nn.Module, training: bool):
-    """A network in training or evaluation mode, and back in its modules' own modes after."""
+def in_evaluation(net: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode, without autocast; modes and random states are as before at the end."""
     modes = {module: module.training for module in net.modules()}
-    net.train(training)
+    devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
+    net.eval()
     try:
-        yield
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
+            stack = [torch.autocast(device, enabled=False) for device in devices]
+            for autocast in stack:
+                autocast.__enter__()
+            try:
+                yield
+            finally:
+                for autocast in reversed(stack):
+                    autocast.__exit__(None, None, None)
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def inputs(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return copies of the example inputs, so that a network that works in place leaves them unchanged."""
-    example_inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return tuple(x.clone() if isinstance(x, Tensor) else x for x in example_inputs)
+def named_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those with several names under each."""
+    named = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+    return dict(named)
+
+
+def set_tensors(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put parameters and buffers into their modules."""
+    for name, tensor in tensors.items():
+        owner, _, entry = name.rpartition(".")
+        setattr(net.get_submodule(owner), entry, tensor)
+
+
+def like(old: Tensor, new: Tensor) -> Tensor:
+    """A tensor as a parameter, if it takes the place of one."""
+    return nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
+
+
+@contextmanager
+def in_double(net: nn.Module, noise: float) -> Iterator[torch.dtype | None]:
+    """A network whose floating-point tensors are copied to float64; the original ones are back at the end.
+
+    noise: parameters are changed by it, relative to their size: it shows what a layer that begins at 0 would hide.
+    """
+    old, made = named_tensors(net), {}
+    rng = torch.Generator("cpu").manual_seed(0)
+    for tensor in old.values():
+        if tensor.is_floating_point() and id(tensor) not in made:
+            change = noise * torch.randn(tensor.shape, dtype=torch.float64, generator=rng).clamp(-3, 3)
+            change = change.to(tensor.device)
+            double = tensor.detach().double()
+            constant = double.numel() > 0 and bool((double == double.flatten()[0]).all())
+            if isinstance(tensor, nn.Parameter):  # a buffer may be a mask
+                double = double * (1 + change) + (change if constant else 0)
+            made[id(tensor)] = like(tensor, double.clone())
+    try:
+        set_tensors(net, {name: made[id(tensor)] for name, tensor in old.items() if id(tensor) in made})
+        yield torch.float64
+    finally:
+        set_tensors(net, old)

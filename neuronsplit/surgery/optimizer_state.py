@@ -1,4 +1,7 @@
-"""Split the state of an optimiser: it is scaled in the same way as the gradients that it averages."""
+"""Split the state of optimisers: it is scaled in the same way as the gradients that it averages."""
+
+import gc
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -8,51 +11,114 @@ from neuronsplit.surgery.edits import TensorEdit, apply_edits
 STATE_EXPONENTS = {  # the power of the gradient that a state goes with; None: it goes as the parameter itself
     "momentum_buffer": 1, "exp_avg": 1, "exp_inf": 1, "grad_avg": 1, "prev": 1,  # SGD, Adam, Adamax, RMSprop, Rprop
     "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,  # Adam, RMSprop, Adadelta, Adagrad
+    "row_var": 2, "col_var": 2, "variance": 2,  # Adafactor
     "acc_delta": 0, "step_size": 0,  # Adadelta, Rprop
     "ax": None,  # ASGD
 }  # fmt: skip
 
 
+def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
+    """Return one optimiser, several or none as a list. Raises ValueError for anything else."""
+    given = [] if optimizer is None else [optimizer] if not isinstance(optimizer, Iterable) else list(optimizer)
+    inner = [one for outer in given for one in getattr(outer, "__dict__", {}).values()]  # SAM and its like hold another
+    given += [
+        one for one in inner if isinstance(one, torch.optim.Optimizer) and all(one is not other for other in given)
+    ]
+    for one in given:
+        if not isinstance(one, torch.optim.Optimizer):
+            raise ValueError(f"optimizer {one!r}: allowed are torch.optim.Optimizer, one or a list")
+        if hasattr(one, "_params"):
+            raise ValueError(
+                f"{type(one).__name__} keeps a list of parameters of its own: allowed are optimisers that work by "
+                "param_groups"
+            )
+    return given
+
+
 def split_state(
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     net: nn.Module,
     old: dict[str, Tensor],
     edits: dict[str, list[TensorEdit]],
+    state: str,
     state_exponents: dict[str, int],
-) -> dict[str, dict]:
-    """The optimiser's state of each new parameter, by the parameter's name.
+) -> list[dict[int, dict]]:
+    """The state of each optimiser for the new parameters, by the id of the old one.
 
-    old: the tensors before the split, by name. state_exponents: those of an optimiser that is not torch's own.
-    Raises ValueError for a state that is not covered here.
+    old: the tensors before the split, by name. state: "carry" or "reset". state_exponents: of states that are not
+    torch's own.
+    Raises ValueError for a state that is not covered here, and for a parameter that another optimiser holds.
     """
-    kind, exponents, state = type(optimizer).__name__, _exponents(optimizer, state_exponents), {}
-    if hasattr(optimizer, "_params"):
-        raise ValueError(
-            f"{kind} keeps a list of parameters of its own: allowed are optimisers that work by param_groups"
-        )
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not held & {id(parameter) for parameter in net.parameters()}:
-        raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
-    strangers = held - {id(parameter) for parameter in net.parameters()}
-    for name, parameter in old.items():
-        if strangers and parameter.requires_grad and id(parameter) not in held:
+    held = [{id(p) for group in one.param_groups for p in group["params"]} for one in optimizers]
+    of_net = {id(parameter) for parameter in net.parameters()}
+    for one, its in zip(optimizers, held):
+        if not its & of_net:
             raise ValueError(
-                f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?"
+                f"{type(one).__name__} holds none of the network's parameters: allowed is the optimiser that trains it"
             )
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                if key not in exponents:
-                    raise ValueError(
-                        f"{kind} keeps {key!r}, unknown here: say how it goes with state_exponents={{{key!r}: 1}} or 2"
-                    )
-                value = apply_edits(value, edits[name], exponents[key])
-            elif isinstance(value, list | tuple | dict) or (isinstance(value, Tensor) and value.numel() > 1):
+    if optimizers:
+        _require_all(optimizers, set().union(*held), of_net, old)
+    return [
+        {
+            id(parameter): _state(one, name, parameter, edits[name], state, _exponents(one, state_exponents))
+            for name, parameter in old.items()
+            if parameter in one.state
+        }
+        for one in optimizers
+    ]
+
+
+def _require_all(optimizers: list, held: set[int], of_net: set[int], old: dict[str, Tensor]) -> None:
+    """Raise ValueError where a changed parameter is trained by an optimiser that was not given."""
+    missing = {name: p for name, p in old.items() if p.requires_grad and id(p) not in held}
+    if not missing:
+        return
+    name, kind = next(iter(missing)), type(optimizers[0]).__name__
+    if held - of_net:
+        raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
+    for other in gc.get_objects():
+        if isinstance(other, torch.optim.Optimizer) and all(other is not one for one in optimizers):
+            if any(p is parameter for g in other.param_groups for p in g["params"] for parameter in missing.values()):
                 raise ValueError(
-                    f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers whose state has the "
-                    "shape of its parameter"
+                    f"{name!r} is trained by {type(other).__name__}, not given: allowed is optimizer=[all of them]"
                 )
-            state.setdefault(name, {})[key] = value
-    return state
+
+
+def _state(optimizer, name: str, parameter: Tensor, edits: list[TensorEdit], state: str, exponents: dict) -> dict:
+    """The state of one parameter after its edits."""
+    kind, new = type(optimizer).__name__, {}
+    for key, value in optimizer.state[parameter].items():
+        if isinstance(value, Tensor) and value.dim() == parameter.dim() and value.numel() > 1:
+            along = [e for e in edits if value.shape[e.axis] == parameter.shape[e.axis]]  # factored: not all axes
+            if any(value.shape[a] not in (1, parameter.shape[a]) for a in range(value.dim())):
+                raise ValueError(f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are states of its shape")
+            if key not in exponents:
+                raise ValueError(
+                    f"{kind} keeps {key!r}, unknown here: say how it goes with state_exponents={{{key!r}: 1}} or 2"
+                )
+            value = apply_edits(value, along, exponents[key])
+            if state == "reset" and exponents[key] is not None:
+                for edit in along:
+                    value = value.index_fill(edit.axis, edit.copies.to(value.device), 0)
+        elif isinstance(value, list | tuple | dict) or (isinstance(value, Tensor) and value.numel() > 1):
+            raise ValueError(
+                f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers whose state has the "
+                "shape of its parameter"
+            )
+        new[key] = value
+    return new
+
+
+def replace_parameters(
+    optimizers: list[torch.optim.Optimizer], new: dict[int, Tensor], states: list[dict[int, dict]]
+) -> None:
+    """Put new parameters and their states, by the id of the old ones, into optimisers."""
+    for optimizer, state in zip(optimizers, states):
+        for group in optimizer.param_groups:
+            group["params"] = [new.get(id(parameter), parameter) for parameter in group["params"]]
+        for parameter in [parameter for parameter in optimizer.state if id(parameter) in new]:
+            del optimizer.state[parameter]
+            optimizer.state[new[id(parameter)]] = state[id(parameter)]
 
 
 def _exponents(optimizer: torch.optim.Optimizer, own: dict[str, int]) -> dict[str, int | None]:

@@ -1,0 +1,79 @@
+"""Make a split that has been found: change tensors, the sizes that modules note, and the state of optimisers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuronsplit.core.split import Coefficients, Twins, twins
+from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
+from neuronsplit.surgery.exactness import named_tensors, set_tensors
+from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
+from neuronsplit.surgery.sizes import Number, set_number
+
+
+class SplitRecord(NamedTuple):
+    """A record of what a split did, in values that JSON can store; `replay` repeats it on a copy of the network."""
+
+    neurons: dict[str, list[int]]  # by layer
+    rule: str
+    sets: list[int]  # of each neuron in turn: the number of the set of channels that was split
+    coefficients: list[list]  # α, β, γ, δ of each neuron in turn; γ and δ are numbers, or one per output of a reader
+    places: list[list]  # of each changed axis of a parameter or buffer: a Place
+    last: bool  # whether copies come last; else each stands behind what it copies
+    numbers: list[list]  # of each size that a module notes and that has changed: a Number
+    shapes: dict[str, tuple[list[int], list[int]]]  # of each changed parameter and buffer, before and after
+    change: float  # the largest change of an output on the example inputs, relative to the largest output
+
+
+def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
+    """The edits that a record stands for, on the tensors of a network by their names."""
+    places = [Place(*place) for place in record.places]
+    if missing := [place.name for place in places if place.name not in tensors]:
+        raise ValueError(f"the network has no {missing[0]!r}: allowed are records of splits of this network")
+    for name, (before, _) in record.shapes.items():
+        if list(tensors[name].shape) != list(before):
+            raise ValueError(
+                f"{name!r} has the shape {list(tensors[name].shape)}: allowed is {list(before)}, as recorded"
+            )
+    drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
+    of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
+    return edits_of(places, tensors, of_sets, record.last)
+
+
+def make_split(
+    net: nn.Module, record: SplitRecord, optimizers: list[torch.optim.Optimizer], state: str, exponents: dict[str, int]
+) -> SplitRecord:
+    """Make a split in a network, and in the state of optimisers; returns the record.
+
+    Raises ValueError, and changes nothing, where a tensor or a state cannot be changed.
+    """
+    tensors = named_tensors(net)
+    with torch.device("cpu"):
+        edits = recorded_edits(record, tensors)
+    old = {name: tensors[name] for name in edits}
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+        new = {name: _changed(name, tensor, edits[name]) for name, tensor in old.items()}
+        states = split_state(optimizers, net, old, edits, state, exponents)
+    aliases = {id(tensor): new[name] for name, tensor in old.items()}
+    set_tensors(net, {name: aliases[id(tensor)] for name, tensor in tensors.items() if id(tensor) in aliases})
+    for number in record.numbers:
+        set_number(net, Number(*number), number[-1])
+    replace_parameters(optimizers, {id(old[name]): new[name] for name in old}, states)
+    return record
+
+
+def _changed(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:
+    """A tensor after its edits, of its own class and with its attributes and gradient."""
+    new = apply_edits(tensor.detach(), edits)
+    if not isinstance(tensor, nn.Parameter):
+        return new
+    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        raise ValueError(f"{name!r} has hooks of its own, which the new parameter would lose: remove them")
+    new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+    new.__class__ = type(tensor)
+    new.__dict__.update(tensor.__dict__)
+    if tensor.grad is not None:
+        new.grad = apply_edits(tensor.grad, edits, exponent=1)
+    return new

@@ -1,0 +1,137 @@
+"""Try a split of sets of channels: change the network, run it, and put all back."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuronsplit.core.split import SPLIT_RULES, Coefficients
+from neuronsplit.surgery import exactness, sizes
+from neuronsplit.surgery.apply import SplitRecord, recorded_edits
+from neuronsplit.surgery.edits import apply_edits, n_outputs
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.places import places_of, tied_names, why_unscaled
+from neuronsplit.surgery.sets import Sets, whole_slices
+
+
+class Search(NamedTuple):
+    """What is split, and in which network."""
+
+    net: nn.Module
+    call: Callable[[], list[Tensor]]  # runs the network on its examples, for the check
+    labels: Labels
+    sets: Sets
+    layers: dict[str, Tensor]  # of each layer: the labels of its channels (n,)
+    neurons: dict[str, list[int]]  # of each layer: what is split
+    draw: Callable[[int, int], list[Coefficients]]  # from numbers of outputs and of splits
+    rule: str
+    unscaled: bool
+    tolerance: float
+
+
+class Inexact(Exception):
+    """A set does not split exactly; a larger one may."""
+
+
+def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
+    """Try a split of the set of each neuron; the network is as before at the end.
+
+    Raises Inexact where it is not exact. Raises ValueError for what no other set can mend.
+    """
+    tensors = exactness.named_tensors(search.net)
+    distinct = list({mask.numpy().tobytes(): mask for mask in masks}.values())
+    of_neurons = _splits(search, [next(n for n, one in enumerate(distinct) if torch.equal(one, m)) for m in masks])
+    try:
+        places, last = places_of(search.labels, distinct, search.sets.units, list(search.layers.values()))
+    except ValueError as error:
+        raise Inexact(str(error)) from error
+    last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in search.sets.grids)
+    drawn = _coefficients(search, distinct, n_outputs(places, tensors), len(of_neurons))
+    as_lists = [[np.asarray(c).tolist() for c in each] for each in drawn]
+    as_places = [list(place) for place in places]
+    record = SplitRecord(search.neurons, search.rule, of_neurons, as_lists, as_places, last, [], {}, 0.0)
+    edits = recorded_edits(record, tensors)
+    new = {name: apply_edits(tensors[name], of) for name, of in edits.items()}
+    shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
+    run, numbers = _run_with(
+        search, tensors, new, _grown(search, distinct, shapes), bool(tied_names(search.labels, distinct))
+    )
+    if run.error is not None:
+        both = [p.name for p in places if (p.name, (p.axis,)) in search.labels.reads_numbers]
+        also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
+        raise Inexact(f"the network does not run with it, {run.error}{also}")
+    if SPLIT_RULES[search.rule].exact and run.change > search.tolerance:
+        raise Inexact(f"it would change the output by {run.change:.1e}")
+    return record._replace(numbers=[list(number) for number in numbers], shapes=shapes, change=run.change)
+
+
+def _splits(search: Search, sets: list[int]) -> list[int]:
+    """The sets that are split, in turn, from that of each neuron: neurons of one set split it once."""
+    asked = [(where, number) for where, numbers in search.neurons.items() for number in numbers]
+    splits: list[int] = []
+    for at, (neuron, of) in enumerate(zip(asked, sets)):
+        if asked[: at + 1].count(neuron) > splits.count(of):
+            splits.append(of)
+    return splits
+
+
+def _run_with(
+    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: dict[int, set[int]], tied: bool
+) -> tuple[sizes.Run, list[sizes.Number]]:
+    """Run the network with new tensors, and the numbers that it needs; then put all back."""
+    net, change = search.net, partial(exactness.max_relative_change, search.call())
+    changed = {id(tensors[name]): exactness.like(tensors[name], tensor) for name, tensor in new.items()}
+    numbers: list[sizes.Number] = []
+    try:
+        exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
+        numbers += sizes.update_noted(net, new) + (sizes.shared_eps(net, new) if tied else [])
+        run, found = sizes.find_numbers(
+            net, partial(sizes.Run, net, search.call, change), search.tolerance, grown, list(new)
+        )
+        numbers += found
+        return run, numbers
+    finally:
+        exactness.set_tensors(net, tensors)
+        for number in reversed(numbers):
+            sizes.set_number(net, number, number.old)
+
+
+def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> list[Coefficients]:
+    """The coefficients of n splits. Raises ValueError where they scale what lets no scale through."""
+    drawn = search.draw(n_out, n)
+    if names := tied_names(search.labels, masks):
+        if n > len(masks) or not SPLIT_RULES[search.rule].exact:
+            raise ValueError(f"{names[0]!r} makes channels and reads them: allowed is an exact rule, and each set once")
+        return [Coefficients(*[0.5**0.5] * 4)] * n  # α, β, γ and δ are one, so that αγ + βδ = 1
+    if not any(map(exactness.scales, drawn)) or not (whys := why_unscaled(search.labels, masks)):
+        return drawn
+    if not search.unscaled:
+        allowed = ", ".join(exactness.rules_without_scale())
+        raise ValueError(
+            f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}, or unscaled=True"
+        )
+    return [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
+
+
+def _grown(search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int], list[int]]]) -> dict[int, set[int]]:
+    """The sizes that have grown, and what they may be now: of axes, of channels along an axis, and of grids."""
+    pairs = [pair for before, after in shapes.values() for pair in zip(before, after)]
+    for owner in search.labels.owners.values():
+        channels = torch.unique(search.sets.roots[owner])
+        pairs.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
+    for grid in search.sets.grids:
+        for mask in masks:
+            if mask[grid].any() and (slices := whole_slices(mask[grid], grid)):
+                axes = range(grid.dim()) if mask[grid].all() else [slices[0]]
+                pairs += [
+                    (grid.shape[axis], grid.shape[axis] + int(mask[grid].transpose(0, axis).flatten(1).any(1).sum()))
+                    for axis in axes
+                ]
+    grown: dict[int, set[int]] = {}
+    for before, after in pairs:
+        if before != after:
+            grown.setdefault(before, set()).add(after)
+    return grown

@@ -1,0 +1,60 @@
+"""The entries of a network's parameters and buffers, numbered through, and which of them a tensor consists of."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Entries:
+    """Numbers for all entries of floating-point parameters and buffers, by their place in memory.
+
+    A view of a parameter shares its storage, so that its strides say which entries it has.
+    """
+
+    def __init__(self, net: nn.Module):
+        named = [*net.named_parameters(), *net.named_buffers()]
+        self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point()}
+        self.in_storage: dict[int, list[str]] = {}
+        self.first, self.extent, total = {}, {}, 0
+        for name, tensor in self.tensors.items():
+            self.in_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+            self.first[name], self.extent[name] = total, _extent(tensor)  # a module may resize it
+            total += self.extent[name]
+        self.names, self.starts = [*self.first], torch.tensor([*self.first.values(), total])
+
+    def of(self, tensor: Tensor) -> Tensor | None:
+        """The numbers of a tensor's entries (its shape), or None if it is no view of a parameter or buffer."""
+        for name in self.in_storage.get(tensor.untyped_storage()._cdata, ()):
+            own, offset = self.tensors[name], tensor.storage_offset() - self.tensors[name].storage_offset()
+            if tensor.itemsize == own.itemsize and 0 <= offset < self.extent[name]:
+                return self.first[name] + offset + _places(tensor.shape, tensor.stride())
+        return None
+
+    def name(self, entry: Tensor) -> str:
+        """The parameter or buffer that has an entry."""
+        return self.names[int(torch.searchsorted(self.starts, entry, right=True)) - 1]
+
+    def positions(self, entries: Tensor) -> tuple[str, dict[int, Tensor]]:
+        """The parameter that entries (n,) are of, and their positions (n,) along each axis along which they differ."""
+        name = self.name(entries[0])
+        own, within = self.tensors[name], entries - self.first[name]
+        axes = [axis for axis, size in enumerate(own.shape) if size > 1]
+        along = {axis: within // own.stride(axis) % own.shape[axis] for axis in axes}
+        return name, {axis: at for axis, at in along.items() if bool((at != at[0]).any())}
+
+
+def line(tensor: Tensor, axis: int) -> Tensor:
+    """The elements of a tensor along one axis, at the first place of the others: a view."""
+    return tensor.movedim(axis, -1)[(0,) * (tensor.dim() - 1)]
+
+
+def _extent(tensor: Tensor) -> int:
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+
+
+def _places(shape: Sequence[int], strides: Sequence[int]) -> Tensor:
+    places = torch.zeros((), dtype=torch.long)
+    for size, stride in zip(shape, strides):
+        places = places[..., None] + stride * torch.arange(size)
+    return places

@@ -1,0 +1,103 @@
+"""What a run of a network says about its channels: which are copied together, and which let a scale through."""
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.partition import NONE, Partition
+
+MAKES, READS, ALONG = "makes", "reads", "along"  # what a parameter is to a channel; "along" is copied with it only
+
+
+class Facts:
+    """Labels of channels, and what is found about them, in a run of a network."""
+
+    def __init__(self):
+        self.channels, self.scales = Partition(), Partition()  # labels that are copied together; and scaled alike too
+        # What is found. Of (name, axes, role): the label of each position along the axes.
+        self.owners: dict[tuple[str, tuple[int, ...], str], Tensor] = {}
+        self.outputs: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}  # of what reads: the axes it computes
+        self.shared: list[tuple[str, dict[int, Tensor], Tensor]] = []  # entries (n,) that serve m channels each, (n, m)
+        self.rows: list[tuple[str, Tensor]] = []  # labels that are copied all or none, with the reason
+        self.units: list[tuple[Tensor, Tensor]] = []  # labels of one head or group each, (n,) and (n,)
+        self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
+        self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
+        self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
+        self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
+        self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
+        self.dtypes: set[torch.dtype] = set()  # of what is computed
+        self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
+        self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
+        self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
+        self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
+        self.reads_numbers: set[tuple[str, tuple[int, ...]]] = set()  # what also reads numbers that no parameter makes
+
+    def new(self, n: int) -> Tensor:
+        """Labels (n,) of new channels."""
+        self.channels.add(n)
+        self.scales.add(n)
+        return torch.arange(len(self.scales) - n, len(self.scales))
+
+    def tie(self, a: Tensor, b: Tensor) -> None:
+        """Note that channels are copied together and scaled alike."""
+        self.channels.merge(a, b)
+        self.scales.merge(a, b)
+
+    def settle(self, labels: Tensor, axis: int) -> Tensor:
+        """Tie all labels that stand at one place of an axis; returns one for each place (n,)."""
+        lines = labels.movedim(axis, -1).flatten(0, -2)  # (m, n)
+        if bool((lines != lines[:1]).any()):
+            lines = torch.unique(lines, dim=0)
+            first = lines.amax(0)
+            self.tie(first.expand_as(lines), lines)
+            return self.scales.roots(first)
+        return lines[0]
+
+    def all_or_none(self, rows: Tensor, why: str, unit: bool = False) -> None:
+        """Note that the channels of each row (n, D) are copied together; a unit is a head or a group."""
+        rows = torch.unique(rows, dim=0)
+        self.rows += [(why, row) for row in rows]
+        if unit:
+            self.units.append((rows[:, :1].expand_as(rows).flatten(), rows.flatten()))
+
+    def bar(self, labels: Tensor | None, why: str) -> None:
+        """Note that channels cannot be copied."""
+        if labels is not None:
+            self.barred.append((why, torch.unique(core(labels))))
+
+    def pin(self, labels: Tensor, why: str) -> None:
+        """Note that channels cannot be scaled."""
+        self.pinned.append((why, torch.unique(core(labels))))
+
+    def begin_scale(self, labels: Tensor, why: str) -> Tensor:
+        """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew."""
+        self.pin(labels, why)
+        distinct = torch.unique(core(labels))
+        distinct = distinct[distinct != NONE]
+        fresh = torch.full((len(self.scales) + 1,), NONE)
+        fresh[distinct] = self.new(len(distinct))
+        self.channels.merge(fresh[distinct], distinct)
+        self.begun = torch.cat([self.begun, fresh[distinct]])
+        return fresh[labels]
+
+    def is_statistic(self, labels: Tensor) -> bool:
+        """Whether labels are those of one number that is computed from all channels."""
+        return int(labels.flatten()[0]) in self.statistics and core(labels).dim() == 0
+
+    def on_one_axis(self, labels: Tensor) -> bool:
+        """Whether several of some labels are made by one parameter along one axis."""
+        made = [owner for (_, _, role), owner in self.owners.items() if role == MAKES]
+        distinct = torch.unique(labels[labels >= 0])
+        return any(int(torch.isin(torch.unique(self.scales.roots(owner)), distinct).sum()) > 1 for owner in made)
+
+
+def core(labels: Tensor) -> Tensor:
+    """Drop the axes along which labels do not differ."""
+    for axis in reversed(range(labels.dim())):
+        if not varies(labels, axis):
+            labels = labels.select(axis, 0)
+    return labels
+
+
+def varies(labels: Tensor, axis: int) -> bool:
+    """Whether labels differ along an axis."""
+    return labels.shape[axis] > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())

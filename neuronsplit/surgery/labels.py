@@ -1,0 +1,144 @@
+"""Run a network once on labels: which entries of which parameters belong to one channel?
+
+A channel is what is copied as a whole when a neuron is split. Take a network of three operations:
+
+    h = x @ A.T     # A has the shape (2, 3): two neurons
+    r = relu(h)
+    y = r @ B.T     # B has the shape (1, 2)
+
+The forward pass runs as it is. Beside the storage of each tensor lies a second one, with a label for each element:
+
+    x: −1 −1 −1     inputs belong to no channel
+    h:  0  1        each row of A makes a channel:     A, axis 0, makes 0 1
+    r:  0  1        relu keeps every element in its place
+    y:  2           each column of B reads a channel:  B, axis 1, reads 0 1;  its row makes channel 2
+                    y is the output, so that channel 2 cannot be split
+
+To split neuron 1 is to copy what is labelled 1: row 1 of A, and column 1 of B, which the copies share.
+
+Views of a tensor share its storage, and so their labels need no rule. Labels that meet in a sum are tied: these
+channels are copied and scaled alike. Labels that meet in a product of elements are linked: they are copied together.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from neuronsplit.surgery.entries import Entries
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
+from neuronsplit.surgery.partition import NONE
+
+
+class Labels(Facts):
+    """The labels of all tensors in a network's run, beside what is found about its channels.
+
+    An element has one label. Where a parameter mixes tokens, say, its product keeps the labels of the channels; if
+    mixing, it has those that the parameter makes.
+    """
+
+    def __init__(self, net: nn.Module, mixing: bool = False):
+        super().__init__()
+        self.entries, self.mixing = Entries(net), mixing
+        self.tensors = self.entries.tensors  # parameters and buffers, by name
+        self.beside: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
+
+    def knows(self, tensor: object) -> bool:
+        """Whether a tensor has labels, or is a parameter or buffer."""
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.numel():
+            return False
+        storage = tensor.untyped_storage()._cdata
+        return storage in self.beside or storage in self.entries.in_storage
+
+    def raw(self, tensor: Tensor) -> Tensor:
+        """The labels of a tensor's elements: of a channel, NONE, or below that of an entry of a parameter."""
+        _, found = self.beside.get(tensor.untyped_storage()._cdata, (None, None))
+        if found is not None:
+            return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        entries = self.entries.of(tensor) if self.knows(tensor) else None
+        return torch.full(tensor.shape, NONE) if entries is None else NONE - 1 - entries
+
+    def is_weight(self, tensor: object) -> bool:
+        """Whether a tensor consists of entries of parameters."""
+        return self.knows(tensor) and bool((self.raw(tensor[(slice(0, 1),) * tensor.dim()]) < NONE).all())
+
+    def of(self, tensor: object) -> Tensor | None:
+        """The labels of the channels in an activation (its shape), or None if there are none."""
+        if not self.knows(tensor) or self.is_weight(tensor):
+            return None
+        labels = self.raw(tensor)
+        return self.scales.roots(labels) if bool((labels >= 0).any()) else None
+
+    def put(self, tensor: Tensor, labels: Tensor) -> None:
+        """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
+        if (of_entries := labels < NONE).any() and not of_entries.all():
+            labels = labels.masked_scatter(of_entries, self.as_channels(NONE - 1 - labels[of_entries]))
+        storage = tensor.untyped_storage()
+        if storage._cdata in self.entries.in_storage:
+            return  # running statistics, in training
+        if storage._cdata not in self.beside:
+            for key in [key for key, (of, _) in self.beside.items() if of.expired()]:
+                del self.beside[key]
+            size = storage.nbytes() // tensor.itemsize
+            self.beside[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE)
+        self.raw(tensor).copy_(labels.expand(tensor.shape))
+
+    # What parameters are to channels
+
+    def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
+        """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
+        name = self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+        if self.tensors[name].shape == other.shape:
+            self.companions.setdefault(name, []).append(other)
+        else:
+            self.lose(other, why)
+
+    def lose(self, weight: Tensor, why: str) -> None:
+        """Note that a parameter, of which this consists, is followed no further."""
+        self.lost.setdefault(self.entries.name(NONE - 1 - self.raw(weight).flatten()[0]), why)
+
+    def record(self, weight: Tensor, labels: Tensor | None, role: str, taken: tuple[int, ...] = ()):
+        """Note what the entries of a parameter (n,) are to channels (n,), or to new ones if labels is None.
+
+        taken: axes of the parameter that are not meant where there is one entry only.
+        Returns the parameter's name, the axes along which the entries differ, and the labels.
+        """
+        entries = NONE - 1 - self.raw(weight).flatten()
+        own = self.tensors[self.entries.name(entries[0])]
+        single = [axis for axis in range(own.dim()) if own.shape[axis] == 1 and axis not in taken]
+        single.sort(
+            key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:]
+        )  # a view keeps the stride of such an axis
+        return self._record(entries, labels, role, (*single, 0)[0])
+
+    def as_channels(self, entries: Tensor) -> Tensor:
+        """Labels for entries of parameters (n,) that are used as an activation: each makes a channel."""
+        labels = torch.empty_like(entries)
+        number = torch.searchsorted(self.entries.starts, entries, right=True)
+        for one in torch.unique(number):
+            labels[number == one] = self._record(entries[number == one], None, MAKES, 0)[2]
+        return labels
+
+    def _record(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
+        name, along = self.entries.positions(entries)
+        shape, axes = self.tensors[name].shape or (1,), tuple(along) or (single,)
+        at = torch.zeros_like(entries)
+        for axis in along:
+            at = at * shape[axis] + along[axis]
+        sizes = [shape[axis] for axis in axes]
+        owner = self.owners.setdefault((name, axes, role), torch.full((torch.Size(sizes).numel(),), NONE))
+        if labels is None:
+            missing = torch.unique(at[owner[at] == NONE])
+            owner[missing] = self.new(len(missing))
+        else:
+            self.tie(owner[at], labels)
+            owner[at] = torch.where(labels == NONE, owner[at], labels)
+        for other in {MAKES, READS, ALONG} - {role}:
+            self.channels.merge(self.owners.get((name, axes, other), owner), owner)
+        if len(axes) > 1:
+            self.grids.append(owner.view(sizes))
+        for other in self.companions.get(name, ()):
+            places = tuple(along.get(axis, 0) for axis in range(other.dim()))
+            of_other = NONE - 1 - self.raw(other)[places] if along else None  # (n,)
+            if of_other is not None and bool((of_other != of_other[0]).any()):
+                self._record(of_other, owner[at], ALONG, 0)
+        return name, axes, self.scales.roots(owner[at])

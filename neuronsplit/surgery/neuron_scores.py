@@ -1,0 +1,179 @@
+"""Scores of the neurons of a layer, in any network: which one should `split_neuron` split?"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from difflib import get_close_matches
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from neuronsplit.surgery.exactness import in_evaluation
+from neuronsplit.surgery.trace import tensors_of
+
+ABLATION, GRADIENTS = "ablation_loss_increase", ("activation_importance", "activation_gradient_norm")
+SCORES = (ABLATION, *GRADIENTS, "fire_rate", "activation_variance")
+_MHA, _RNN = nn.MultiheadAttention, nn.RNNBase
+CHANNELS_LAST = nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, _MHA, _RNN
+
+
+def neuron_scores(
+    net: nn.Module,
+    where: str,
+    loss: Callable[[nn.Module, object], Tensor],
+    batches: Iterable,
+    *,
+    scores: Sequence[str] = SCORES,
+    axis: int | None = None,
+) -> pd.DataFrame:
+    """Score every neuron (channel) of a layer. The table has a row per neuron, by its number, and a column per score.
+
+    net: any network. It runs in evaluation mode, and is unchanged at the end.
+    where: a module by its name in `named_modules`. Its output, or the first tensor of it, has the activations. So "1"
+        and not "0" has those after the ReLU in Sequential(Linear, ReLU). A unit of an LSTM, GRU or RNN is scored in
+        both directions together, in the output and h_n of the last layer. Within the recurrence, it is never set to 0.
+    loss: a function (net, batch) that returns the mean loss over a batch, a tensor with one number.
+    batches: a list, a loader or a generator, which is read once. A batch weighs as much as the first axis of its first
+        tensor is long, or 1 if it has none. So the scores do not depend on how examples are batched.
+    scores: names of SCORES. The first takes a forward pass per neuron and batch, the others only one or two per batch.
+    axis: that of the channels in the output. By default, it is 1 after convolutions, BatchNorm and GroupNorm. It is the
+        last one after Linear, Embedding, LayerNorm, attention and LSTM, and wherever there are at most two axes.
+
+    For example:
+
+        def loss(net, batch):
+            images, labels = batch
+            return cross_entropy(net(images), labels)
+
+        scores = ns.neuron_scores(net, "1", loss, loader)
+        ns.split_neuron(net, "0", scores.ablation_loss_increase.idxmax(), example_inputs=images)
+
+    Let a be the activations of a neuron, one for each example, position and call of the module. Let L be the mean loss
+    over all examples. The scores of the neuron are:
+
+    ablation_loss_increase: how much L increases if a is set to 0 (Morcos et al. 2018, arXiv 1803.06959).
+    activation_importance: Σ |a ∂L/∂a|, in the units of L too. To first order, L changes by at most this if a is set to
+        0. With one position per example, it is the Taylor criterion of Molchanov et al. 2017 (arXiv 1611.06440).
+    activation_gradient_norm: √Σ (∂L/∂a)². With the number of examples N, it falls as 1/√N.
+    fire_rate: the share of a that is above 0.
+    activation_variance: the mean of (a − mean of a)².
+
+    The last two are those of growing/scores.py. There, ablation_loss scales the other neurons, and importance sums over
+    weights.
+
+    Raises ValueError for names, an axis, a layer, a loss or batches that are not allowed. A layer is not allowed if it
+    does not run, if it returns no numbers, or if the loss has no gradient by it.
+    """
+    modules = dict(net.named_modules())
+    if where not in modules:
+        raise ValueError(f"layer {where!r}: allowed are names such as {get_close_matches(str(where), modules, 12, 0)}")
+    if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
+        raise ValueError(f"scores {scores!r}: allowed are lists of {', '.join(SCORES)}")
+    layer, sizes, sums = _Layer(where, axis), [], []
+    with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
+        stack.callback(modules[where].register_forward_hook(layer).remove)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)  # fused kernels pass over hooks, as compiled code does
+        for batch in batches:
+            sizes.append(next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), 1))
+            sums += _sums(layer, partial(_loss_of, net, loss, batch), scores, sizes[-1])
+    if not (total := sum(sizes)):
+        raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
+    if not sums:
+        raise ValueError(f"layer {where!r} does not run when the loss is computed: allowed are modules that do")
+    if not set(scores).isdisjoint(GRADIENTS) and not layer.has_gradient:
+        raise ValueError(f"the loss has no gradient by {where!r}: allowed are other layers, or other scores")
+    n, fired, moved, squares, importance, gradient, increase = map(sum, zip(*sums))
+    variance = (squares / n - (moved / n).square()).clamp(min=0)
+    columns = increase / total, importance / total, gradient.sqrt() / total, fired / n, variance
+    table = {name: column.numpy() for name, column in zip(SCORES, columns)}
+    return pd.DataFrame(table, columns=list(scores)).rename_axis("neuron")
+
+
+def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
+    """The loss of a batch. Random numbers are the same at every call."""
+    with torch.random.fork_rng(devices=[]):  # other devices' are restored by in_evaluation
+        torch.manual_seed(0)
+        value = loss(net, batch)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"loss {given}: allowed is a tensor with one number, the mean over a batch")
+    return value.reshape(())
+
+
+class _Layer:
+    """A forward hook that notes the activations of a layer, or sets those of one neuron to 0."""
+
+    def __init__(self, where: str, axis: int | None):
+        self.where, self.axis, self.origin, self.has_gradient = where, axis, None, False
+
+    def run(self, loss: Callable[[], Tensor], without: int | None = None) -> Tensor:
+        """Compute the loss without one neuron, or with all; `calls` then has what the layer did."""
+        self.without, self.calls = without, []
+        return loss()
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: object) -> object:
+        (leaves, spec), recurrent = tree_flatten(output), isinstance(module, _RNN)
+        numbers = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.is_floating_point() and t.dim()]
+        if not numbers or recurrent and isinstance(output[0], PackedSequence):
+            kind = type(output[0] if recurrent else output).__name__
+            raise ValueError(f"{self.where!r} returns {kind}: allowed are tensors of numbers, in tuples or dicts")
+        n_directions = 1 + (recurrent and module.bidirectional)
+        new = leaves[numbers[0]] = self._changed(leaves[numbers[0]], module, n_directions)
+        if recurrent and len(leaves) > 1:  # h_n of the last layer repeats activations
+            time = 1 if module.batch_first and new.dim() == 3 else 0
+            ends = [new.select(time, step).chunk(n_directions, -1) for step in (-1, 0)]
+            leaves[1] = torch.cat([leaves[1][:-n_directions], *(ends[d][d][None] for d in range(n_directions))])
+        return tree_unflatten(leaves, spec)
+
+    def _changed(self, given: Tensor, module: nn.Module, n_directions: int) -> Tensor:
+        axis = _channel_axis(self.where, module, given) if self.axis is None else self.axis
+        if not -given.dim() <= axis < given.dim():
+            raise ValueError(f"axis {axis} of {self.where!r}: allowed are {-given.dim()} to {given.dim() - 1}")
+
+        def neurons_last(tensor: Tensor) -> Tensor:  # a view (…, n)
+            return tensor.movedim(axis, -1).unflatten(-1, (n_directions, -1))
+
+        if self.without is not None:
+            masked = given.clone()
+            neurons_last(masked)[..., self.without] = 0
+            return masked
+        shift = torch.zeros_like(given, requires_grad=True)  # the gradient by it is that by the activations
+        self.calls.append((neurons_last, given.detach().clone(), shift))
+        return given + shift
+
+
+def _channel_axis(where: str, module: nn.Module, given: Tensor) -> int:
+    if isinstance(module, _ConvNd | _BatchNorm | nn.GroupNorm):
+        return -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else 1
+    if isinstance(module, CHANNELS_LAST) or given.dim() <= 2:
+        return -1
+    raise ValueError(f"axis of {where!r}, with {tuple(given.shape)}: allowed are axis=1 after convolutions, or axis=-1")
+
+
+def _sums(layer: _Layer, loss: Callable[[], Tensor], scores: Sequence[str], size: int) -> list[tuple]:
+    """What a batch adds to the scores, in float64: one tuple, or none if the layer does not run."""
+    with torch.set_grad_enabled(not set(scores).isdisjoint(GRADIENTS)):
+        value = layer.run(loss)
+    if not layer.calls:
+        return []
+    views, activations, shifts = zip(*layer.calls)
+    by_shift = torch.autograd.grad(value, shifts, allow_unused=True) if value.requires_grad else [None] * len(shifts)
+    layer.has_gradient |= any(gradient is not None for gradient in by_shift)
+    by_shift = [torch.zeros_like(a) if gradient is None else gradient for gradient, a in zip(by_shift, activations)]
+    a, gradient = (
+        torch.cat([view(t).flatten(0, -2) for view, t in zip(views, tensors)]).cpu().double() * weight  # (…, n)
+        for tensors, weight in ((activations, 1), (by_shift, size))
+    )
+    layer.origin = a.mean(0) if layer.origin is None else layer.origin
+    moved, increase = a - layer.origin, a.new_zeros(a.shape[1])
+    if ABLATION in scores:
+        losses = torch.stack([layer.run(loss, j).detach() for j in (None, *range(a.shape[1]))]).cpu().double()
+        increase = size * (losses[1:] - losses[0])
+    sums = (a > 0).double(), moved, moved.square(), (a * gradient).abs(), gradient.square()
+    return [(len(a), *(each.sum(0) for each in sums), increase)]

@@ -1,0 +1,117 @@
+"""Rules for norms, reductions and the like: they work on each channel by itself, or on several together."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.facts import ALONG, MAKES, varies
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
+
+
+def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """Each channel is normalised by itself."""
+    found = labels.of(given["input"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    found = labels.settle(found, 1)
+    for key in ("running_mean", "running_var"):
+        if labels.is_weight(given.get(key)):
+            labels.record(given[key], found, ALONG)
+    _begin_scale(labels, found, given, out[0], why)
+
+
+def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """The channels of a group are normalised together."""
+    found = labels.of(given["input"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    found = labels.settle(found, 1)
+    groups = found.view(given["group"], -1)
+    labels.all_or_none(groups, why, unit=True)
+    labels.grids.append(groups)
+    _begin_scale(labels, found, given, out[0], why)
+
+
+def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: str) -> None:
+    """Label what is normalised: its scale is that of weight and bias."""
+    made = labels.begin_scale(found, why).view(1, -1, *[1] * (out.dim() - 2))
+    for key in ("weight", "bias"):
+        if labels.is_weight(given.get(key)):
+            meets(labels, given[key].view(made.shape), made.expand(out.shape), MAKES)
+    labels.put(out, made)
+
+
+def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
+    """The channels of the last axes are normalised together."""
+    x = given["input"]
+    found = labels.of(x)
+    if labels.is_weight(x):
+        found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    rows = torch.unique(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), dim=0)
+    labels.all_or_none(rows, why, unit=len(rows) > 1)
+    made = labels.begin_scale(found, why)
+    for key in ("weight", "bias"):
+        if labels.is_weight(given.get(key)):
+            meets(labels, given[key], made, MAKES)
+    labels.put(out[0], labels.scales.roots(made))
+
+
+def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """One number from several: channels that meet in it are copied all or none, if that leaves it unchanged."""
+    found = labels.of(given["self"])
+    if found is None:
+        return
+    axes = given.get("dim")
+    axes = [axes] if isinstance(axes, int) else list(axes or range(found.dim()))
+    axes = sorted({axis % found.dim() for axis in axes})
+    if any(varies(found, axis) for axis in axes):
+        labels.pin(found, why)
+        rows = torch.unique(found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).flatten(0, -2), dim=0)
+        averages = name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0)
+        if averages or len(rows) > 1:  # several rows are of heads, which are copied one by one
+            labels.all_or_none(rows, why, unit=len(rows) > 1)
+            if len(rows) == 1:
+                statistic = labels.new(1)
+                labels.statistics.add(int(statistic))
+                for one in tensors_in([out]):
+                    labels.put(one, statistic)
+        elif name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
+            labels.bar(found, f"{why}, over channels")
+        return
+    if name not in ("mean", "sum", "nansum", "amax", "amin", "max", "min"):
+        labels.pin(found, why)
+    for axis in axes:
+        found = found.narrow(axis, 0, 1)
+    for one in tensors_in([out]):
+        labels.put(one, found if one.dim() == found.dim() else found.squeeze(axes))
+
+
+def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Places are kept, or exchanged along one axis, which must not be that of the channels."""
+    found = labels.of(given["self"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    axis = given.get("dim", -1)
+    if varies(found, axis):
+        return labels.bar(found, f"{why}, over channels")
+    if name not in ("cumsum", "sort", "topk"):
+        labels.pin(found, why)
+    for one in tensors_in([out]):
+        labels.put(one, found.narrow(axis, 0, 1))
+
+
+def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Each channel by itself, over the last axes, as in pooling."""
+    found = labels.of(given["input"] if "input" in given else given["self"])
+    n_axes = int(re.search(r"(\d)d", name).group(1))
+    if found is None or found.dim() <= n_axes:
+        return unknown(labels, name, given, out, why)
+    channels = found.shape[: found.dim() - n_axes]
+    found = labels.settle(found.reshape(channels.numel(), -1).mT, 1)
+    for one in tensors_in([out]):
+        labels.put(one, found.view(*channels, *[1] * n_axes))

@@ -1,0 +1,137 @@
+"""Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.edits import Place
+from neuronsplit.surgery.facts import ALONG, MAKES, READS
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.sets import whole_slices
+
+ENTRIES = (  # of a module: the parameter that its channels are found by
+    "weight", "weight_hh_l0", "weight_hh", "weight_v", "weight_orig",
+    "parametrizations.weight.original1", "parametrizations.weight.original", "parametrizations.weight.original0",
+)  # fmt: skip
+
+
+def layer_axis(labels: Labels, where: str) -> Tensor:
+    """The labels (n,) of a layer's channels.
+
+    where: the name of a module or of a parameter.
+    Raises ValueError where there is none.
+    """
+    for name in (n for n in (*(f"{where}.{entry}" for entry in ENTRIES), where) if n in labels.tensors):
+        # The units of a recurrent layer are what its recurrent weights read. A depthwise convolution makes no channels.
+        for role in (READS,) if "weight_hh" in name else (MAKES, ALONG):
+            for (of, axes, has), owner in labels.owners.items():
+                if (of, has) == (name, role):
+                    grid = labels.channels.roots(owner).view([labels.tensors[name].shape[a] for a in axes])
+                    axis = max(range(len(axes)), key=lambda a: bool((grid != grid.narrow(a, 0, 1)).any()))
+                    return grid.movedim(axis, 0).reshape(grid.shape[axis], -1).amax(1)
+        why = labels.lost.get(name, "the example inputs do not reach it")
+        raise ValueError(f"layer {where!r} ({why}): allowed are layers that {_some_layers(labels)} are like")
+    raise ValueError(f"layer {where!r}: allowed are {_some_layers(labels)}, or parameters by name")
+
+
+def _some_layers(labels: Labels) -> str:
+    names = [name.removesuffix(".weight") for name, _, role in labels.owners if role == MAKES and "bias" not in name]
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+
+
+def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor]) -> tuple[list[Place], bool]:
+    """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
+
+    units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
+    last where every axis has all of them, in order.
+    Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
+    """
+    scaled, tied = _scaled(labels, sets), bool(tied_names(labels, sets))
+    found: dict[tuple[str, int, str], tuple[Tensor, list[int], Tensor]] = {}
+    orders, last = [torch.unique_consecutive(order) for order in orders], True
+    for (name, axes, role), owner in labels.owners.items():
+        shape = labels.tensors[name].shape
+        grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
+        for number, mask in enumerate(sets):
+            if not mask[grid].any():
+                continue
+            if (slices := whole_slices(mask[grid], grid)) is None:
+                raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
+            axis, inside = slices
+            line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
+            last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
+            takes_gain = tied or bool(scaled[owner[mask[grid.flatten()]]].all())
+            taken = "along" if role == MAKES and not takes_gain else role
+            outputs = labels.outputs.get((name, axes)) or ()
+            _add(found, (name, axes[axis], taken), inside, number, outputs, units[line])
+    for name, along, grid in labels.shared:
+        grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
+        for number, mask in enumerate(sets):
+            inside = mask[grid]
+            if not inside.any() or grid.shape[1] > 1 and bool((inside == inside[:1]).all()):
+                continue  # each entry serves the copies as it serves what they are copied from
+            if not bool((inside == inside[:, :1]).all()) or len(along) != 1:
+                raise ValueError(f"{name!r} serves other channels too: allowed are whole slices")
+            ((axis, at),) = along.items()
+            member = torch.zeros(labels.tensors[name].shape[axis], dtype=torch.bool)
+            member[at[inside[:, 0]]] = True
+            _add(found, (name, axis, "along"), member, number, (), torch.zeros(len(member), dtype=torch.long))
+    return _merged(found, len(sets)), last
+
+
+def tied_names(labels: Labels, sets: list[Tensor]) -> list[str]:
+    """The parameters that make channels of the sets, and read them along the same axis, such as tied embeddings."""
+    chosen = torch.stack(sets).any(0)
+    both = [key[:2] for key in labels.owners if key[2] == READS and (*key[:2], MAKES) in labels.owners]
+    return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
+
+
+def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
+    """Which labels (a mask) take the gain: those that something reads."""
+    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
+    for (_, _, role), owner in labels.owners.items():
+        if role == READS:
+            mask[labels.scales.roots(owner)] = True
+    mask[-1] = False
+    return mask[labels.scales.roots(torch.arange(len(mask)))]
+
+
+def _add(found: dict, key: tuple, inside: Tensor, number: int, outputs: tuple, units: Tensor) -> None:
+    member, _, _ = found.setdefault(key, (torch.full((len(inside),), -1), list(outputs), units))
+    member[inside] = number
+
+
+def _merged(found: dict, n_sets: int) -> list[Place]:
+    """One place for each axis: what reads comes before what makes, and that before what goes along."""
+    places: dict[tuple[str, int], Place] = {}
+    for (name, axis, role), (member, outputs, units) in sorted(found.items(), key=lambda item: item[0][2] == "along"):
+        before = places.get((name, axis))
+        runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
+        pieces, lengths = torch.unique_consecutive(torch.stack([member, units]), dim=1, return_counts=True)
+        for number, stop, length in zip(pieces[0].tolist(), lengths.cumsum(0).tolist(), lengths.tolist()):
+            if number >= 0:
+                runs[number].append([stop - length, stop])
+        if before is None:
+            places[name, axis] = Place(name, axis, role, outputs, runs)
+        elif before.runs != runs:
+            raise ValueError(f"{name!r} has other channels for another use: allowed are the same for all uses")
+        elif {before.role, role} == {READS, MAKES}:
+            places[name, axis] = before._replace(role="ties", outputs=[])
+    return list(places.values())
+
+
+def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
+    """What does not let a scale of the sets' channels through, of those that something reads."""
+    read, chosen = _scaled(labels, sets), torch.stack(sets).any(0)
+    mixed = torch.zeros_like(read)  # of a parameter that makes channels with a scale, and others: packed gates
+    whys = []
+    for (name, _, role), owner in labels.owners.items():
+        made = owner[chosen[labels.channels.roots(owner)]]
+        if role == MAKES and bool(read[made].any()):
+            mixed[labels.scales.roots(made)] = True
+            whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
+    for why, pinned in labels.pinned:
+        pinned = labels.scales.roots(pinned[pinned >= 0])
+        if ((read | mixed)[pinned] & chosen[labels.channels.roots(pinned)]).any():
+            whys.append(why)
+    return whys

@@ -1,0 +1,124 @@
+"""Rules for operations that keep every element in its place."""
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.facts import ALONG, MAKES, core
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.partition import NONE
+
+# Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.
+SUMS = set("add sub rsub maximum minimum where copy lerp".split())
+FACTORS = {"mul", "div"}
+HOMOGENEOUS = set(
+    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero positive rrelu_with_noise".split()
+)
+
+
+def tensors_in(values: object) -> list[Tensor]:
+    """The tensors in some values, and in lists of them."""
+    values = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def unknown(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Bar the channels that an operation without a rule meets."""
+    for tensor in tensors_in(given.values()):
+        if labels.is_weight(tensor):
+            labels.lose(tensor, why)
+        else:
+            labels.bar(labels.of(tensor), why)
+
+
+def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Keep the places; what meets in a sum is tied, and what meets otherwise is linked."""
+    tensors = tensors_in([value for key, value in given.items() if key != "self" or name != "copy"])
+    outs = tensors_in([out])
+    weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
+    found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
+    if not found:
+        return _computed_weight(labels, weights, outs[0], why)
+    channels = [of for of in found if not labels.is_statistic(of)]
+    begins, found = 0 < len(channels) < len(found), channels or found
+    for of in found[1:]:
+        (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
+    if not _scale_passes(labels, name, given, outs[0], len(found), len(weights)):
+        for of in found:
+            labels.pin(of, why)
+    elif name in FACTORS:
+        for of in found[:-1]:  # of several that are multiplied, the last may be scaled
+            labels.pin(of, why)
+    merged = found[-1]
+    for of in found[:-1]:
+        merged = torch.where(merged == NONE, of, merged)
+    merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
+    for weight in weights:
+        begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
+        meets(labels, weight, merged, MAKES if name in SUMS or begun else ALONG)
+    for one in outs:
+        if one.shape == merged.shape:
+            labels.put(one, merged)
+
+
+def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """The first half along an axis, times a function of the second."""
+    found = labels.of(given["self"])
+    if found is None:
+        return unknown(labels, name, given, out, why)
+    values, gates = found.chunk(2, given.get("dim", -1))
+    labels.channels.merge(values, gates)
+    labels.grids.append(found.unflatten(given.get("dim", -1), (2, -1)))
+    labels.pin(gates, why)
+    labels.put(out, values)
+
+
+def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: int, n_weights: int) -> bool:
+    """Whether what is computed is scaled as the channels that it is computed from."""
+    tensors = tensors_in(given.values())
+    numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
+    if not out.is_floating_point() or given.get("rounding_mode"):
+        return False
+    if name in FACTORS:
+        return name == "mul" or (n_found == 1 and labels.of(tensors[0]) is not None)
+    if name in SUMS:
+        others = len(tensors) - n_found - n_weights - (name == "where") - (name == "copy")
+        return not others and not any(numbers)
+    return name in HOMOGENEOUS or (name in ("clamp", "clamp_min", "masked_fill", "fill") and not any(numbers))
+
+
+def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str) -> None:
+    """A function of one parameter's entries has them too; of several, the first of the full shape stands for all."""
+    whole = next((weight for weight in weights if weight.shape == out.shape), None)
+    for weight in weights:
+        if whole is None:
+            labels.lose(weight, why)
+        elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
+            labels.accompany(whole, weight.expand(out.shape), why)
+    if whole is not None:
+        if why.split()[0] not in HOMOGENEOUS | FACTORS:
+            labels.unscaled_weights.setdefault(labels.entries.name(NONE - 1 - labels.raw(whole).flatten()[0]), why)
+        labels.put(out, labels.raw(whole))
+
+
+def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """A parameter v, whose slices are normalised and multiplied by g."""
+    v, g = given["v"], given["g"]
+    if labels.is_weight(v) and labels.is_weight(g):
+        _computed_weight(labels, [v, g], tensors_in([out])[0], why)
+
+
+def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
+    """Note what the entries of a parameter are to the channels that they meet, element by element."""
+    weight = weight.expand(found.shape)
+    differ = [axis for axis in range(found.dim()) if weight.stride(axis) and weight.shape[axis] > 1]
+    rest = [axis for axis in range(found.dim()) if axis not in differ]
+    weight = weight.permute(*differ, *rest)[(..., *[0] * len(rest))]  # each entry once
+    found = found.permute(*differ, *rest).reshape(weight.numel(), -1)  # (n, m)
+    found = torch.unique(found, dim=1) if bool((found != found[:, :1]).any()) else found[:, :1]
+    found = found[:, 1:] if found.shape[1] > 1 and bool((found[:, 0] == NONE).all()) else found
+    if found.shape[1] == 1:
+        labels.record(weight, found[:, 0], role)
+        if role == MAKES:
+            labels.begun = labels.begun[~torch.isin(labels.scales.roots(labels.begun), labels.scales.roots(found))]
+    else:
+        labels.shared.append((*labels.entries.positions(NONE - 1 - labels.raw(weight).flatten()), found))

@@ -1,0 +1,146 @@
+"""Rules for products: a parameter reads the channels along one axis, and makes new ones along another."""
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.entries import line
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.pointwise import pointwise, tensors_in
+
+ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
+
+
+def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """Multiply matrices or vectors; what is added to the product, such as a bias, comes first among the arguments."""
+    *added, a, b = tensors_in(given.values())
+    b, out = (b[:, None], out[..., None]) if b.dim() == 1 else (b, out)
+    a, out = (a[None], out[None]) if a.dim() == 1 else (a, out)
+    a, b, out = (tensor if tensor.dim() == 3 else tensor[None] for tensor in (a, b, out))
+    found = _multiply(labels, a, b, why)
+    if found is not None:
+        labels.put(out, found)
+    if added:
+        pointwise(labels, "add", {"self": out, "other": added[0]}, out, why)
+
+
+def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
+    """Labels that broadcast to (B, I, J), of the product of a (B, I, K) and b (B, K, J); None if there are none."""
+    if labels.is_weight(b):
+        if labels.is_weight(a):  # such as learned queries
+            found = labels.scales.roots(labels.as_channels(NONE - 1 - labels.raw(a).flatten())).view(a.shape)
+        else:
+            found = labels.of(a)
+        return read(labels, found, b, 1, 2, why)
+    if labels.is_weight(a):
+        found = labels.of(b)
+        found = read(labels, None if found is None else found.mT, a, 2, 1, why)
+        return None if found is None else found.mT
+    of_a, of_b = labels.of(a), labels.of(b)
+    if (of_a is not None and varies(of_a, 2)) or (of_b is not None and varies(of_b, 1)):
+        return _contract(labels, of_a, of_b, why)
+    if of_a is None or of_b is None:
+        return of_b[:, :1] if of_a is None and of_b is not None else None if of_a is None else of_a[:, :, :1]
+    if varies(of_a, 1) and varies(of_b, 2):
+        labels.bar(of_a, why)
+        labels.bar(of_b, why)
+        return None
+    if varies(of_a, 1):
+        labels.heads.append((of_b[:, 0, 0], of_a[:, :, 0]))
+        return of_a[:, :, :1]
+    labels.heads.append((of_a[:, 0, 0], of_b[:, 0]))
+    return of_b[:, :1]
+
+
+def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str) -> Tensor | None:
+    """Labels (B, 1, 1) of two activations that are contracted along channels, as queries and keys are.
+
+    The channels of a row are copied all or none. Each different row makes a channel, which is a head of attention.
+    """
+    if of_a is None or of_b is None:
+        return labels.bar(of_b if of_a is None else of_a, f"{why}, with numbers that no parameter makes")
+    for found, axis in ((of_a, 1), (of_b, 2)):
+        labels.pin(found, why)
+        labels.tie(found.narrow(axis, 0, 1).expand_as(found), found)
+    a, b = labels.scales.roots(of_a[:, 0]), labels.scales.roots(of_b[:, :, 0])  # (B, K)
+    rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
+    made = labels.new(len(rows))
+    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    labels.grids += [a, b]
+    return made[number][:, None, None]
+
+
+def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer: int, why: str) -> Tensor:
+    """Labels (1, 1, J) of a product with a parameter, which reads found (B, I, K) along its inner axis."""
+    _, axes, made = labels.record(line(weight, outer), None, MAKES)
+    if found is None:
+        name, along = labels.entries.positions(NONE - 1 - labels.raw(line(weight, inner)))
+        labels.reads_numbers.add((name, tuple(along)))
+        return made[None, None]
+    if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
+        labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")
+        return made[None, None] if labels.mixing else found[:, :, :1]
+    rows = torch.unique(found.flatten(0, 1), dim=0) if varies(found, 0) or varies(found, 1) else found[:1, 0]
+    if len(rows) > 1 and labels.on_one_axis(rows[:, 0]):  # heads, which share the parameter
+        labels.bar(made, f"{why}, {ACROSS}")
+        return _per_row(labels, found, rows, why)
+    name, read_axes, _ = labels.record(line(weight, inner), labels.settle(found, 2), READS, axes)
+    labels.outputs[name, read_axes] = axes
+    return made[None, None]
+
+
+def _per_row(labels: Labels, found: Tensor, rows: Tensor, why: str) -> Tensor:
+    """Labels (B, I, 1) of what is computed from each row (n, K) of found (B, I, K), which is copied all or none."""
+    made = labels.new(len(rows))
+    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    labels.grids.append(rows)
+    labels.pin(rows, why)
+    number = (found.flatten(0, 1)[:, None] == rows).all(2).float().argmax(1)  # (B · I,)
+    return made[number].view(*found.shape[:2], 1)
+
+
+def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """A product along the channels, axis 1; in a grouped one, whole groups are copied."""
+    x, weight, bias, groups = given["input"], given["weight"], given["bias"], given["groups"]
+    found, (inner, outer) = labels.of(x), ((0, 1) if given["transposed"] else (1, 0))
+    if not labels.is_weight(weight):
+        return labels.bar(found, f"{why}, whose weight is computed")
+    if found is not None:
+        found = found.transpose(1, -1).reshape(1, -1, x.shape[1])  # (1, I, C)
+        found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
+    if groups == 1:
+        made = read(labels, found, weight, inner, outer, why)
+        made = made.flatten() if found is None or varies(found, 2) or not varies(found, 1) else None
+    elif groups == x.shape[1] and found is not None:  # depthwise: a channel for each that comes in, or several
+        found = labels.settle(found, 2)
+        made = found.repeat_interleave(out.shape[1] // groups)
+        labels.record(line(weight, 0), found if given["transposed"] else made, ALONG)
+    else:
+        made = _grouped(labels, found, weight, groups, given["transposed"], why)
+    if made is None:
+        return labels.bar(found, f"{why}, {ACROSS}")
+    made = made.view(1, -1, *[1] * (out.dim() - 2))
+    labels.put(out, made)
+    if bias is not None:
+        pointwise(labels, "add", {"self": out, "other": bias.view(made.shape)}, out, why)
+
+
+def _grouped(labels: Labels, found: Tensor | None, weight: Tensor, groups: int, transposed: bool, why: str):
+    """Labels (C,) of what a grouped convolution makes: a group is copied with what it takes in."""
+    if transposed:
+        return labels.bar(found, f"{why}, grouped and transposed")
+    made = labels.record(line(weight, 0), None, MAKES)[2]
+    rows = made.view(groups, -1)
+    labels.grids.append(rows)
+    if found is not None:
+        taken = labels.settle(found, 2).view(groups, -1)
+        labels.grids.append(taken)
+        labels.all_or_none(torch.cat([rows, taken], 1), why, unit=True)
+    return made
+
+
+def embedding(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
+    """Rows of a parameter are looked up: each of its columns makes a channel."""
+    if labels.is_weight(given["weight"]):
+        labels.put(tensors_in([out])[0], labels.record(line(given["weight"], 1), None, MAKES)[2])

@@ -1,0 +1,134 @@
+"""Which channels split together: the smallest sets that can be copied whole.
+
+Three kinds of facts of a trace say so. Rows are copied all or none. On a grid, whole slices along one axis are copied.
+A head of attention is copied with its weights and with its values. A set of channels is a mask over all labels.
+"""
+
+import heapq
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.facts import MAKES, READS, core, varies
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.partition import Partition
+
+MAX_TRIED = 30  # sets that are tried before the search gives up
+
+
+class Sets:
+    """The facts of a trace about channels that are copied together, by the labels that stand for them."""
+
+    def __init__(self, labels: Labels):
+        self.roots = labels.channels.roots(torch.arange(len(labels.channels) + 1))
+        rows = {tuple(torch.unique(self.roots[row[row >= 0]]).tolist()): why for why, row in labels.rows}
+        self.why_row = list(rows.values())
+        self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
+        self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
+        grids = [core(self.roots[grid]) for grid in labels.grids]
+        self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
+        heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
+        self.heads = list(heads.values())
+        self.units = self._units(labels)
+        by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
+        self.readers = [
+            (self.roots[reads], self.roots[by_role[name, MAKES]])
+            for (name, role), reads in by_role.items()
+            if role == READS and (name, MAKES) in by_role
+        ]
+        self.barred = {
+            int(label): why for why, barred in reversed(labels.barred) for label in self.roots[barred[barred >= 0]]
+        }
+
+    def _units(self, labels: Labels) -> Tensor:
+        """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
+        partition = Partition()
+        partition.add(len(labels.channels))
+        for a, b in [*labels.units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
+            partition.merge(self.roots[a], self.roots[b])
+        units = partition.roots(self.roots)
+        return torch.where(torch.bincount(units[:-1], minlength=len(units))[units] > 1, units, -1)
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """The set of some labels."""
+        mask = torch.zeros(len(self.roots), dtype=torch.bool)
+        mask[self.roots[labels[labels >= 0]]] = True
+        return mask
+
+    def closed(self, mask: Tensor) -> Tensor:
+        """A set with all that rows and heads bring along."""
+        mask, size = mask.clone(), -1
+        while size != (size := int(mask.sum())):
+            touched = torch.zeros(len(self.why_row), dtype=torch.bool)
+            touched[self.row_of[mask[self.in_row]]] = True
+            mask[self.in_row[touched[self.row_of]]] = True
+            for weights, values in self.heads:  # (B,), (B, D)
+                mask[values[mask[weights]]] = True
+                mask[-1] = False
+                whole = mask[values] | (values < 0)
+                if not whole.all():
+                    mask[weights[whole.all(1) & (values >= 0).any(1)]] = True
+                mask[-1] = False
+        return mask
+
+    def candidates(self, mask: Tensor) -> Iterator[tuple[Tensor, str | None]]:
+        """Sets that contain one and may split exactly, the smallest first; with each, why it cannot be, or None."""
+        number, seen, heap = count(), set(), []
+
+        def push(mask: Tensor) -> None:
+            mask = self.closed(mask)
+            heapq.heappush(heap, (int(mask.sum()), next(number), mask))
+
+        push(mask)
+        while heap and len(seen) < MAX_TRIED:
+            _, _, mask = heapq.heappop(heap)
+            if (key := mask.numpy().tobytes()) in seen:
+                continue
+            seen.add(key)
+            barred = [self.barred[label] for label in mask.nonzero()[:, 0].tolist() if label in self.barred]
+            broken = [grid for grid in self.grids if whole_slices(mask[grid], grid) is None]
+            if barred or not broken:
+                yield mask, (barred or [None])[0]
+            if barred:
+                continue
+            for grid in broken[:1] or [grid for grid in self.grids if mask[grid].any() and not mask[grid].all()]:
+                for axis in range(grid.dim()):  # a size that is written in may need a larger set
+                    push(mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)]))
+            if not broken:
+                push(mask | self._with_units(mask))
+                if self._with_heads(mask).any():  # a network may have one size for its heads and what they read
+                    push(mask | self._with_heads(mask))
+                elif (self.units[:-1][mask[:-1]] >= 0).any():
+                    push(mask | self._with_read(mask))
+
+    def _with_units(self, mask: Tensor) -> Tensor:
+        """The heads or groups that a set has a part of."""
+        units = torch.unique(self.units[:-1][mask[:-1]])
+        return torch.isin(self.units, units[units >= 0])
+
+    def _with_heads(self, mask: Tensor) -> Tensor:
+        """The heads that are made by parameters that read a set."""
+        made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
+        return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
+
+    def _with_read(self, mask: Tensor) -> Tensor:
+        """What is read by the parameters that make a set."""
+        read = [reads for reads, makes in self.readers if mask[makes].any()]
+        return self.mask(torch.cat(read)) if read else torch.zeros_like(mask)
+
+
+def whole_slices(mask: Tensor, labels: Tensor) -> tuple[int, Tensor] | None:
+    """The axis along which a mask of labels is whole slices, and which; None if there is none.
+
+    Places without a label are passed over. An axis along which the labels differ is preferred.
+    """
+    found = None
+    for axis in range(mask.dim()):
+        inside, labelled = (of.movedim(axis, 0).reshape(of.shape[axis], -1) for of in (mask, labels >= 0))
+        if bool((inside | ~labelled).eq(inside.any(1)[:, None] | ~labelled).all()):
+            found = found or (axis, inside.any(1))
+            if varies(labels, axis):
+                return axis, inside.any(1)
+    return found

@@ -1,0 +1,294 @@
+"""Measure how many layers of networks that others wrote `split_neuron` splits exactly.
+
+    python tests/benchmarks/bench_coverage.py [--quick] [origin ...]
+
+An origin is small, torchvision, timm or transformers, or one of their networks as in small/gcn. --quick tries first
+channels only, takes no steps and writes no table.
+
+Every layer of every network is tried, with its first channel and one in the middle, and with the set that it needs.
+The check is made here anew: in float64, on other inputs than those that the split saw. Then follow five steps.
+
+- The split of the rule "outgoing" takes five steps of Adam with the optimiser that was passed: the loss stays finite.
+- The split of the rule "even" takes five of SGD, and the function stays that of the unsplit network whose entries have
+  rates of their own. Let θ' = Eθ be the split parameters. As f'(Eθ) = f(θ) and twins have equal gradients, a step with
+  the rate η of θ' is one with η / |Eᵢ|² of θᵢ. |Eᵢ|² is 2 for what is copied, and ½ for what the copies share.
+"""
+
+import copy
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from neuronsplit.analysis.circumstances import circumstances
+from neuronsplit.analysis.files import read_table, write_table
+from neuronsplit.locations import ROOT
+from neuronsplit.surgery.apply import SplitRecord
+from neuronsplit.surgery.split_neuron import replay, split_neuron
+from neuronsplit.surgery.trace import tensors_of
+
+sys.path.insert(1, str(ROOT / "tests"))
+from zoo import public, small  # noqa: E402
+
+FILE = ROOT / "figures" / "data" / "coverage.parquet"
+ORIGINS = {"small": small.networks, "torchvision": public.torchvision_networks, "timm": public.timm_networks,
+           "transformers": public.transformers_networks}  # fmt: skip
+NO_EXACT_SPLIT = small.NO_EXACT_SPLIT | public.NO_EXACT_SPLIT
+EXACT, EXACT_IN_FLOAT32, AFTER_STEPS = 1e-9, 1e-6, 1e-9  # relative
+OUTPUT = "in the network's output"
+
+
+class Case(NamedTuple):
+    """A network in float64 with some training behind it, and what it is called with."""
+
+    net: nn.Module
+    adam: torch.optim.Optimizer
+    seen: object  # the inputs that the split sees
+    other: object
+    tolerance: float
+    idle: set[str]  # parameters that no output depends on
+
+
+def call(net: nn.Module, inputs: object) -> list[Tensor]:
+    """The floating-point outputs of a network."""
+    out = net(**inputs) if isinstance(inputs, dict) else net(*inputs) if isinstance(inputs, tuple) else net(inputs)
+    return [t for t in tensors_of(out) if t.is_floating_point()]
+
+
+def loss_of(net: nn.Module, inputs: object) -> Tensor:
+    """The mean square of the finite outputs; the number 0 where there are none."""
+    outputs = [t[t.isfinite()] for t in call(net, inputs)]
+    return sum(t.square().mean() for t in outputs if t.numel() and t.requires_grad)
+
+
+def relative_change(net: nn.Module, before: list[Tensor], inputs: object) -> float:
+    """The largest change of an output, relative to its largest number."""
+    with torch.no_grad():
+        after = call(net, inputs)
+    if [t.shape for t in before] != [t.shape for t in after]:
+        return float("inf")
+    changes = [((a - b).nan_to_num(0, 0, 0).abs().max() / b.nan_to_num(0, 0, 0).abs().max().clamp(min=1e-300)).item()
+               for a, b in zip(after, before) if b.numel()]  # fmt: skip
+    if any(not torch.equal(a.isfinite(), b.isfinite()) for a, b in zip(after, before)):
+        return float("inf")
+    return max(changes)
+
+
+class _Precision(TorchDispatchMode):
+    """Notes whether anything is computed with less than double precision."""
+
+    single = False
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        out = op(*args, **(kwargs or {}))
+        of = [t for t in tensors_of(out) if t.is_floating_point() and t.dtype != torch.float64]
+        self.single |= any(t.numel() > 1 for t in of)
+        return out
+
+
+def prepared(make: Callable) -> Case:
+    """Build a network and two kinds of inputs; nothing in it is 0 or 1 by its initialisation."""
+    doubled = lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t  # noqa: E731
+    torch.manual_seed(1)
+    other = tree_map(doubled, make()[1])
+    torch.manual_seed(0)
+    net, seen = make()
+    net, seen = net.double().eval(), tree_map(doubled, seen)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.dim() < 2 or not parameter.std() > 1e-3:
+                parameter.mul_(torch.rand_like(parameter) + 0.5).add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in net.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.add_(0.5 * torch.rand_like(buffer))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    with _Precision() as precision:
+        loss_of(net, seen).backward()
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    idle = {name for name, p in net.named_parameters() if name in trained and p.grad is None}
+    adam.step()
+    adam.zero_grad()
+    with torch.no_grad():
+        call(net, seen)  # weights that hooks compute are copied only if they have no graph
+    return Case(net, adam, seen, other, EXACT_IN_FLOAT32 if precision.single else EXACT, idle)
+
+
+def layers_of(net: nn.Module) -> Iterator[tuple[str, str]]:
+    """The layers with channels: their names as `split_neuron` takes them, and a parameter of each."""
+    found = {}
+    for name, parameter in net.named_parameters():
+        owner, _, entry = name.rpartition(".")
+        if ".parametrizations." in f".{name}":
+            owner = f".{name}".partition(".parametrizations.")[0][1:]
+        module = net.get_submodule(owner)
+        recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
+        whole = recurrent or is_parametrized(module) or entry in ("weight", "weight_v")
+        if parameter.dim() >= 2 and (whole or sum(size > 1 for size in parameter.shape) > 1):
+            found.setdefault(owner if whole else name, name)
+    yield from found.items()
+
+
+def five_steps(net: nn.Module, inputs: object, optimizer: torch.optim.Optimizer) -> float:
+    """The loss after five steps, NaN where a step makes it so."""
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = loss_of(net, inputs)
+        if not isinstance(loss, Tensor):
+            return np.nan
+        loss.backward()
+        optimizer.step()
+    return float(loss_of(net, inputs) or np.nan)
+
+
+def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
+    """The rate 1 / |Eᵢ|² of each entry of each parameter, found by splits of networks that hold ones and numbers."""
+    ones, numbers = copy.deepcopy(net), copy.deepcopy(net)
+    with torch.no_grad():
+        for one, number in zip(ones.parameters(), numbers.parameters()):
+            one.fill_(1.0)
+            number.copy_(torch.arange(1.0, number.numel() + 1).view(number.shape))
+    replay(records, ones)
+    replay(records, numbers)
+    rates, scaled = {}, dict(ones.named_parameters())
+    for name, number in numbers.named_parameters():
+        scale, old = scaled[name].detach().flatten(), net.get_parameter(name)
+        source = (number.detach().flatten() / scale).round().long() - 1
+        rates[name] = 1 / torch.zeros(old.numel(), dtype=scale.dtype).index_add_(0, source, scale**2).view(old.shape)
+    return rates
+
+
+def change_after_sgd(case: Case, record: SplitRecord) -> float:
+    """How far an even split and the network without it are apart after five steps of SGD."""
+    net, twins = copy.deepcopy(case.net), copy.deepcopy(case.net)
+    even = record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
+    replay([even], twins)
+    rates = rates_of(net, [even])
+    loss_of(net, case.seen).backward()
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    rate = 1e-2 / max(torch.cat([g.flatten() for g in gradients]).norm().item(), 1e-6)
+    five_steps(twins, case.seen, torch.optim.SGD(_trained(twins), lr=rate))
+    for _ in range(5):
+        net.zero_grad()
+        loss_of(net, case.seen).backward()
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(rate * rates[name] * parameter.grad)
+    with torch.no_grad():
+        return relative_change(twins, call(net, case.other), case.other)
+
+
+def _trained(net: nn.Module) -> list[nn.Parameter]:
+    return [p for p in net.parameters() if p.requires_grad]
+
+
+def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
+    """A row of the table for one channel, without what it is of."""
+    net, adam = copy.deepcopy((case.net, case.adam))
+    row = {"neuron": neuron, "outcome": "split", "set_size": 0, "change": np.nan, "after_sgd": np.nan, "reason": ""}
+    try:
+        record = split_neuron(net, where, neuron, example_inputs=case.seen, optimizer=adam, rule="outgoing",
+                              rng=np.random.default_rng(0), together=True)  # fmt: skip
+    except ValueError as error:
+        return row | {"outcome": "output" if OUTPUT in str(error) else "refused", "reason": str(error)}
+    except Exception as error:  # of the tracer, which must not raise anything else
+        return row | {"outcome": "raised", "reason": f"{type(error).__name__}: {error}"}
+    with torch.no_grad():
+        row["change"] = relative_change(net, call(case.net, case.other), case.other)
+    of_layer = [place for place in record.places if place[0] in (where, f"{where}.weight")] or record.places
+    row["set_size"] = max(sum(last - first for run in runs for first, last in run) for *_, runs in of_layer)
+    if not row["change"] <= case.tolerance:
+        return row | {"outcome": "wrong", "reason": "inexact on other inputs"}
+    if steps:
+        if not np.isfinite(five_steps(net, case.seen, adam)):
+            return row | {"outcome": "wrong", "reason": "not finite after five steps of Adam"}
+        row["after_sgd"] = change_after_sgd(case, record)
+        if not row["after_sgd"] <= max(AFTER_STEPS, 100 * case.tolerance):
+            return row | {"outcome": "wrong", "reason": "other than without the split after five steps of SGD"}
+    return row | {"record": record}
+
+
+def rows_of(origin: str, name: str, make: Callable, quick: bool = False) -> Iterator[dict]:
+    """The rows of one network: one a layer; the worse of its two channels counts."""
+    case = prepared(make)
+    for where, parameter in layers_of(case.net):
+        start = time.perf_counter()
+        row = tried(case, where, 0, steps=not quick)
+        record = row.pop("record", None)
+        if not quick and record is not None and (middle := _middle(case.net, where, parameter, record)):
+            second = tried(case, where, middle, steps=False)
+            if (there := re.search(r"whole numbers from 0 to (\d+)$", second["reason"])) is not None:  # several of one
+                second = tried(case, where, int(there[1]) // 2, steps=False)
+            row = row if second.pop("record", None) else second
+        if row["outcome"] == "refused" and parameter in case.idle:
+            row["outcome"] = "idle"
+        if row["outcome"] == "refused" and (name, where) in NO_EXACT_SPLIT:
+            row |= {"outcome": "none", "reason": NO_EXACT_SPLIT[name, where]}
+        yield {"origin": origin, "network": name, "layer": where} | row | {"seconds": time.perf_counter() - start}
+
+
+def _middle(net: nn.Module, where: str, parameter: str, record: SplitRecord) -> int:
+    module = None if where == parameter else net.get_submodule(where)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return module.hidden_size // 2
+    shape = dict(net.named_parameters())[parameter].shape
+    sizes = [shape[axis] for of, axis, role, _, _ in record.places if of == parameter and role != "reads" and shape]
+    return sizes[0] // 2 if sizes else 0
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """By origin: networks, layers, and how many of those that have an exact split are split."""
+    counts = table.pivot_table(index="origin", columns="outcome", values="layer", aggfunc="count", fill_value=0)
+    counts.insert(0, "networks", table.groupby("origin").network.nunique())
+    counts.loc["all"] = counts.sum()
+    possible = sum(counts.get(outcome, 0) for outcome in ("split", "refused", "raised", "wrong"))
+    return counts.assign(share=counts.get("split", 0) / possible)
+
+
+def report(rows: list[dict]) -> None:
+    """Print the layers of one network that were not split, those with one reason together."""
+    of_reason: dict[str, list[str]] = {}
+    for row in rows:
+        if row["outcome"] != "split":
+            reason = row["reason"].replace(f"{row['layer']!r} has no exact split known", "")
+            reason = row["outcome"] if row["outcome"] in ("output", "idle") else f"{row['outcome']} {reason[:300]}"
+            of_reason.setdefault(reason, []).append(f"{row['layer']}[{row['neuron']}]")
+    for reason, layers in of_reason.items():
+        print(f"    {reason}: {', '.join(layers)}", flush=True)
+
+
+def main(chosen: list[str]) -> None:
+    """Measure the chosen origins or networks; whole origins take the place of their rows in the table."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    quick, chosen = "--quick" in chosen, [one for one in chosen if one != "--quick"]
+    rows, whole = [], [origin for origin in chosen or ORIGINS if origin in ORIGINS]
+    for origin in dict.fromkeys(one.partition("/")[0] for one in chosen or ORIGINS):
+        for name, make in ORIGINS[origin]().items():
+            if origin in whole or f"{origin}/{name}" in chosen:
+                start = time.perf_counter()
+                rows += (found := list(rows_of(origin, name, make, quick)))
+                outcomes = ", ".join(f"{n} {what}" for what, n in Counter(row["outcome"] for row in found).items())
+                print(f"{origin}/{name}: {outcomes} ({time.perf_counter() - start:.1f} s)", flush=True)
+                report(found)
+    table = pd.DataFrame(rows)
+    if whole and not quick:
+        before = read_table(FILE) if FILE.exists() else table[:0]
+        table = pd.concat([before[~before.origin.isin(table.origin)], table], ignore_index=True)
+        write_table(table, FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances())
+    print(shares(table).to_string(float_format="{:.3f}".format))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,231 @@
+"""Splits that are exact although no list of modules knows the network: control flow, tied weights, sets of channels."""
+
+import pytest
+import torch
+from networks import FLAT, IMAGE, Branching, Custom, plain, rng, split_exactly
+from torch import nn
+
+from neuronsplit.surgery.split_neuron import split_neuron
+
+
+class Reused(Branching):
+    """b reads the channels, and those of another layer too: both are split."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) + self.b(torch.tanh(self.c(x)))
+
+
+class Recurrent(nn.Module):
+    """A layer that reads its own channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.i, self.h, self.o = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.o(torch.relu(self.h(torch.relu(self.h(torch.relu(self.i(x)))))))
+
+
+class Chunked(Branching):
+    def forward(self, x):
+        left, right = torch.relu(self.a(x)).chunk(2, dim=1)
+        return self.b(torch.cat([left, right], 1))
+
+
+class Strongest(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + h.max(1, keepdim=True)[0]
+
+
+class Squared(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h * h)
+
+
+class Unread(Branching):
+    def forward(self, x):
+        return self.b(x) + self.a(x).size(0)
+
+
+class Auxiliary(Branching):
+    """A branch for training alone, which takes no Linear."""
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + (h.mean(1, keepdim=True) if self.training else 0)
+
+
+class Stacked(nn.Module):
+    """As many channels are needed in both branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.c(torch.stack([self.a(x), self.b(x)], 1).flatten(1))
+
+
+class Computed(Branching):
+    """Its matrix is computed from a parameter that is used twice in it."""
+
+    def forward(self, x):
+        return self.b(torch.relu(nn.functional.linear(x, self.a.weight * 2 + self.a.weight.abs(), self.a.bias)))
+
+
+class Shifted(Branching):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.randn(5))
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x) + self.shift))
+
+
+def grouped():
+    return nn.Sequential(nn.Conv1d(5, 4, 1), nn.ReLU(), nn.Conv1d(4, 2, 1, groups=2), nn.ReLU(), nn.Conv1d(2, 3, 1))
+
+
+def normed(layer):
+    return nn.Sequential(nn.Linear(5, 4), layer, nn.ReLU(), nn.Linear(4, 2))
+
+
+def late_norm():
+    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def buffered():
+    net = plain()
+    net[0].register_buffer("importance", torch.zeros(3))
+    return net
+
+
+def parametrised():
+    net = plain()
+    nn.utils.parametrizations.weight_norm(net[0])
+    return net
+
+
+def tied_in_a_row():
+    """Two layers share a matrix that makes channels and reads them."""
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2))
+    net[4].weight = net[2].weight
+    return net
+
+
+EVEN, TOGETHER = {"rule": "even"}, {"rule": "outgoing", "together": True}
+SPLITS = {
+    "a reader of two layers": (Reused, "a", FLAT, EVEN, {"a": 6, "c": 6, "b": (2, 6)}),
+    "a layer that reads itself": (Recurrent, "h", FLAT, {}, {"i": 7, "h": (7, 7), "o": (2, 7)}),
+    "a matrix of two layers in a row": (tied_in_a_row, "2", FLAT, {}, {"0": 7, "2": (7, 7), "5": (2, 7)}),
+    "chunks of equal use": (Chunked, "a", FLAT, {}, {"a": 6, "b": (2, 6)}),
+    "the largest of all channels": (Strongest, "a", FLAT, EVEN, {"a": 6, "b": (2, 6)}),
+    "a square": (Squared, "a", FLAT, EVEN, {"a": 6, "b": (2, 6)}),
+    "channels that nothing reads": (Unread, "a", FLAT, {}, {"a": 6, "b": (2, 5)}),
+    "a shift by a parameter": (Shifted, "a", FLAT, {}, {"a": 6, "b": (2, 6)}),
+    "a scale up to a BatchNorm": (late_norm, "0", FLAT, {}, {"0": 5, "3": (2, 5)}),
+    "a computed weight": (Computed, "a", FLAT, EVEN, {"a": 6, "b": (2, 6)}),
+    "a weight norm": (parametrised, "0", FLAT, EVEN, {"0": 5, "2": (2, 5)}),
+    "a buffer of no use": (buffered, "0", FLAT, {}, {"0": 5, "2": (2, 5)}),
+    "a mean in training": (Auxiliary, "a", FLAT, TOGETHER, {"a": 10, "b": (2, 10)}),
+    "a layer norm": (lambda: normed(nn.LayerNorm(4)), "0", FLAT, TOGETHER, {"0": 8, "3": (2, 8)}),
+    "an RMS norm": (lambda: normed(nn.RMSNorm(4, eps=1e-3)), "0", FLAT, TOGETHER, {"0": 8, "3": (2, 8)}),
+    "a group of GroupNorm": (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, TOGETHER, {"0": 6, "3": (2, 6)}),
+    "a group of a convolution": (grouped, "0", IMAGE, TOGETHER, {"0": 6, "2": (3, 2), "4": (3, 3)}),
+    "stacked branches": (Stacked, "a", FLAT, TOGETHER, {"a": 5, "b": 5, "c": (2, 10)}),
+    "channels that are pooled": (lambda: nn.Sequential(nn.Linear(5, 4), nn.AvgPool1d(2), nn.Linear(2, 2)), "0",
+                                 IMAGE[:, :, :5], TOGETHER | {"neuron": 0}, {"0": 8, "2": (2, 4)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make, layer, x, options, sizes", SPLITS.values(), ids=list(SPLITS))
+def test_what_goes_along_is_found_and_the_output_stays(make, layer, x, options, sizes):
+    torch.manual_seed(0)
+    net, others = make(), [torch.randn(x.shape) for _ in range(2)]
+    split_exactly(net, layer, torch.randn(x.shape), others, **{"neuron": 1} | options)
+    for name, size in sizes.items():
+        shape = net.get_submodule(name).weight.shape
+        assert shape[: len(size)] == size if isinstance(size, tuple) else shape[0] == size
+
+
+@pytest.mark.parametrize("make, layer, x, options, sizes", SPLITS.values(), ids=list(SPLITS))
+def test_gradients_flow_and_training_goes_on(make, layer, x, options, sizes):
+    net, x = make().eval(), torch.randn(x.shape)
+    optimizer = torch.optim.Adam(net.parameters())
+    for _ in range(2):
+        net.zero_grad()
+        net(x).square().sum().backward()
+        optimizer.step()
+        split_neuron(
+            net, layer, example_inputs=x, optimizer=optimizer, rng=rng(), **{"neuron": 1} | options | {"together": True}
+        )
+    net(x).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_scale_that_ends_at_a_norm_is_in_no_weight_before_it():
+    net = late_norm()
+    before = net[0].weight.detach().clone()
+    record = split_exactly(net, "0", FLAT, neuron=1)
+    torch.testing.assert_close(net[0].weight[[1, 4]], before[[1, 1]].double())
+    ((alpha, beta, _, _),) = record.coefficients
+    assert alpha != 1 and (net[2].weight[4] / net[2].weight[1]).item() == pytest.approx(beta / alpha)
+
+
+def test_a_branch_that_the_input_decides_is_split_as_the_examples_ran_it():
+    net = Branching()
+    split_exactly(net, "a", FLAT, [2 * FLAT], neuron=1)
+    assert net.b.in_features == 6
+
+
+class Mixture(nn.Module):
+    """Experts that only some inputs reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(5, 3), nn.ModuleList(plain() for _ in range(3))
+
+    def forward(self, x):
+        weights, chosen = self.gate(x).softmax(1).topk(1)
+        out = x.new_zeros(len(x), 2)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen[:, 0] == number).nonzero()[:, 0]
+            if len(rows):
+                out = out.index_add(0, rows, expert(x[rows]) * weights[rows])
+        return out
+
+
+def test_a_unit_of_an_expert_is_split_and_the_other_experts_stay():
+    torch.manual_seed(0)
+    net = Mixture()
+    split_exactly(net, "experts.1.0", torch.randn(40, 5), [torch.randn(40, 5)], neuron=2)
+    assert [expert[0].out_features for expert in net.experts] == [4, 5, 4]
+
+
+def test_a_list_of_inputs_a_dict_and_several_outputs():
+    net = Custom(lambda net, x, y: {"sum": net.c(torch.relu(net.a(x) + net.b(y))), "first": [x]},
+                 a=nn.Linear(5, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 2))  # fmt: skip
+    split_exactly(net, "a", [torch.randn(3, 5), torch.randn(3, 3)], neuron=1)
+    assert net.b.weight.shape == (5, 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_splits_follow_one_another_in_all_layers(seed):
+    torch.manual_seed(seed)
+    net, x = Recurrent(), torch.randn(4, 5)
+    for layer in ("i", "h", "i"):
+        split_exactly(net, layer, x, [torch.randn(4, 5)], neurons=[0, 1, 0])
+    assert net.h.weight.shape == (15, 15)
+
+
+def test_the_network_that_runs_in_half_precision_only_is_split_to_its_rounding():
+    net = Custom(lambda net, x: net.b(torch.relu(net.a(x.bfloat16()).bfloat16())), a=nn.Linear(5, 4), b=nn.Linear(4, 2))
+    net = net.bfloat16()
+    record = split_neuron(net, "a", 1, example_inputs=torch.randn(3, 5), rng=rng())
+    assert net.a.weight.dtype == torch.bfloat16 and record.change < 0.1

@@ -1,0 +1,220 @@
+"""What cannot be split exactly is refused by one line that says what is allowed, and nothing has changed."""
+
+import copy
+
+import pytest
+import torch
+from networks import FLAT, IMAGE, Branching, Custom, plain
+from torch import nn
+
+from neuronsplit.surgery.split_neuron import split_neuron
+
+
+class Tied(nn.Module):
+    """A matrix reads the inputs, and then the channels that it has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+class Unused(Branching):
+    def forward(self, x):
+        return self.b(x)
+
+
+class Softmax(Branching):
+    def forward(self, x):
+        return self.b(torch.softmax(self.a(x), dim=1))
+
+
+class Transposed(Branching):
+    def forward(self, x):
+        return self.b(self.a(x).t()[:, :5])
+
+
+class Borrowed(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x))) + (x @ self.b.weight.t())
+
+
+class Optional(Branching):
+    """What runs when an argument is left out is what counts."""
+
+    def forward(self, x, clip=None):
+        h = torch.relu(self.a(x))
+        if clip is None:
+            h = h.clamp(max=6)
+        return self.b(h)
+
+
+class TwoFaced(Branching):
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(torch.relu(h) if self.training else nn.functional.relu6(h))
+
+
+class Squared(Branching):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h * h)
+
+
+class Offset(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x) + x.mean(1, keepdim=True)))
+
+
+class Constant(Branching):
+    def forward(self, x):
+        return self.b(torch.relu(torch.add(self.a(x), other=1.0)))
+
+
+class Auxiliary(Branching):
+    """A branch for training alone, which takes no Linear."""
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + (h.mean(1, keepdim=True) if self.training else 0)
+
+
+class Averaged(Branching):
+    def forward(self, x):
+        return self.b(self.a(x).mean(1, keepdim=True).expand(-1, 5))
+
+
+class Unreached(Branching):
+    """What reads a channel is read from a computation that no rule follows."""
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(h) + torch.linalg.svdvals(h).sum()
+
+
+class Written(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(5, 4, 1), nn.Linear(28, 2)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)).view(-1, 28))
+
+
+class Mixed(Written):
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)).flatten(0, 1).view(-1, 28))
+
+
+def normed(layer):
+    return nn.Sequential(nn.Linear(5, 4), layer, nn.ReLU(), nn.Linear(4, 2))
+
+
+def grouped():
+    return nn.Sequential(nn.Conv1d(5, 4, 1), nn.ReLU(), nn.Conv1d(4, 2, 1, groups=2), nn.ReLU(), nn.Conv1d(2, 3, 1))
+
+
+def weight_normed():
+    net = plain()
+    nn.utils.parametrizations.weight_norm(net[0])
+    return net
+
+
+def flagged(out):
+    """A network whose output is of another kind."""
+    return Custom(lambda net, x: out(net.b(torch.relu(net.a(x)))), a=nn.Linear(5, 4), b=nn.Linear(4, 2))
+
+
+ALONE, EVEN = {"rule": "even"}, {"rule": "even", "together": True}
+NO_NUMBERS = "the network gives no numbers for the example inputs"
+UNSCALED = "allowed are even, outgoing, antisymmetric, or unscaled=True$"
+REFUSALS = {
+    "no weight": (plain, "1", FLAT, {}, "layer '1': allowed are .*0.*2"),
+    "no such layer": (plain, "7", FLAT, {}, "layer '7': allowed are .*0.*2"),
+    "no such neuron": (plain, "0", FLAT, {"neuron": 4}, "neuron 4.*: allowed are .*0 to 3"),
+    "a negative neuron": (plain, "0", FLAT, {"neurons": [0, -1]}, "neuron -1.*: allowed are .*0 to 3"),
+    "a fraction": (plain, "0", FLAT, {"neuron": 1.5}, r"neuron 1.5: allowed are a whole number, or neurons=\[...\]$"),
+    "zero as a fraction": (plain, "0", FLAT, {"neuron": 0.0}, "neuron 0.0: allowed are a whole number, or neurons="),
+    "neither": (plain, "0", FLAT, {"neuron": None}, "neuron or neurons: allowed is exactly one of them$"),
+    "both": (plain, "0", FLAT, {"neuron": 0, "neurons": [0]}, "neuron or neurons: allowed is exactly one of them$"),
+    "no neurons": (plain, "0", FLAT, {"neurons": []}, r"neurons \[\]: allowed are one or more$"),
+    "rule": (plain, "0", FLAT, {"rule": "halved"}, "rule 'halved': allowed are scaled, even, outgoing"),
+    "state": (plain, "0", FLAT, {"state": "drop"}, "state 'drop': allowed are carry and reset$"),
+    "rng": (plain, "0", FLAT, {"rng": 0}, "rng 0: allowed are numpy.random.default_rng"),
+    "optimizer": (plain, "0", FLAT, {"optimizer": [1]}, "optimizer 1: allowed are torch.optim.Optimizer, one or"),
+    "does not run": (plain, "0", torch.ones(3, 6), {}, r"the network does not run on the example inputs \(.*Error"),
+    "no examples": (plain, "0", FLAT[:0], {}, NO_NUMBERS),
+    "no numbers": (lambda: flagged(lambda y: y.argmax(1)), "a", FLAT, {}, NO_NUMBERS),
+    "no tensor": (lambda: flagged(lambda y: None), "a", FLAT, {}, NO_NUMBERS),
+    "the last layer": (plain, "2", FLAT, {}, ".*'2'.* in the network's output.*allowed are"),
+    "not called": (Unused, "a", FLAT, {}, ".*'a'.*: allowed are .*'?b"),
+    "gelu": (lambda: normed(nn.GELU()), "0", FLAT, {}, f"rule 'scaled' is not exact through gelu in '?1'?: {UNSCALED}"),
+    "clamp": (Optional, "a", FLAT, {}, f"rule 'scaled' is not exact through clamp: {UNSCALED}"),
+    "relu6": (TwoFaced, "a", FLAT, {}, f"rule 'scaled' is not exact through hardtanh: {UNSCALED}"),
+    "a square": (Squared, "a", FLAT, {}, f"rule 'scaled' is not exact through mul: {UNSCALED}"),
+    "an offset": (Offset, "a", FLAT, {}, f"rule 'scaled' is not exact through add: {UNSCALED}"),
+    "a constant": (Constant, "a", FLAT, {}, f"rule 'scaled' is not exact through add: {UNSCALED}"),
+    "layer norm": (lambda: normed(nn.LayerNorm(4)), "0", FLAT, ALONE,
+                   r".*'0' has no exact split alone .*.*layer_norm in '?1'?.* 4 "),
+    "rms norm": (lambda: normed(nn.RMSNorm(4)), "0", FLAT, ALONE,
+                 r".*'0' has no exact split alone \(.*1'?\): allowed is together=True, .* 4 "),
+    "group norm": (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, ALONE,
+                   r".*'0' has no exact split alone .*.*group_norm in '?1'?.* 2 "),
+    "a group": (grouped, "0", IMAGE, ALONE,
+                r".*'0' has no exact split alone \(convolution in '?2'?\): allowed is together=True, which splits"),
+    "a mean": (Averaged, "a", FLAT, {}, r".*'a' has no exact split alone \(mean\): .* 5 "),
+    "training alone": (Auxiliary, "a", FLAT, ALONE, r".*'a' has no exact split alone \(mean\): allowed is together"),
+    "... in evaluation": (lambda: Auxiliary().eval(), "a", FLAT, ALONE, r".*'a' has no exact split alone \(mean\)"),
+    "softmax": (lambda: normed(nn.Softmax(1)), "0", FLAT, EVEN, ".*'0' has no exact split known.*.*softmax.*1"),
+    "softmax in forward": (Softmax, "a", FLAT, EVEN, ".*'a' has no exact split known.*.*softmax"),
+    "an unknown operation": (Unreached, "a", FLAT, EVEN, ".*'a' has no exact split known.*.*svd"),
+    "a transposition": (Transposed, "a", torch.ones(5, 5), EVEN, ".*'a'.* in the network's output"),
+    "a size in view": (Written, "a", IMAGE, {}, r".*'a' has no exact split known.*.*view.*28"),
+    "a mixing view": (Mixed, "a", IMAGE, {}, r".*'a' has no exact split known.*.*view.*28"),
+    "tied with a reader of the inputs": (Tied, "a", FLAT, {}, r".*'a' has no exact split known.*.*'[ab].weight'"),
+    "a borrowed weight": (Borrowed, "a", FLAT, {}, r".*'a' has no exact split known.*.*'b.weight'"),
+    "groups on the inputs": (lambda: nn.Sequential(nn.Conv1d(5, 10, 1, groups=5), nn.ReLU(), nn.Conv1d(10, 6, 1)), "0",
+                             IMAGE, EVEN, ".*'0' has no exact split known.*.*input"),
+    "read along another axis": (lambda: nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Linear(7, 2)), "0", IMAGE, EVEN,
+                                ".*'0'.* in the network's output"),
+    "weight norm": (weight_normed, "0", FLAT, {}, "rule 'scaled' is not exact through _?weight_norm"),
+    "compiled": (lambda: torch.compile(plain()), "0", FLAT, {}, "layer '0': allowed are _orig_mod.0, _orig_mod.2"),
+    "parallel": (lambda: nn.DataParallel(plain()), "0", FLAT, {}, "layer '0': allowed are module.0, module.2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make, layer, x, options, message", REFUSALS.values(), ids=list(REFUSALS))
+def test_what_cannot_be_exact_is_refused_and_nothing_changes(make, layer, x, options, message):
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(x.shape)
+    optimizer = torch.optim.Adam(net.parameters())
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = copy.deepcopy((net.state_dict(), optimizer.state_dict(), [sizes_of(module) for module in net.modules()]))
+    held, random_state = [id(p) for p in net.parameters()], torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        chosen = {} if "neurons" in options else {"neuron": 1}
+        split_neuron(net, layer, **chosen | {"example_inputs": x, "optimizer": optimizer} | options)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    for found, expected in zip((net.state_dict(), optimizer.state_dict()["state"]), (before[0], before[1]["state"])):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert [sizes_of(module) for module in net.modules()] == before[2]
+    assert [id(p) for p in net.parameters()] == held and torch.equal(torch.get_rng_state(), random_state)
+    assert [id(p) for group in optimizer.param_groups for p in group["params"]] == held
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def sizes_of(module):
+    return {key: value for key, value in module.__dict__.items() if isinstance(value, bool | int | tuple | str)}
+
+
+def test_parameters_with_hooks_are_refused():
+    net = plain()
+    net[0].weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    with pytest.raises(ValueError, match="^'0.weight' has hooks of its own"):
+        split_neuron(net, "0", 1, example_inputs=FLAT)
+    assert net[0].weight.shape == (4, 5) and net[2].in_features == 4
