@@ -27,6 +27,7 @@ class Place(NamedTuple):
     role: str  # "makes": the copies take the gain; "reads": the share; "ties": both are one; "along": neither
     outputs: list[int]  # of a parameter that reads: the axes of what it computes
     runs: list[list[list[int]]]  # of each set: the positions [first, last + 1] of its runs
+    plain: list[int]  # positions among them that take no gain, such as those of gates that are packed with their values
 
 
 class TensorEdit(NamedTuple):
@@ -72,7 +73,8 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
             factor = partial(_gradient_factor, gain[of], one[None], shape)
             first += rows
         else:
-            scale = torch.ones_like(gain[of]) if place.role == "along" else gain[of]
+            plain = torch.isin(source, torch.tensor(place.plain, dtype=torch.long)) | (place.role == "along")
+            scale = torch.where(plain, 1, gain[of])
             of_others = share[:, of] if place.role != "ties" else gain[of][None]
             factor = partial(_gradient_factor, gain[of] / scale, of_others, shape)
             scale = scale.view(shape)

@@ -26,6 +26,7 @@ class Facts:
         self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
+        self.normalised: list[Tensor] = []  # labels whose scale has no effect in a norm
         self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
         self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
@@ -68,11 +69,16 @@ class Facts:
         """Note that channels cannot be scaled."""
         self.pinned.append((why, torch.unique(core(labels))))
 
-    def begin_scale(self, labels: Tensor, why: str) -> Tensor:
-        """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew."""
+    def begin_scale(self, labels: Tensor, why: str, invariant: bool = True) -> Tensor:
+        """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew.
+
+        invariant: whether one scale of all channels that are normalised together has no effect.
+        """
         self.pin(labels, why)
         distinct = torch.unique(core(labels))
         distinct = distinct[distinct != NONE]
+        if invariant:
+            self.normalised.append(distinct)
         fresh = torch.full((len(self.scales) + 1,), NONE)
         fresh[distinct] = self.new(len(distinct))
         self.channels.merge(fresh[distinct], distinct)
@@ -85,7 +91,7 @@ class Facts:
 
     def on_one_axis(self, labels: Tensor) -> bool:
         """Whether several of some labels are made by one parameter along one axis."""
-        made = [owner for (_, _, role), owner in self.owners.items() if role == MAKES]
+        made = [owner for (_, axes, role), owner in self.owners.items() if role == MAKES and len(axes) == 1]
         distinct = torch.unique(labels[labels >= 0])
         return any(int(torch.isin(torch.unique(self.scales.roots(owner)), distinct).sum()) > 1 for owner in made)
 
@@ -101,3 +107,9 @@ def core(labels: Tensor) -> Tensor:
 def varies(labels: Tensor, axis: int) -> bool:
     """Whether labels differ along an axis."""
     return labels.shape[axis] > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())
+
+
+def varies_where_labelled(labels: Tensor, axis: int) -> bool:
+    """Whether labels differ along an axis, places without one aside: no example may have reached them."""
+    lowest = labels.where(labels != NONE, labels.max()).amin(axis)
+    return bool(((labels.amax(axis) != lowest) & (labels.amax(axis) != NONE)).any())

@@ -20,7 +20,7 @@ def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     for key in ("running_mean", "running_var"):
         if labels.is_weight(given.get(key)):
             labels.record(given[key], found, ALONG)
-    _begin_scale(labels, found, given, out[0], why)
+    _begin_scale(labels, found, given, out[0], why, invariant=False)
 
 
 def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
@@ -32,12 +32,12 @@ def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     groups = found.view(given["group"], -1)
     labels.all_or_none(groups, why, unit=True)
     labels.grids.append(groups)
-    _begin_scale(labels, found, given, out[0], why)
+    _begin_scale(labels, found, given, out[0], why, invariant=True)
 
 
-def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: str) -> None:
+def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: str, invariant: bool) -> None:
     """Label what is normalised: its scale is that of weight and bias."""
-    made = labels.begin_scale(found, why).view(1, -1, *[1] * (out.dim() - 2))
+    made = labels.begin_scale(found, why, invariant).view(1, -1, *[1] * (out.dim() - 2))
     for key in ("weight", "bias"):
         if labels.is_weight(given.get(key)):
             meets(labels, given[key].view(made.shape), made.expand(out.shape), MAKES)

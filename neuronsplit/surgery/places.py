@@ -1,11 +1,14 @@
 """Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from neuronsplit.surgery.edits import Place
-from neuronsplit.surgery.facts import ALONG, MAKES, READS
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.sets import whole_slices
 
 ENTRIES = (  # of a module: the parameter that its channels are found by
@@ -26,7 +29,7 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
             for (of, axes, has), owner in labels.owners.items():
                 if (of, has) == (name, role):
                     grid = labels.channels.roots(owner).view([labels.tensors[name].shape[a] for a in axes])
-                    axis = max(range(len(axes)), key=lambda a: bool((grid != grid.narrow(a, 0, 1)).any()))
+                    axis = max(range(len(axes)), key=partial(varies_where_labelled, grid))
                     return grid.movedim(axis, 0).reshape(grid.shape[axis], -1).amax(1)
         why = labels.lost.get(name, "the example inputs do not reach it")
         raise ValueError(f"layer {where!r} ({why}): allowed are layers that {_some_layers(labels)} are like")
@@ -46,8 +49,10 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
     last where every axis has all of them, in order.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled, tied = _scaled(labels, sets), bool(tied_names(labels, sets))
-    found: dict[tuple[str, int, str], tuple[Tensor, list[int], Tensor]] = {}
+    scaled = _scaled(labels, sets)
+    if tied_names(labels, sets):
+        scaled |= _normalised(labels)
+    found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
         shape = labels.tensors[name].shape
@@ -60,10 +65,12 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             axis, inside = slices
             line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-            takes_gain = tied or bool(scaled[owner[mask[grid.flatten()]]].all())
-            taken = "along" if role == MAKES and not takes_gain else role
+            takes_gain = (scaled[owner] | (owner == NONE)).view(grid.shape)
+            takes_gain = takes_gain.movedim(axis, 0).reshape(len(inside), -1).all(1)
+            taken = "along" if role == MAKES and not takes_gain[inside].any() else role
+            plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
             outputs = labels.outputs.get((name, axes)) or ()
-            _add(found, (name, axes[axis], taken), inside, number, outputs, units[line])
+            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, units[line]))
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
         for number, mask in enumerate(sets):
@@ -75,7 +82,7 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             ((axis, at),) = along.items()
             member = torch.zeros(labels.tensors[name].shape[axis], dtype=torch.bool)
             member[at[inside[:, 0]]] = True
-            _add(found, (name, axis, "along"), member, number, (), torch.zeros(len(member), dtype=torch.long))
+            _add(found, (name, axis, "along"), member, number, ([], [], torch.zeros_like(member, dtype=torch.long)))
     return _merged(found, len(sets)), last
 
 
@@ -96,15 +103,25 @@ def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
     return mask[labels.scales.roots(torch.arange(len(mask)))]
 
 
-def _add(found: dict, key: tuple, inside: Tensor, number: int, outputs: tuple, units: Tensor) -> None:
-    member, _, _ = found.setdefault(key, (torch.full((len(inside),), -1), list(outputs), units))
+def _normalised(labels: Labels) -> Tensor:
+    """The labels (a mask) whose scale has no effect in a norm."""
+    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
+    for normalised in labels.normalised:
+        mask[labels.scales.roots(normalised)] = True
+    return mask[labels.scales.roots(torch.arange(len(mask)))]
+
+
+def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[int], list[int], Tensor]) -> None:
+    member, (_, plain, _) = found.setdefault(key, (torch.full((len(inside),), -1), rest))
     member[inside] = number
+    plain += [position for position in rest[1] if position not in plain]
 
 
 def _merged(found: dict, n_sets: int) -> list[Place]:
     """One place for each axis: what reads comes before what makes, and that before what goes along."""
     places: dict[tuple[str, int], Place] = {}
-    for (name, axis, role), (member, outputs, units) in sorted(found.items(), key=lambda item: item[0][2] == "along"):
+    along_last = sorted(found.items(), key=lambda item: item[0][2] == "along")
+    for (name, axis, role), (member, (outputs, plain, units)) in along_last:
         before = places.get((name, axis))
         runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
         pieces, lengths = torch.unique_consecutive(torch.stack([member, units]), dim=1, return_counts=True)
@@ -112,7 +129,7 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
             if number >= 0:
                 runs[number].append([stop - length, stop])
         if before is None:
-            places[name, axis] = Place(name, axis, role, outputs, runs)
+            places[name, axis] = Place(name, axis, role, outputs, runs, plain)
         elif before.runs != runs:
             raise ValueError(f"{name!r} has other channels for another use: allowed are the same for all uses")
         elif {before.role, role} == {READS, MAKES}:
@@ -122,16 +139,13 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
 
 def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
     """What does not let a scale of the sets' channels through, of those that something reads."""
-    read, chosen = _scaled(labels, sets), torch.stack(sets).any(0)
-    mixed = torch.zeros_like(read)  # of a parameter that makes channels with a scale, and others: packed gates
-    whys = []
+    read, chosen, whys = _scaled(labels, sets), torch.stack(sets).any(0), []
     for (name, _, role), owner in labels.owners.items():
         made = owner[chosen[labels.channels.roots(owner)]]
         if role == MAKES and bool(read[made].any()):
-            mixed[labels.scales.roots(made)] = True
             whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
     for why, pinned in labels.pinned:
         pinned = labels.scales.roots(pinned[pinned >= 0])
-        if ((read | mixed)[pinned] & chosen[labels.channels.roots(pinned)]).any():
+        if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)
     return whys

@@ -11,7 +11,8 @@ from neuronsplit.surgery.partition import NONE
 SUMS = set("add sub rsub maximum minimum where copy lerp".split())
 FACTORS = {"mul", "div"}
 HOMOGENEOUS = set(
-    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero positive rrelu_with_noise".split()
+    "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero zeros_like positive "
+    "rrelu_with_noise".split()
 )
 
 
@@ -36,6 +37,8 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     outs = tensors_in([out])
     weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
     found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
+    if not found and name.endswith("_like"):
+        return None
     if not found:
         return _computed_weight(labels, weights, outs[0], why)
     channels = [of for of in found if not labels.is_statistic(of)]

@@ -110,8 +110,11 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
         found = found.transpose(1, -1).reshape(1, -1, x.shape[1])  # (1, I, C)
         found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
+        across = found is not None and not varies(found, 2) and varies(found, 1)
+        if across and torch.Size(weight.shape[2:]).numel() > 1:  # a kernel over what stands across the channels
+            found = labels.bar(found, f"{why}, {ACROSS}")
         made = read(labels, found, weight, inner, outer, why)
-        made = made.flatten() if found is None or varies(found, 2) or not varies(found, 1) else None
+        made = None if across and found is not None else made.flatten()
     elif groups == x.shape[1] and found is not None:  # depthwise: a channel for each that comes in, or several
         found = labels.settle(found, 2)
         made = found.repeat_interleave(out.shape[1] // groups)

@@ -24,7 +24,8 @@ from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, w
 
 POINTWISE_UNTAGGED = set(
     "_to_copy copy hardswish gelu mish threshold prelu _prelu_kernel log_sigmoid_forward masked_fill rsub where fill "
-    "zero native_dropout bernoulli rrelu_with_noise celu selu".split()
+    "zeros_like zero native_dropout bernoulli "
+    "rrelu_with_noise celu selu".split()
 )
 MOVES = set(
     "cat stack index_select index _unsafe_index gather take roll flip rot90 repeat repeat_interleave tril triu "
@@ -39,7 +40,7 @@ VIEWS_UNTAGGED = set(
     "_unsafe_view unsafe_split unsafe_split_with_sizes lift_fresh detach transpose t squeeze unsqueeze swapaxes "
     "swapdims as_strided".split()
 )
-SHAPES_ONLY = set("empty_like zeros_like ones_like full_like rand_like randn_like new_zeros new_empty new_ones "
+SHAPES_ONLY = set("empty_like ones_like full_like rand_like randn_like new_zeros new_empty new_ones "
                   "new_full new_empty_strided is_same_size _assert_async _assert_tensor_metadata".split())  # fmt: skip
 
 

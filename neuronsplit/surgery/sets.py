@@ -11,7 +11,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import MAKES, READS, core, varies
+from neuronsplit.surgery.facts import MAKES, READS, core, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import Partition
 
@@ -129,6 +129,6 @@ def whole_slices(mask: Tensor, labels: Tensor) -> tuple[int, Tensor] | None:
         inside, labelled = (of.movedim(axis, 0).reshape(of.shape[axis], -1) for of in (mask, labels >= 0))
         if bool((inside | ~labelled).eq(inside.any(1)[:, None] | ~labelled).all()):
             found = found or (axis, inside.any(1))
-            if varies(labels, axis):
+            if varies_where_labelled(labels, axis):
                 return axis, inside.any(1)
     return found

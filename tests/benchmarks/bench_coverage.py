@@ -171,7 +171,8 @@ def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
 def change_after_sgd(case: Case, record: SplitRecord) -> float:
     """How far an even split and the network without it are apart after five steps of SGD."""
     net, twins = copy.deepcopy(case.net), copy.deepcopy(case.net)
-    even = record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
+    tied = any(place[2] == "ties" for place in record.places)  # its coefficients are all √½, which is even too
+    even = record if tied else record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
     replay([even], twins)
     rates = rates_of(net, [even])
     loss_of(net, case.seen).backward()
@@ -243,7 +244,7 @@ def _middle(net: nn.Module, where: str, parameter: str, record: SplitRecord) -> 
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return module.hidden_size // 2
     shape = dict(net.named_parameters())[parameter].shape
-    sizes = [shape[axis] for of, axis, role, _, _ in record.places if of == parameter and role != "reads" and shape]
+    sizes = [shape[axis] for of, axis, role, *_ in record.places if of == parameter and role != "reads" and shape]
     return sizes[0] // 2 if sizes else 0
 
 
@@ -286,7 +287,8 @@ def main(chosen: list[str]) -> None:
     if whole and not quick:
         before = read_table(FILE) if FILE.exists() else table[:0]
         table = pd.concat([before[~before.origin.isin(table.origin)], table], ignore_index=True)
-        write_table(table, FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances())
+        numbers = {name: "float32" for name in ("change", "after_sgd", "seconds") if name in table}
+        write_table(table.astype(numbers), FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances())
     print(shares(table).to_string(float_format="{:.3f}".format))
 
 
