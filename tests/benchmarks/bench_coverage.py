@@ -148,7 +148,8 @@ def five_steps(net: nn.Module, inputs: object, optimizer: torch.optim.Optimizer)
             return np.nan
         loss.backward()
         optimizer.step()
-    return float(loss_of(net, inputs) or np.nan)
+    loss = loss_of(net, inputs)
+    return float(loss) if isinstance(loss, Tensor) else np.nan
 
 
 def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
@@ -208,7 +209,7 @@ def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
     with torch.no_grad():
         row["change"] = relative_change(net, call(case.net, case.other), case.other)
     of_layer = [place for place in record.places if place[0] in (where, f"{where}.weight")] or record.places
-    row["set_size"] = max(sum(last - first for run in runs for first, last in run) for *_, runs in of_layer)
+    row["set_size"] = max(sum(last - first for run in place[4] for first, last in run) for place in of_layer)
     if not row["change"] <= case.tolerance:
         return row | {"outcome": "wrong", "reason": "inexact on other inputs"}
     if steps:
@@ -288,7 +289,9 @@ def main(chosen: list[str]) -> None:
         before = read_table(FILE) if FILE.exists() else table[:0]
         table = pd.concat([before[~before.origin.isin(table.origin)], table], ignore_index=True)
         numbers = {name: "float32" for name in ("change", "after_sgd", "seconds") if name in table}
-        write_table(table.astype(numbers), FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances())
+        write_table(
+            table.astype(numbers), FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances()
+        )
     print(shares(table).to_string(float_format="{:.3f}".format))
 
 
