@@ -70,7 +70,7 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             taken = "along" if role == MAKES and not takes_gain[inside].any() else role
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
             outputs = labels.outputs.get((name, axes)) or ()
-            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, units[line]))
+            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, _stretches(line, units)))
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
         for number, mask in enumerate(sets):
@@ -117,14 +117,27 @@ def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[
     plain += [position for position in rest[1] if position not in plain]
 
 
+def _stretches(line: Tensor, units: Tensor) -> Tensor:
+    """Numbers (n,) of the stretches of an axis, by its labels: one ends with its head, or where a label recurs."""
+    numbers, seen, before = [], set(), (None, None)
+    for label, unit in zip(line.tolist(), units[line].tolist()):
+        recurs = unit < 0 and label in seen and label != before[0]  # several copies of the channels, concatenated
+        begins = bool(numbers) and (unit != before[1] or recurs)
+        seen = set() if begins else seen
+        seen.add(label)
+        numbers.append(numbers[-1] + begins if numbers else 0)
+        before = label, unit
+    return torch.tensor(numbers)
+
+
 def _merged(found: dict, n_sets: int) -> list[Place]:
     """One place for each axis: what reads comes before what makes, and that before what goes along."""
     places: dict[tuple[str, int], Place] = {}
     along_last = sorted(found.items(), key=lambda item: item[0][2] == "along")
-    for (name, axis, role), (member, (outputs, plain, units)) in along_last:
+    for (name, axis, role), (member, (outputs, plain, stretches)) in along_last:
         before = places.get((name, axis))
         runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
-        pieces, lengths = torch.unique_consecutive(torch.stack([member, units]), dim=1, return_counts=True)
+        pieces, lengths = torch.unique_consecutive(torch.stack([member, stretches]), dim=1, return_counts=True)
         for number, stop, length in zip(pieces[0].tolist(), lengths.cumsum(0).tolist(), lengths.tolist()):
             if number >= 0:
                 runs[number].append([stop - length, stop])
