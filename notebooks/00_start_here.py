@@ -71,7 +71,7 @@ print(f"hidden neurons: {len(w)}, output unchanged: {change < 1e-5}")
 #
 # ## A split in a network of your own
 #
-# `split_neuron` does the same in networks that `torch.fx` can trace. It changes every layer that the neuron reaches, and the state of the
+# `split_neuron` does the same in any network that runs. It changes every layer that the neuron reaches, and the state of the
 # optimiser. If no exact split is known, it refuses with the reason and changes nothing.
 
 # %%
