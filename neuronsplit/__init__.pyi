@@ -9,7 +9,7 @@ from .growing.when import SCHEDULES, Schedule
 from .growing.which import POLICIES, Policy
 from .study.experiment import Experiment, run_experiment
 from .surgery.neuron_scores import neuron_scores
-from .surgery.split_neuron import replay, split_neuron
+from .surgery.split_neuron import replay, split_neuron, widen
 from .surgery.splittable import splittable
 
 __version__: str
@@ -18,4 +18,5 @@ __all__ = [
     "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset",
     "load_extensions", "names", "neuron_scores", "plots", "provenance",
     "read_table", "replay", "run_experiment", "split_neuron", "splittable", "study", "surgery",
+    "widen",
 ]  # fmt: skip

@@ -88,10 +88,8 @@ def _run_with(
     try:
         exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
         numbers += sizes.update_noted(net, new) + (sizes.shared_eps(net, new) if tied else [])
-        run, found = sizes.find_numbers(
-            net, partial(sizes.Run, net, search.call, change), search.tolerance, grown, list(new)
-        )
-        numbers += found
+        run = partial(sizes.Run, net, search.call, change)
+        run = sizes.find_numbers(net, run, search.tolerance, grown, list(new), numbers)
         return run, numbers
     finally:
         exactness.set_tensors(net, tensors)

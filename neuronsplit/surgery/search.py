@@ -1,6 +1,6 @@
 """Find a split that is exact: sets of channels are tried, the smallest first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -21,18 +21,23 @@ from neuronsplit.surgery.trace import trace, trace_in_training
 NOISE = 0.1  # of parameters and inputs in the check, relative to their size
 
 
+Candidates = Iterator[tuple[dict[str, list[int]], list[Tensor], str | None]]  # neurons, a set for each, or why not
+
+
 def find_split(
     net: nn.Module,
-    neurons: dict[str, list[int]],
+    layers: Iterable[str],
+    candidates: Callable[[Search], Candidates],
     example_inputs: object,
     rule: str,
     rng: np.random.Generator,
     together: bool,
     unscaled: bool,
 ) -> SplitRecord:
-    """Find the smallest sets of channels with some neurons that split exactly; the network is as before at the end.
+    """Find the first of some candidates that splits exactly; the network is as before at the end.
 
-    neurons: of each layer. Other arguments as of `split_neuron`.
+    layers: the names of layers. candidates: yields what may be split in them, the smallest sets first.
+    Other arguments as of `split_neuron`.
     Raises ValueError where there are none.
     """
     for name, module in net.named_modules():
@@ -45,15 +50,12 @@ def find_split(
         double = _runs_in_double(net, call_with, noise)
         with exactness.in_double(net, noise) if double else nullcontext() as dtype:
             call = call_with(dtype, noise=0.0)
-            labels, layers = _traced(net, call, neurons)
-            for where, numbers in neurons.items():
-                _require_neurons(where, numbers, len(layers[where]))
+            labels, orders = _traced(net, call, layers)
             tolerance = exactness.tolerance(labels.dtypes, double)
             draw = partial(_draw, rule, rng, rng.bit_generator.state)
             call = _checked(call, call_with(dtype, noise))
-            return smallest(
-                Search(net, call, labels, Sets(labels), layers, neurons, draw, rule, unscaled, tolerance), together
-            )
+            search = Search(net, call, labels, Sets(labels), orders, {}, draw, rule, unscaled, tolerance)
+            return _first_exact(search, candidates(search), together)
 
 
 def _runs_in_double(net: nn.Module, call_with: Callable, noise: float) -> bool:
@@ -74,13 +76,13 @@ def _checked(call: Callable[[], object], noisy: Callable[[], object]) -> Callabl
     return lambda: exactness.outputs_of([call()])
 
 
-def _traced(net: nn.Module, call: Callable[[], object], neurons: dict[str, list[int]]) -> tuple[Labels, dict]:
+def _traced(net: nn.Module, call: Callable[[], object], names: Iterable[str]) -> tuple[Labels, dict[str, Tensor]]:
     """The labels of a run, and those of some layers; of a second run where the first has labelled across them."""
     for mixing in (False, True):
         labels = Labels(net, mixing)
         trace(net, call, labels)
         trace_in_training(net, call, labels)
-        layers = {where: layer_axis(labels, where) for where in neurons}
+        layers = {where: layer_axis(labels, where) for where in names}
         barred = [label for why, label in labels.barred if ACROSS in why]
         if not barred or not any(
             torch.isin(of, labels.channels.roots(torch.cat(barred))).any() for of in layers.values()
@@ -89,34 +91,26 @@ def _traced(net: nn.Module, call: Callable[[], object], neurons: dict[str, list[
     return labels, layers
 
 
-def _require_neurons(where: str, numbers: list[int], n: int) -> None:
-    if not numbers:
-        raise ValueError("neurons []: allowed are one or more")
-    for number in numbers:
-        if not 0 <= number < n:
-            raise ValueError(f"neuron {number} of {where!r}: allowed are whole numbers from 0 to {n - 1}")
-
-
 def _draw(rule: str, rng: np.random.Generator, state: dict, n_out: int, n: int) -> list[Coefficients]:
     """Draw the coefficients of n splits, the same each time that a set is tried."""
     rng.bit_generator.state = state
     return [SPLIT_RULES[rule].draw(rng, n_out) for _ in range(n)]
 
 
-def smallest(search: Search, together: bool) -> SplitRecord:
-    """The split of the smallest sets. Raises ValueError where there are none, or only larger ones than asked for."""
+def _first_exact(search: Search, candidates: Candidates, together: bool) -> SplitRecord:
+    """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
     whys: list[str] = []
-    name = next(iter(search.neurons))
-    for masks, why in _candidates(search):
+    name = next(iter(search.layers))
+    for neurons, masks, why in candidates:
         try:
             if why is not None:
                 raise Inexact(why)
-            record = attempt(search, masks)
+            record = attempt(search._replace(neurons=neurons), masks)
         except Inexact as error:
             whys.append(str(error))
             continue
         covered = sum(int(torch.stack(masks).any(0)[order].sum()) for order in search.layers.values())
-        asked = {int(search.layers[where][number]) for where, numbers in search.neurons.items() for number in numbers}
+        asked = {int(search.layers[where][number]) for where, numbers in neurons.items() for number in numbers}
         if int(torch.stack(masks).any(0).sum()) > len(asked) and not together:
             whys += [*_joined_by(search, masks), "a shape in the network holds several channels"]
             raise ValueError(
@@ -135,12 +129,63 @@ def _joined_by(search: Search, masks: list[Tensor]) -> list[str]:
     return [search.sets.why_row[row] for row in torch.unique(rows)[:1]]
 
 
-def _candidates(search: Search) -> Iterator[tuple[list[Tensor], str | None]]:
-    """The first set of each neuron, then the second, and so on; with them, why they cannot be copied, or None."""
-    wanted = [int(search.layers[where][number]) for where, numbers in search.neurons.items() for number in numbers]
+def with_neurons(neurons: dict[str, list[int]], search: Search) -> Candidates:
+    """The first set of each neuron, then the second, and so on; with them, why they cannot be copied, or None.
+
+    Raises ValueError for numbers that are not those of neurons.
+    """
+    for where, numbers in neurons.items():
+        if not numbers:
+            raise ValueError("neurons []: allowed are one or more")
+        if wrong := [number for number in numbers if not 0 <= number < len(search.layers[where])]:
+            most = len(search.layers[where]) - 1
+            raise ValueError(f"neuron {wrong[0]} of {where!r}: allowed are whole numbers from 0 to {most}")
+    wanted = [int(search.layers[where][number]) for where, numbers in neurons.items() for number in numbers]
     of_label = {label: search.sets.candidates(search.sets.mask(torch.tensor([label]))) for label in wanted}
     found: dict[int, tuple[Tensor, str | None]] = {}
     while further := {label: one for label, of in of_label.items() if (one := next(of, None)) is not None}:
         found |= further
         chosen = [found[label] for label in wanted]
-        yield [mask for mask, _ in chosen], next((why for _, why in chosen if why is not None), None)
+        yield neurons, [mask for mask, _ in chosen], next((why for _, why in chosen if why is not None), None)
+
+
+def with_widths(widths: dict[str, int], search: Search) -> Candidates:
+    """Sets of the first neurons of each layer, as many as its new width takes: the smallest sets, then larger ones.
+
+    Raises ValueError for a width that is not above the present one.
+    """
+    for where, width in widths.items():
+        if type(width) is not int or width <= len(search.layers[where]):
+            raise ValueError(
+                f"width {width!r} of {where!r}: allowed are whole numbers above {len(search.layers[where])}"
+            )
+    found: dict[int, tuple[Tensor, str | None]] = {}
+    wanted = {label for order in search.layers.values() for label in order.tolist()}
+    of_label = {label: search.sets.candidates(search.sets.mask(torch.tensor([label]))) for label in wanted}
+    while further := {label: one for label, of in of_label.items() if (one := next(of, None)) is not None}:
+        found |= further
+        neurons, masks, whys = {}, [], []
+        for where, width in widths.items():
+            picked, why = _picked(search.layers[where], width, found)
+            neurons[where] = picked
+            masks += [found[int(search.layers[where][number])][0] for number in picked]
+            whys += [why] if why else []
+        yield neurons, masks, (whys or [None])[0]
+
+
+def _picked(order: Tensor, width: int, found: dict[int, tuple[Tensor, str | None]]) -> tuple[list[int], str | None]:
+    """The first neurons whose sets make a layer as wide as asked, again and again; or why they do not."""
+    picked, left = [], width - len(order)
+    while left:
+        seen, before = torch.zeros(len(order), dtype=torch.bool), left
+        for number, label in enumerate(order.tolist()):
+            mask, why = found.get(label, (None, "it has no set"))
+            if why is not None:
+                return picked, why
+            if not seen[number] and int(mask[order].sum()) <= left:
+                picked.append(number)
+                seen |= mask[order]
+                left -= int(mask[order].sum())
+        if left == before:
+            return picked, f"width {width} leaves {left} channels, fewer than split together"
+    return picked, None

@@ -122,32 +122,39 @@ def shared_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
 
 
 def find_numbers(
-    net: nn.Module, run: Callable[[], Run], tolerance: float, grown: dict[int, set[int]], names: Iterable[str]
-) -> tuple[Run, list[Number]]:
+    net: nn.Module,
+    run: Callable[[], Run],
+    tolerance: float,
+    grown: dict[int, set[int]],
+    names: Iterable[str],
+    changed: list[Number],
+) -> Run:
     """Run a network, and change numbers that its modules note as long as the run gets further with them.
 
     tolerance: a change of the output that is rounding.
     grown: the new sizes that an old one may stand for.
     names: the parameters that were changed.
-    Returns the last run, and what has changed.
+    changed: gets the numbers that were changed, in their order.
+    Returns the last run.
     """
-    changed, last, n_runs = [], run(), 1
+    last, n_runs = run(), 1
     while last.error is not None or last.change > tolerance:
         for numbers in _groups(_candidates(net, grown, names, last.where), by_name=last.error is None):
+            changed += numbers
             for number in numbers:
                 set_number(net, number, number.new)
             further, n_runs = run(), n_runs + 1
             if further.is_further(last):
-                changed += numbers
                 last = further
                 break
             for number in numbers:
                 set_number(net, number, number.old)
+                changed.remove(number)
             if n_runs >= MAX_RUNS:
-                return last, changed
+                return last
         else:
-            return last, changed
-    return last, changed
+            return last
+    return last
 
 
 def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:

@@ -7,7 +7,8 @@ if the output on the example inputs stays the same (exactness.py).
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import SplitRecord, make_split
 from neuronsplit.surgery.optimizer_state import optimizers_of
-from neuronsplit.surgery.search import find_split
+from neuronsplit.surgery.search import find_split, with_neurons, with_widths
 
 
 def split_neuron(
@@ -71,8 +72,36 @@ def split_neuron(
     )
     optimizers = optimizers_of(optimizer)
     rng = np.random.default_rng() if rng is None else rng
-    found = find_split(net, {where: neurons}, example_inputs, rule, rng, together, unscaled)
+    candidates = partial(with_neurons, {where: neurons})
+    found = find_split(net, [where], candidates, example_inputs, rule, rng, together, unscaled)
     return make_split(net, found, optimizers, state, state_exponents or {})
+
+
+def widen(
+    net: nn.Module,
+    widths: Mapping[str, int],
+    *,
+    example_inputs: object,
+    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    rule: str = "even",
+    rng: np.random.Generator | None = None,
+) -> SplitRecord:
+    """Split neurons of several layers in place until these have given widths, without a change of the output.
+
+    widths: the new number of channels of each layer, by its name. Its first neurons are split, with the smallest sets
+        that split exactly; where more are needed than there are, again from the first one.
+    Other arguments as of `split_neuron`. The network is traced once, and all layers are checked together.
+
+    Returns a record of the splits, for `replay`.
+    Raises ValueError where no exact split is known that has these widths. Network and optimiser are then unchanged.
+    """
+    _require(rule in tuple(SPLIT_RULES), f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
+    _require(bool(widths), "widths {}: allowed are one or more layers")
+    rng = np.random.default_rng() if rng is None else rng
+    optimizers = optimizers_of(optimizer)
+    candidates = partial(with_widths, dict(widths))
+    found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
+    return make_split(net, found, optimizers, "carry", {})
 
 
 def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""Several layers are widened at once: to given widths, exactly, with what has to grow with them."""
+
+import copy
+
+import pytest
+import torch
+from networks import in_double, outputs, relative_change, rng, settle
+from torch import nn
+
+from neuronsplit import replay, widen
+
+
+class Encoder(nn.Module):
+    """A residual axis of 6 channels with a norm, two heads of 4, and a hidden layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+        self.q, self.k, self.v, self.out = (nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 6))
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 6)
+
+    def forward(self, x):
+        h = self.embed(x)  # (B, N, 6)
+        q, k, v = (f(self.norm(h)).unflatten(-1, (-1, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        h = h + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.head(h + self.down(torch.tanh(self.up(self.norm(h)))))
+
+
+X = in_double(torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)))
+OTHER = in_double(torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("widths, shapes", [
+    ({"up": 13}, {"up.weight": (13, 6), "down.weight": (6, 13)}),
+    ({"up": 25}, {"up.weight": (25, 6), "down.weight": (6, 25)}),  # more than twice as wide
+    ({"q": 12}, {"q.weight": (12, 6), "v.weight": (12, 6), "out.weight": (6, 12)}),
+    ({"embed": 12}, {"embed.weight": (12, 3), "norm.weight": (12,), "up.weight": (10, 12), "head.weight": (2, 12)}),
+    ({"up": 20, "q": 16, "embed": 12}, {"up.weight": (20, 12), "q.weight": (16, 12), "out.weight": (12, 16)}),
+])  # fmt: skip
+@pytest.mark.parametrize("rule", ["even", "outgoing"])
+def test_layers_get_the_widths_and_the_output_stays(widths, shapes, rule):
+    net = settle(Encoder())
+    fresh, before = copy.deepcopy(net), outputs(net, OTHER)
+    record = widen(net, widths, example_inputs=X, rule=rule, rng=rng())
+    assert {name: tuple(net.get_parameter(name).shape) for name in shapes} == shapes
+    assert relative_change(before, outputs(net, OTHER)) <= 1e-12
+    replay([record], fresh)
+    assert relative_change(outputs(net, OTHER), outputs(fresh, OTHER)) == 0
+
+
+def test_the_optimiser_goes_on_with_all_widened_layers():
+    net = settle(Encoder())
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    net(X).square().mean().backward()
+    optimizer.step()
+    widen(net, {"up": 20, "q": 16}, example_inputs=X, optimizer=optimizer, rng=rng())
+    assert {id(p) for p in net.parameters()} == {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert all(state["exp_avg"].shape == parameter.shape for parameter, state in optimizer.state.items())
+    before = net(X).square().mean()
+    optimizer.zero_grad()
+    before.backward()
+    optimizer.step()
+    assert net(X).square().mean() < before
+
+
+@pytest.mark.parametrize("widths, message", [
+    ({"up": 10}, "width 10 of 'up': allowed are whole numbers above 10"),
+    ({"up": 12.0}, "width 12.0 of 'up': allowed are whole numbers above 10"),
+    ({"q": 11}, "'q' has no exact split known .width 11 leaves 3 channels, fewer than split together.*"),
+    ({"head": 4}, "'head' has no exact split known .it is in the network's output.*"),
+    ({}, "widths {}: allowed are one or more layers"),
+    ({"nowhere": 4}, "layer 'nowhere': allowed are embed, .*"),
+])  # fmt: skip
+def test_widths_that_cannot_be_are_refused_and_nothing_changes(widths, message):
+    net = settle(Encoder())
+    held = [(id(p), p.clone()) for p in net.parameters()]
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        widen(net, widths, example_inputs=X, rng=rng())
+    assert all(id(p) == i and torch.equal(p, old) for p, (i, old) in zip(net.parameters(), held))
