@@ -12,6 +12,7 @@ from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery import exactness, sizes
 from neuronsplit.surgery.apply import SplitRecord, recorded_edits
 from neuronsplit.surgery.edits import apply_edits, n_outputs
+from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import places_of, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
@@ -79,7 +80,7 @@ def _splits(search: Search, sets: list[int]) -> list[int]:
 
 
 def _run_with(
-    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: dict[int, set[int]], tied: bool
+    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[sizes.Grown], tied: bool
 ) -> tuple[sizes.Run, list[sizes.Number]]:
     """Run the network with new tensors, and the numbers that it needs; then put all back."""
     net, change = search.net, partial(exactness.max_relative_change, search.call())
@@ -114,22 +115,24 @@ def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> li
     return [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
 
 
-def _grown(search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int], list[int]]]) -> dict[int, set[int]]:
-    """The sizes that have grown, and what they may be now: of axes, of channels along an axis, and of grids."""
+def _grown(search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int], list[int]]]) -> list[sizes.Grown]:
+    """The sizes that have grown, and what they may be now: numbers of heads and groups, and then all others."""
     pairs = [pair for before, after in shapes.values() for pair in zip(before, after)]
     for owner in search.labels.owners.values():
         channels = torch.unique(search.sets.roots[owner])
         pairs.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
+    of_heads = []
     for grid in search.sets.grids:
+        units = search.sets.units[grid]
         for mask in masks:
             if mask[grid].any() and (slices := whole_slices(mask[grid], grid)):
-                axes = range(grid.dim()) if mask[grid].all() else [slices[0]]
-                pairs += [
-                    (grid.shape[axis], grid.shape[axis] + int(mask[grid].transpose(0, axis).flatten(1).any(1).sum()))
-                    for axis in axes
-                ]
-    grown: dict[int, set[int]] = {}
-    for before, after in pairs:
-        if before != after:
-            grown.setdefault(before, set()).add(after)
+                for axis in range(grid.dim()) if mask[grid].all() else [slices[0]]:
+                    size = grid.shape[axis]
+                    pair = size, size + int(mask[grid].transpose(0, axis).flatten(1).any(1).sum())
+                    (of_heads if varies(units, axis) else pairs).append(pair)
+    grown: list[sizes.Grown] = [{}, {}]
+    for sizes_of, found in zip((of_heads, pairs), grown):
+        for before, after in sizes_of:
+            if before != after:
+                found.setdefault(before, set()).add(after)
     return grown

@@ -17,6 +17,9 @@ from neuronsplit.surgery.trace import running_modules
 MAX_RUNS = 40  # of the network, to find the numbers that it needs
 
 
+Grown = dict[int, set[int]]  # sizes that have grown, and what they may be now
+
+
 class Number(NamedTuple):
     """A size that a module notes, or its configuration, and what it is after a split."""
 
@@ -125,14 +128,14 @@ def find_numbers(
     net: nn.Module,
     run: Callable[[], Run],
     tolerance: float,
-    grown: dict[int, set[int]],
+    grown: list[Grown],
     names: Iterable[str],
     changed: list[Number],
 ) -> Run:
     """Run a network, and change numbers that its modules note as long as the run gets further with them.
 
     tolerance: a change of the output that is rounding.
-    grown: the new sizes that an old one may stand for.
+    grown: the new sizes that an old one may stand for; the first ones are tried first.
     names: the parameters that were changed.
     changed: gets the numbers that were changed, in their order.
     Returns the last run.
@@ -162,25 +165,31 @@ def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:
     groups: dict[tuple, list[Number]] = {}
     for number in numbers:
         key = number.attribute, str(number.old), str(number.new), "" if by_name else number.module
-        groups.setdefault(key, []).append(number)
+        group = groups.setdefault(key, [])
+        group += [number] if number not in group else []
     return list(groups.values())
 
 
-def _candidates(net: nn.Module, grown: dict[int, set[int]], names: Iterable[str], where: list[str]) -> Iterator[Number]:
+def _candidates(net: nn.Module, grown: list[Grown], names: Iterable[str], where: list[str]) -> Iterator[Number]:
     """Numbers that may stand for a size: of the module that failed and those around it, then of parameters' owners."""
     owners = dict.fromkeys(reversed(where))
     for name in names:
         while name := name.rpartition(".")[0]:
             owners.setdefault(name)
     owners.setdefault("")
-    for owner in owners:
-        module = net.get_submodule(owner)
-        for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
-            for attribute, value in list(getattr(holder, "__dict__", {}).items()):
-                if type(value) is int:
-                    yield from (Number(owner, prefix + attribute, value, new) for new in sorted(grown.get(value, ())))
-                elif type(value) in (tuple, list) and all(type(one) is int for one in value):
-                    for at, one in enumerate(value):
-                        for new in sorted(grown.get(one, ())):
-                            changed = type(value)([*value[:at], new, *value[at + 1 :]])
-                            yield Number(owner, prefix + attribute, value, changed)
+    for new_sizes in grown:
+        for owner in owners:
+            module = net.get_submodule(owner)
+            for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
+                for attribute, value in list(getattr(holder, "__dict__", {}).items()):
+                    yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, new_sizes))
+
+
+def _changed(value: object, new_sizes: Grown) -> list:
+    """What a number may become, or a list of numbers of which one changes."""
+    if type(value) is int:
+        return sorted(new_sizes.get(value, ()))
+    if type(value) not in (tuple, list) or not all(type(one) is int for one in value):
+        return []
+    changes = [(at, new) for at, one in enumerate(value) for new in sorted(new_sizes.get(one, ()))]
+    return [type(value)([*value[:at], new, *value[at + 1 :]]) for at, new in changes]
