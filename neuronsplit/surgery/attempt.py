@@ -31,6 +31,7 @@ class Search(NamedTuple):
     rule: str
     unscaled: bool
     tolerance: float
+    trains: bool  # whether the network runs on its examples in training mode too
 
 
 class Inexact(Exception):
@@ -49,6 +50,8 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
         places, last = places_of(search.labels, distinct, search.sets.units, list(search.layers.values()))
     except ValueError as error:
         raise Inexact(str(error)) from error
+    if not places:
+        raise Inexact("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in search.sets.grids)
     drawn = _coefficients(search, distinct, n_outputs(places, tensors), len(of_neurons))
     as_lists = [[np.asarray(c).tolist() for c in each] for each in drawn]
@@ -89,8 +92,15 @@ def _run_with(
     try:
         exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
         numbers += sizes.update_noted(net, new) + (sizes.shared_eps(net, new) if tied else [])
-        run = partial(sizes.Run, net, search.call, change)
+        replaced = {tensors[name].untyped_storage()._cdata: name for name in new}
+        run = partial(sizes.Run, net, search.call, change, replaced)
         run = sizes.find_numbers(net, run, search.tolerance, grown, list(new), numbers)
+        if search.trains and run.error is None and run.change <= search.tolerance:
+            net.train()  # what runs in training alone may have sizes of its own
+            in_training = partial(sizes.Run, net, search.call, lambda out: 0.0, replaced)
+            in_training = sizes.find_numbers(net, in_training, 0.0, grown, list(new), numbers)
+            net.eval()
+            run.error = in_training.error and f"in training, {in_training.error}"
         return run, numbers
     finally:
         exactness.set_tensors(net, tensors)

@@ -1,7 +1,7 @@
 """What decides whether a split is exact: which rules scale, and the check of the outputs in double precision."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -88,23 +88,28 @@ def _change(old: Tensor, new: Tensor) -> float:
 
 @contextmanager
 def in_evaluation(net: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode, without autocast; modes and random states are as before at the end."""
-    modes = {module: module.training for module in net.modules()}
+    """A network in evaluation mode, without autocast; it and random states are as before at the end."""
+    attributes = {module: dict(vars(module)) for module in net.modules()}  # a run may note something, as its last state
+    lists = [(one, one[:]) for of in attributes.values() for one in of.values() if isinstance(one, list)]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in net.buffers()]
     devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
     net.eval()
     try:
-        with torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad():
-            stack = [torch.autocast(device, enabled=False) for device in devices]
-            for autocast in stack:
-                autocast.__enter__()
-            try:
-                yield
-            finally:
-                for autocast in reversed(stack):
-                    autocast.__exit__(None, None, None)
+        with ExitStack() as stack:
+            for context in (torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad()):
+                stack.enter_context(context)
+            for device in devices:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module, before in attributes.items():
+            vars(module).clear()
+            vars(module).update(before)
+        for one, before in lists:
+            one[:] = before
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.resize_(before.shape).copy_(before)
 
 
 def named_tensors(net: nn.Module) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ class Facts:
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
         self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
         self.dtypes: set[torch.dtype] = set()  # of what is computed
+        self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
         self.normalised: list[Tensor] = []  # labels whose scale has no effect in a norm
         self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
@@ -84,6 +85,11 @@ class Facts:
         self.channels.merge(fresh[distinct], distinct)
         self.begun = torch.cat([self.begun, fresh[distinct]])
         return fresh[labels]
+
+    def bar_used_places(self, labels: Tensor | None) -> None:
+        """Bar channels among which places are used that have these labels."""
+        if labels is not None and (used := self.places_of.get(int(labels.flatten()[0]))) is not None:
+            self.bar(*used)
 
     def is_statistic(self, labels: Tensor) -> bool:
         """Whether labels are those of one number that is computed from all channels."""

@@ -52,6 +52,8 @@ class Labels(Facts):
     def raw(self, tensor: Tensor) -> Tensor:
         """The labels of a tensor's elements: of a channel, NONE, or below that of an entry of a parameter."""
         _, found = self.beside.get(tensor.untyped_storage()._cdata, (None, None))
+        if found is not None and len(found) * tensor.itemsize != tensor.untyped_storage().nbytes():
+            return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
         if found is not None:
             return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
         entries = self.entries.of(tensor) if self.knows(tensor) else None

@@ -80,7 +80,11 @@ def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> 
                 labels.statistics.add(int(statistic))
                 for one in tensors_in([out]):
                     labels.put(one, statistic)
-        elif name not in ("amax", "amin", "max", "min"):  # copies change neither the largest nor the smallest
+        elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands
+            for places in [tensor for tensor in tensors_in([out]) if not tensor.is_floating_point()]:
+                labels.put(places, label := labels.new(1))
+                labels.places_of[int(label)] = found, f"{why}, whose place among the channels is used"
+        else:
             labels.bar(found, f"{why}, over channels")
         return
     if name not in ("mean", "sum", "nansum", "amax", "amin", "max", "min"):

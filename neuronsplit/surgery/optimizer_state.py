@@ -15,6 +15,7 @@ STATE_EXPONENTS = {  # the power of the gradient that a state goes with; None: i
     "acc_delta": 0, "step_size": 0,  # Adadelta, Rprop
     "ax": None,  # ASGD
 }  # fmt: skip
+FACTORED = {"row_var": -1, "col_var": -2}  # of Adafactor: the axis over which a state is averaged
 
 
 def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
@@ -26,7 +27,9 @@ def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
     ]
     for one in given:
         if not isinstance(one, torch.optim.Optimizer):
-            raise ValueError(f"optimizer {one!r}: allowed are torch.optim.Optimizer, one or a list")
+            raise ValueError(
+                f"optimizer of type {type(one).__name__}: allowed are torch.optim.Optimizer, or a list of them"
+            )
         if hasattr(one, "_params"):
             raise ValueError(
                 f"{type(one).__name__} keeps a list of parameters of its own: allowed are optimisers that work by "
@@ -77,7 +80,8 @@ def _require_all(optimizers: list, held: set[int], of_net: set[int], old: dict[s
     if held - of_net:
         raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
     for other in gc.get_objects():
-        if isinstance(other, torch.optim.Optimizer) and all(other is not one for one in optimizers):
+        # By type(), for a weak reference may be dead.
+        if issubclass(type(other), torch.optim.Optimizer) and all(other is not one for one in optimizers):
             if any(p is parameter for g in other.param_groups for p in g["params"] for parameter in missing.values()):
                 raise ValueError(
                     f"{name!r} is trained by {type(other).__name__}, not given: allowed is optimizer=[all of them]"
@@ -88,14 +92,15 @@ def _state(optimizer, name: str, parameter: Tensor, edits: list[TensorEdit], sta
     """The state of one parameter after its edits."""
     kind, new = type(optimizer).__name__, {}
     for key, value in optimizer.state[parameter].items():
-        if isinstance(value, Tensor) and value.dim() == parameter.dim() and value.numel() > 1:
-            along = [e for e in edits if value.shape[e.axis] == parameter.shape[e.axis]]  # factored: not all axes
-            if any(value.shape[a] not in (1, parameter.shape[a]) for a in range(value.dim())):
+        if isinstance(value, Tensor) and value.dim() == parameter.dim() > 0:
+            averaged = FACTORED[key] % parameter.dim() if key in FACTORED else None  # the axis that has one entry
+            if any(value.shape[a] != parameter.shape[a] for a in range(value.dim()) if a != averaged):
                 raise ValueError(f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are states of its shape")
             if key not in exponents:
                 raise ValueError(
                     f"{kind} keeps {key!r}, unknown here: say how it goes with state_exponents={{{key!r}: 1}} or 2"
                 )
+            along = [edit for edit in edits if edit.axis != averaged]
             value = apply_edits(value, along, exponents[key])
             if state == "reset" and exponents[key] is not None:
                 for edit in along:

@@ -32,13 +32,13 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
                     axis = max(range(len(axes)), key=partial(varies_where_labelled, grid))
                     return grid.movedim(axis, 0).reshape(grid.shape[axis], -1).amax(1)
         why = labels.lost.get(name, "the example inputs do not reach it")
-        raise ValueError(f"layer {where!r} ({why}): allowed are layers that {_some_layers(labels)} are like")
+        raise ValueError(f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(labels)}")
     raise ValueError(f"layer {where!r}: allowed are {_some_layers(labels)}, or parameters by name")
 
 
 def _some_layers(labels: Labels) -> str:
     names = [name.removesuffix(".weight") for name, _, role in labels.owners if role == MAKES and "bias" not in name]
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(names)) or ["none"]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 

@@ -54,11 +54,15 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
     known = [tensor for tensor in tensors_in(given.values()) if labels.knows(tensor)]
     if not known or name in SHAPES_ONLY:
         return
+    if name in ("view_as_complex", "view_as_real") or (name == "view" and "dtype" in given):
+        return labels.bar(labels.of(given["self"]), f"{name} in {where!r}")
     if op.is_view or name in VIEWS_UNTAGGED:
         return _sizes_written_in(labels, name, given, out)
     mask = given.get("indices", [None])[0] if name == "index_put" else None
     if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == given["self"].shape:
         name, given = "where", {"condition": mask, "self": given["values"], "other": given["self"]}  # x[x < 0] = 0
+    for tensor in known:
+        labels.bar_used_places(labels.of(tensor) if not tensor.is_floating_point() else None)
     rule = RULES.get(name) or (pointwise if torch.Tag.pointwise in op.tags else unknown)
     if rule is unknown and re.search("pool.d|upsample|grid_sampler", name):
         rule = norms.spatial

@@ -43,6 +43,10 @@ def find_split(
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(f"{name!r} is a {type(module).__name__} that has not run: run the network once first")
+        if type(module).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+            raise ValueError(
+                f"{type(module).__name__} keeps parameters of its own: allowed is the network inside, before"
+            )
     device = torch.get_default_device()  # for the network's own tensors; labels are on the CPU
     with exactness.in_evaluation(net), torch.device("cpu"):
         call_with = partial(exactness.call_with, net, example_inputs, device)
@@ -50,11 +54,11 @@ def find_split(
         double = _runs_in_double(net, call_with, noise)
         with exactness.in_double(net, noise) if double else nullcontext() as dtype:
             call = call_with(dtype, noise=0.0)
-            labels, orders = _traced(net, call, layers)
+            labels, orders, trains = _traced(net, call, layers)
             tolerance = exactness.tolerance(labels.dtypes, double)
             draw = partial(_draw, rule, rng, rng.bit_generator.state)
             call = _checked(call, call_with(dtype, noise))
-            search = Search(net, call, labels, Sets(labels), orders, {}, draw, rule, unscaled, tolerance)
+            search = Search(net, call, labels, Sets(labels), orders, {}, draw, rule, unscaled, tolerance, trains)
             return _first_exact(search, candidates(search), together)
 
 
@@ -76,19 +80,19 @@ def _checked(call: Callable[[], object], noisy: Callable[[], object]) -> Callabl
     return lambda: exactness.outputs_of([call()])
 
 
-def _traced(net: nn.Module, call: Callable[[], object], names: Iterable[str]) -> tuple[Labels, dict[str, Tensor]]:
+def _traced(net: nn.Module, call: Callable[[], object], names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], bool]:
     """The labels of a run, and those of some layers; of a second run where the first has labelled across them."""
     for mixing in (False, True):
         labels = Labels(net, mixing)
         trace(net, call, labels)
-        trace_in_training(net, call, labels)
+        trains = trace_in_training(net, call, labels)
         layers = {where: layer_axis(labels, where) for where in names}
         barred = [label for why, label in labels.barred if ACROSS in why]
         if not barred or not any(
             torch.isin(of, labels.channels.roots(torch.cat(barred))).any() for of in layers.values()
         ):
             break
-    return labels, layers
+    return labels, layers, trains
 
 
 def _draw(rule: str, rng: np.random.Generator, state: dict, n_out: int, n: int) -> list[Coefficients]:

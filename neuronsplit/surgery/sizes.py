@@ -7,11 +7,13 @@ run fails without it, and gets further with it.
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neuronsplit.surgery.pointwise import tensors_in
 from neuronsplit.surgery.trace import running_modules
 
 MAX_RUNS = 40  # of the network, to find the numbers that it needs
@@ -40,16 +42,25 @@ class Run:
     """One run of a network: how far it got, what it computed or why it failed, and how much that differs.
 
     error: one line, with the operation and module that failed. change: of the output, infinite if it failed.
+    replaced: parameters that must not be used any more, by their storage; a list of the user's may hold them.
     """
 
-    def __init__(self, net: nn.Module, call: Callable[[], object], change: Callable[[object], float]):
+    def __init__(
+        self,
+        net: nn.Module,
+        call: Callable[[], object],
+        change: Callable[[object], float],
+        replaced: dict[int, str],
+    ):
         self.n_operations, self.operation, self.error, self.change = 0, "", None, float("inf")
-        with running_modules(net) as modules, _Count(self):
+        with running_modules(net) as modules, _Count(self, replaced):
             try:
                 out = call()
             except Exception as error:  # of the user's network, so of any kind
                 where = " in ".join(text for text in (self.operation, (modules.stopped or [""])[-1]) if text)
-                self.error = f"{where}: {' '.join(str(error).split())}" if where else " ".join(str(error).split())
+                self.error = ": ".join(
+                    text for text in (where, " ".join(str(error).split()) or type(error).__name__) if text
+                )
         self.where = modules.stopped or []
         if self.error is None:
             self.change = change(out)
@@ -62,11 +73,15 @@ class Run:
 
 
 class _Count(TorchDispatchMode):
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, replaced: dict[int, str]):
         super().__init__()
-        self.run = run
+        self.run, self.replaced = run, replaced
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        for tensor in tensors_in([*args, *(kwargs or {}).values()]):
+            if tensor.layout == torch.strided and tensor.untyped_storage()._cdata in self.replaced:
+                name = self.replaced[tensor.untyped_storage()._cdata]
+                raise ValueError(f"it still uses the old {name!r}, which something beside its module holds")
         self.run.operation = op._schema.name.split("::")[1].strip("_")
         out = op(*args, **(kwargs or {}))
         self.run.operation = ""

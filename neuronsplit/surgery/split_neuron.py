@@ -41,7 +41,7 @@ def split_neuron(
     where: a layer by its name in `named_modules`, or a parameter by its name in `named_parameters`.
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
     example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword
-        arguments.
+        arguments. What the network does only with other inputs, such as optional ones left out, is not followed.
     optimizer: the optimiser, or several, whose state is split too. The state is scaled as the gradients are. Where γ
         and δ differ by output, it is scaled by the means of their powers.
     rule: a name in SPLIT_RULES.
@@ -110,7 +110,9 @@ def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
     records: what `split_neuron` returned. They can come from a JSON file that json.dump(records, file) wrote.
     Raises ValueError where one of the splits cannot be made on this network.
     """
-    for record in records:
+    for record in [records] if isinstance(records, SplitRecord) else records:
+        fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
+        _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")
         record = SplitRecord(*record)
         _require(record.rule in tuple(SPLIT_RULES), f"rule {record.rule!r}: allowed are {', '.join(SPLIT_RULES)}")
         make_split(net, record, [], "carry", {})

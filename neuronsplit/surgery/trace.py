@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
@@ -89,13 +88,18 @@ def trace(net: nn.Module, call: Callable[[], object], labels: Labels) -> None:
     return labels
 
 
-def trace_in_training(net: nn.Module, call: Callable[[], object], labels: Labels) -> None:
-    """Run a network in training mode too, and add to its labels what it does only then, such as an auxiliary head."""
+def trace_in_training(net: nn.Module, call: Callable[[], object], labels: Labels) -> bool:
+    """Run a network in training mode too, and add to its labels what it does only then, such as an auxiliary head.
+
+    Returns whether it runs.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.train()
     try:
         with suppress(Exception):  # it may need labels, or more than one image
             _follow_run(net, call, labels)
+            return True
+        return False
     finally:
         net.eval()
         with torch.no_grad():
@@ -108,6 +112,7 @@ def _follow_run(net: nn.Module, call: Callable[[], object], labels: Labels) -> N
         out = call()
     for tensor in tensors_of(out):
         labels.bar(labels.of(tensor), "it is in the network's output")
+        labels.bar_used_places(labels.of(tensor))
     for name, module in net.named_modules():
         _one_size_for_several(labels, name, module)
 
@@ -125,12 +130,14 @@ def _one_size_for_several(labels: Labels, name: str, module: nn.Module) -> None:
         labels.all_or_none(torch.cat([*found.values(), *inner])[None], f"embed_dim of {name}")
 
 
-def tensors_of(value: object) -> list[Tensor]:
-    """The tensors in an output: in lists, tuples, mappings and dataclasses."""
+def tensors_of(value: object, depth: int = 4) -> list[Tensor]:
+    """The tensors in an output: in lists, tuples, sets, mappings, and attributes of objects; caches aside."""
     if isinstance(value, Tensor):
         return [value]
-    if is_dataclass(value) and not isinstance(value, type):
-        value = [getattr(value, field.name) for field in fields(value)]
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         value = list(value.values())
-    return [t for one in value for t in tensors_of(one)] if isinstance(value, list | tuple) else []
+    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | Callable):
+        value = [] if "Cache" in type(value).__name__ else list(vars(value).values())  # keys and values grow with heads
+    if not isinstance(value, list | tuple | set) or not depth:
+        return []
+    return [tensor for one in value for tensor in tensors_of(one, depth - 1)]

@@ -144,7 +144,7 @@ REFUSALS = {
     "rule": (plain, "0", FLAT, {"rule": "halved"}, "rule 'halved': allowed are scaled, even, outgoing"),
     "state": (plain, "0", FLAT, {"state": "drop"}, "state 'drop': allowed are carry and reset$"),
     "rng": (plain, "0", FLAT, {"rng": 0}, "rng 0: allowed are numpy.random.default_rng"),
-    "optimizer": (plain, "0", FLAT, {"optimizer": [1]}, "optimizer 1: allowed are torch.optim.Optimizer, one or"),
+    "optimizer": (plain, "0", FLAT, {"optimizer": [1]}, "optimizer of type int: allowed are torch.optim.Optimizer, or"),
     "does not run": (plain, "0", torch.ones(3, 6), {}, r"the network does not run on the example inputs \(.*Error"),
     "no examples": (plain, "0", FLAT[:0], {}, NO_NUMBERS),
     "no numbers": (lambda: flagged(lambda y: y.argmax(1)), "a", FLAT, {}, NO_NUMBERS),
