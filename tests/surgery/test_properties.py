@@ -27,12 +27,20 @@ def rounding(net, x, before):
     return relative_change(before, outputs(noisy, x))
 
 
+def in_training(net, x):
+    """The output in training mode; None where a norm has a single number to normalise, which torch refuses."""
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(net).train()(x)
+    except ValueError:
+        return None
+
+
 def check_exact_or_refused(net, where, options, inputs):
     """Split a network in eval mode; where it succeeds, compare in eval and training mode, and replay."""
     settle(net)
     fresh, before = copy.deepcopy(net), [outputs(net, x) for x in inputs]
-    with torch.no_grad():
-        training = copy.deepcopy(net).train()(inputs[1])
+    training = in_training(net, inputs[1])
     held, state = [id(p) for p in net.parameters()], copy.deepcopy(net.state_dict())
     try:
         record = split_neuron(net, where, example_inputs=inputs[0], rng=rng(), **options)
@@ -46,9 +54,8 @@ def check_exact_or_refused(net, where, options, inputs):
             assert relative_change(old, outputs(net, x)) <= BOUND
     replay(json.loads(json.dumps([record])), fresh)
     assert relative_change(outputs(net, inputs[1]), outputs(fresh, inputs[1])) <= BOUND
-    with torch.no_grad():
-        after = copy.deepcopy(net).train()(inputs[1])
-    assert relative_change(training, after) <= 1e-8
+    if training is not None:
+        assert relative_change(training, in_training(net, inputs[1])) <= 1e-8
     return "split"
 
 
