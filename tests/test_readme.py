@@ -105,6 +105,15 @@ def test_the_commands_of_the_readme_exist():
     assert [cli.parser().parse_args(command.split()).study for command in commands] == ["mine.yaml", "mine.yaml"]
 
 
+def test_the_coverage_is_read_off_the_committed_table():
+    table = ns.read_table(ROOT / "figures" / "data" / "coverage.parquet")
+    layers = table[table.outcome.isin(["split", "none", "refused", "raised", "wrong"])]  # with channels of their own
+    n_split = (layers.outcome == "split").sum()
+    n_networks = table.groupby("origin").network.nunique().sum()
+    assert f"In {n_networks} networks of others and small ones, {n_split:,} of {len(layers):,} layers split" in README
+    assert not table.outcome.isin(["raised", "wrong"]).any()
+
+
 def test_the_table_is_read_off_the_committed_one():
     table = read("which-how-when")
     measured = cost.overview(table, NO_SPLIT)
