@@ -43,7 +43,7 @@ def one_thread():
 
 @pytest.fixture
 def study(tmp_path):
-    """The file of a study, whose results go into a folder beside it."""
+    """The file of a study, whose results go into a folder next to it."""
     file = tmp_path / "mine.yaml"
     file.write_text(STUDY)
     return file
@@ -63,7 +63,7 @@ def no_start(monkeypatch):
 
 
 def command(name, file, *options):
-    """Run a command with results beside the study's file; return its exit code."""
+    """Run a command with results next to the study's file; return its exit code."""
     return main([name, str(file), "--folder", str(file.parent / "results"), "--workers", "2", *options])
 
 
@@ -180,8 +180,8 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
     folder, units = study.parent / "results", study.parent / "results" / "units"
     load_or_run([done], [0, 1], folder)
     load_or_run([partly], [1], folder)
-    at_work = Batch((running, left), (0,))
-    progress.note(at_work, units, fraction=0.5, at="epoch 2 of 3", errors={left.id: "not yet known"})
+    unit = Batch((running, left), (0,))
+    progress.note(unit, units, fraction=0.5, at="epoch 2 of 3", errors={left.id: "not yet known"})
     progress.note(Batch((failed,), (0, 1)), units, errors={failed.id: "ZeroDivisionError: on purpose"})
     stale = Batch((over,), (0, 1))  # of a process that was killed; its number is in use again, as 1 is in a container
     progress.note(stale, units, fraction=0.1, at="epoch 1 of 3")
@@ -205,7 +205,7 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
         (units / f".{n}.json").write_text(text)  # fmt: skip
     (units / ".binary.json").write_bytes(b"\xff\xfe")
     (units / ".folder.json").mkdir()
-    with progress.lock(progress.file_of(at_work, units)):
+    with progress.lock(progress.file_of(unit, units)):
         before = content(study.parent)
         for name, options in (("status", []), ("run", ["--dry-run"])):
             assert command(name, study, *options) == 0
@@ -324,7 +324,7 @@ def test_all_splits_are_run_and_taken_up_as_other_experiments(study, train_here,
     assert {file: data for file, data in content(folder / "units").items() if file != lost}.items() <= kept.items()
 
 
-def test_results_go_beside_the_package_unless_a_folder_is_given(study, train_here, tmp_path, monkeypatch, capsys):
+def test_results_go_next_to_the_package_unless_a_folder_is_given(study, train_here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
     changes = ["-p", "policy", "[random, max-loss]", "-p", "n_seeds", "1"]
     assert main(["run", str(study), *changes]) == 0
@@ -410,7 +410,7 @@ def test_help_explains_the_commands(tmp_path):
 
 
 def test_a_package_away_from_a_checkout_has_its_studies_and_notebooks_and_writes_into_the_present_folder(tmp_path):
-    """As pip lays it out: the notebooks are beside the package's modules, and no pyproject.toml is above them."""
+    """As pip lays it out: the notebooks are next to the package's modules, and no pyproject.toml is above them."""
     root, site, here = Path(__file__).parents[1], tmp_path / "site", tmp_path / "here"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(root / "neuronsplit", site / "neuronsplit", ignore=ignored)

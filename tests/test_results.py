@@ -1,4 +1,4 @@
-"""The files of a study's folder are put together: each seed once, of one version, without what lies beside them."""
+"""The files of a study's folder are put together: each seed once, of one version, without what else is in it."""
 
 import os
 import shutil
@@ -68,14 +68,14 @@ def test_whatever_holds_the_seeds_the_table_is_the_same(tmp_path_factory, parts,
 
 
 @pytest.mark.parametrize("name", ["._a.parquet", ".a.parquet.0123abcd.part", "Thumbs.db", "desktop.ini", ".DS_Store"])
-@pytest.mark.parametrize("beside", ["s", "s/units", "s/__MACOSX/s/units", "s/.ipynb_checkpoints"])
-def test_litter_is_ignored(beside, name, packed, tmp_path):
+@pytest.mark.parametrize("place", ["s", "s/units", "s/__MACOSX/s/units", "s/.ipynb_checkpoints"])
+def test_litter_is_ignored(place, name, packed, tmp_path):
     unit(tmp_path / "s" / "units" / "a.parquet", ["random"])
     expected = read_table(tmp_path / "s")
-    (tmp_path / beside).mkdir(parents=True, exist_ok=True)
-    (tmp_path / beside / name).write_bytes(os.urandom(82))
-    if beside.startswith("s/_") or beside.startswith("s/."):
-        (tmp_path / beside / "a.parquet").write_bytes(os.urandom(82))
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / name).write_bytes(os.urandom(82))
+    if place.startswith("s/_") or place.startswith("s/."):
+        (tmp_path / place / "a.parquet").write_bytes(os.urandom(82))
     assert read_table(packed(tmp_path / "s")).equals(expected)
 
 

@@ -1,4 +1,4 @@
-"""How far the units of a study are: what each notes beside its results, the lock that it holds, and a progress bar."""
+"""How far the units of a study are: what each notes next to its results, the lock that it holds, and a progress bar."""
 
 import io
 import json
@@ -98,11 +98,11 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
 
         def keep_showing() -> None:
             while not stop.wait(LOG_SECONDS if in_log else BAR_SECONDS):
-                at_work = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
-                shares = {name: noted.fraction for name, noted in at_work.items()} | dict.fromkeys(ended, 1.0)
+                running = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
+                shares = {name: noted.fraction for name, noted in running.items()} | dict.fromkeys(ended, 1.0)
                 now = sum(seconds[name] * share for name, share in shares.items())
                 progress.n = max(progress.n, now)  # a unit has no note while it draws its figures
-                progress.set_description_str(", ".join([describe(), *(noted.at for noted in at_work.values())][:2]))
+                progress.set_description_str(", ".join([describe(), *(noted.at for noted in running.values())][:2]))
                 if in_log:
                     print(progress, file=sys.stderr, flush=True)
 

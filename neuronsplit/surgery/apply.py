@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
+from neuronsplit.surgery.noted_sizes import Number, set_number
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
-from neuronsplit.surgery.sizes import Number, set_number
 
 
 class SplitRecord(NamedTuple):

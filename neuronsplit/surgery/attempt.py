@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
-from neuronsplit.surgery import exactness, sizes
+from neuronsplit.surgery import exactness, noted_sizes, trial_runs
 from neuronsplit.surgery.apply import SplitRecord, recorded_edits
 from neuronsplit.surgery.edits import apply_edits, n_outputs
 from neuronsplit.surgery.facts import varies
@@ -83,29 +83,29 @@ def _splits(search: Search, sets: list[int]) -> list[int]:
 
 
 def _run_with(
-    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[sizes.Grown], tied: bool
-) -> tuple[sizes.Run, list[sizes.Number]]:
+    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[trial_runs.Grown], tied: bool
+) -> tuple[trial_runs.Run, list[noted_sizes.Number]]:
     """Run the network with new tensors, and the numbers that it needs; then put all back."""
     net, change = search.net, partial(exactness.max_relative_change, search.call())
     changed = {id(tensors[name]): exactness.like(tensors[name], tensor) for name, tensor in new.items()}
-    numbers: list[sizes.Number] = []
+    numbers: list[noted_sizes.Number] = []
     try:
         exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
-        numbers += sizes.update_noted(net, new) + (sizes.shared_eps(net, new) if tied else [])
+        numbers += noted_sizes.update_noted(net, new) + (noted_sizes.shared_eps(net, new) if tied else [])
         replaced = {tensors[name].untyped_storage()._cdata: name for name in new}
-        run = partial(sizes.Run, net, search.call, change, replaced)
-        run = sizes.find_numbers(net, run, search.tolerance, grown, list(new), numbers)
+        run = partial(trial_runs.Run, net, search.call, change, replaced)
+        run = trial_runs.find_numbers(net, run, search.tolerance, grown, list(new), numbers)
         if search.trains and run.error is None and run.change <= search.tolerance:
             net.train()  # what runs in training alone may have sizes of its own
-            in_training = partial(sizes.Run, net, search.call, lambda out: 0.0, replaced)
-            in_training = sizes.find_numbers(net, in_training, 0.0, grown, list(new), numbers)
+            in_training = partial(trial_runs.Run, net, search.call, lambda out: 0.0, replaced)
+            in_training = trial_runs.find_numbers(net, in_training, 0.0, grown, list(new), numbers)
             net.eval()
             run.error = in_training.error and f"in training, {in_training.error}"
         return run, numbers
     finally:
         exactness.set_tensors(net, tensors)
         for number in reversed(numbers):
-            sizes.set_number(net, number, number.old)
+            noted_sizes.set_number(net, number, number.old)
 
 
 def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> list[Coefficients]:
@@ -125,7 +125,9 @@ def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> li
     return [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
 
 
-def _grown(search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int], list[int]]]) -> list[sizes.Grown]:
+def _grown(
+    search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int], list[int]]]
+) -> list[trial_runs.Grown]:
     """The sizes that have grown, and what they may be now: numbers of heads and groups, and then all others."""
     pairs = [pair for before, after in shapes.values() for pair in zip(before, after)]
     for owner in search.labels.owners.values():
@@ -140,7 +142,7 @@ def _grown(search: Search, masks: list[Tensor], shapes: dict[str, tuple[list[int
                     size = grid.shape[axis]
                     pair = size, size + int(mask[grid].transpose(0, axis).flatten(1).any(1).sum())
                     (of_heads if varies(units, axis) else pairs).append(pair)
-    grown: list[sizes.Grown] = [{}, {}]
+    grown: list[trial_runs.Grown] = [{}, {}]
     for sizes_of, found in zip((of_heads, pairs), grown):
         for before, after in sizes_of:
             if before != after:

@@ -6,7 +6,7 @@ A channel is what is copied as a whole when a neuron is split. Take a network of
     r = relu(h)
     y = r @ B.T     # B has the shape (1, 2)
 
-The forward pass runs as it is. Beside the storage of each tensor lies a second one, with a label for each element:
+The forward pass runs as it is. Each storage has a shadow, with a label for each element:
 
     x: −1 −1 −1     inputs belong to no channel
     h:  0  1        each row of A makes a channel:     A, axis 0, makes 0 1
@@ -30,7 +30,7 @@ from neuronsplit.surgery.partition import NONE
 
 
 class Labels(Facts):
-    """The labels of all tensors in a network's run, beside what is found about its channels.
+    """The labels of all tensors in a network's run, and what is found about its channels.
 
     An element has one label. Where a parameter mixes tokens, say, its product keeps the labels of the channels; if
     mixing, it has those that the parameter makes.
@@ -40,18 +40,18 @@ class Labels(Facts):
         super().__init__()
         self.entries, self.mixing = Entries(net), mixing
         self.tensors = self.entries.tensors  # parameters and buffers, by name
-        self.beside: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
+        self.shadows: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.numel():
             return False
         storage = tensor.untyped_storage()._cdata
-        return storage in self.beside or storage in self.entries.in_storage
+        return storage in self.shadows or storage in self.entries.in_storage
 
     def raw(self, tensor: Tensor) -> Tensor:
         """The labels of a tensor's elements: of a channel, NONE, or below that of an entry of a parameter."""
-        _, found = self.beside.get(tensor.untyped_storage()._cdata, (None, None))
+        _, found = self.shadows.get(tensor.untyped_storage()._cdata, (None, None))
         if found is not None and len(found) * tensor.itemsize != tensor.untyped_storage().nbytes():
             return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
         if found is not None:
@@ -77,11 +77,11 @@ class Labels(Facts):
         storage = tensor.untyped_storage()
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
-        if storage._cdata not in self.beside:
-            for key in [key for key, (of, _) in self.beside.items() if of.expired()]:
-                del self.beside[key]
+        if storage._cdata not in self.shadows:
+            for key in [key for key, (of, _) in self.shadows.items() if of.expired()]:
+                del self.shadows[key]
             size = storage.nbytes() // tensor.itemsize
-            self.beside[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE)
+            self.shadows[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE)
         self.raw(tensor).copy_(labels.expand(tensor.shape))
 
     # What parameters are to channels

@@ -71,6 +71,12 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
             outputs = labels.outputs.get((name, axes)) or ()
             _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, _stretches(line, units)))
+    _add_shared(found, labels, sets)
+    return _merged(found, len(sets)), last
+
+
+def _add_shared(found: dict, labels: Labels, sets: list[Tensor]) -> None:
+    """Add what serves several channels with each entry, and goes along with whole slices of them only."""
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
         for number, mask in enumerate(sets):
@@ -83,7 +89,6 @@ def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Te
             member = torch.zeros(labels.tensors[name].shape[axis], dtype=torch.bool)
             member[at[inside[:, 0]]] = True
             _add(found, (name, axis, "along"), member, number, ([], [], torch.zeros_like(member, dtype=torch.long)))
-    return _merged(found, len(sets)), last
 
 
 def tied_names(labels: Labels, sets: list[Tensor]) -> list[str]:

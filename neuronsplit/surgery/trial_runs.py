@@ -1,41 +1,20 @@
-"""Sizes that modules note as numbers: after a split, those that the run needs go along.
+"""Runs of a network that is being split: which numbers that its modules note does it need to be others?
 
-What torch's own modules note of their parameters is known, and follows. Any other number is changed on evidence: the
-run fails without it, and gets further with it.
+A number is changed on evidence: the run fails without it, and gets further with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neuronsplit.surgery.noted_sizes import Number, set_number
 from neuronsplit.surgery.pointwise import tensors_in
 from neuronsplit.surgery.trace import running_modules
 
 MAX_RUNS = 40  # of the network, to find the numbers that it needs
-
-
 Grown = dict[int, set[int]]  # sizes that have grown, and what they may be now
-
-
-class Number(NamedTuple):
-    """A size that a module notes, or its configuration, and what it is after a split."""
-
-    module: str
-    attribute: str  # of the module; "config.x" is that of its configuration
-    old: object
-    new: object
-
-
-def set_number(net: nn.Module, number: Number, value: object) -> None:
-    """Set a number of a module."""
-    holder = net.get_submodule(number.module)
-    *path, attribute = number.attribute.split(".")
-    setattr(holder.config if path else holder, attribute, value)
 
 
 class Run:
@@ -87,56 +66,6 @@ class _Count(TorchDispatchMode):
         self.run.operation = ""
         self.run.n_operations += 1
         return out
-
-
-def noted_sizes(module: nn.Module) -> dict[str, object]:
-    """What a module of torch.nn notes of the shapes of its parameters, by their present shapes."""
-    weight = getattr(module, "weight", None)
-    if isinstance(module, nn.RNNBase):
-        hidden = module.weight_hh_l0.shape[0] // {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-        return {"input_size": module.weight_ih_l0.shape[1], "hidden_size": hidden}
-    if isinstance(module, nn.RNNCellBase):
-        return {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}
-    if isinstance(module, _NormBase) and (weight is not None or module.running_mean is not None):
-        return {"num_features": len(module.running_mean if weight is None else weight)}
-    if weight is None:
-        return {}
-    if isinstance(module, nn.Linear):
-        return {"in_features": weight.shape[1], "out_features": weight.shape[0]}
-    if isinstance(module, _ConvTransposeNd):
-        return {"in_channels": weight.shape[0], "out_channels": weight.shape[1] * module.groups}
-    if isinstance(module, _ConvNd):
-        groups = weight.shape[0] * module.groups // module.out_channels if module.groups > 1 else 1
-        return {"groups": groups, "in_channels": weight.shape[1] * groups, "out_channels": weight.shape[0]}
-    if isinstance(module, nn.GroupNorm):
-        return {"num_channels": len(weight), "num_groups": module.num_groups * len(weight) // module.num_channels}
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return {"normalized_shape": tuple(weight.shape)}
-    return {"embedding_dim": weight.shape[1]} if isinstance(module, nn.Embedding) else {}
-
-
-def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """Update what torch's modules note of the shapes of some parameters. Returns what has changed."""
-    changed = []
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        for attribute, new in noted_sizes(net.get_submodule(owner)).items():
-            number = Number(owner, attribute, getattr(net.get_submodule(owner), attribute), new)
-            if number.old != new:
-                set_number(net, number, new)
-                changed.append(number)
-    return changed
-
-
-def shared_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """Halve the eps of norms whose channels become twice as many, and half as large in the square."""
-    changed = []
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        module = net.get_submodule(owner)
-        for attribute, value in list(vars(module).items()):
-            if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase):
-                changed.append(Number(owner, attribute, value, value / 2))
-                set_number(net, changed[-1], value / 2)
-    return changed
 
 
 def find_numbers(
