@@ -71,9 +71,21 @@ for setting, rows in settings.items():
 
 # %%
 METRICS = ["test_accuracy", "test_loss"]
+MOST = 40  # experiments in a figure beside the baseline; of more the lines cannot be told apart
+in_figures = dict(settings)
+for setting, rows in settings.items():
+    if rows.policy.nunique() > MOST + 1:
+        best = tables.summary(rows, METRICS[0])["mean"].nlargest(MOST).index
+        baseline = comparison.baseline_of(rows)
+        in_figures[setting] = rows[rows.policy.isin([*best, baseline])]
+        heading(setting)
+        also = f", and {code(baseline)}" if baseline else ""
+        display(Markdown(f"Figures show the {MOST} experiments of the highest final test accuracy{also}."))
+
+# %%
 differences = {
     setting: {metric: comparison.paired_differences(style.printable(rows), metric) for metric in METRICS}
-    for setting, rows in settings.items()
+    for setting, rows in in_figures.items()
     if comparison.paired_differences(rows, METRICS[0]).size
 }
 if differences:
@@ -81,13 +93,13 @@ if differences:
 for setting, found in differences.items():
     heading(setting)
     for metric, values in found.items():
-        label = f"final {style.TITLES[metric]} − that of {comparison.baseline_of(style.printable(settings[setting]))}"
+        label = f"final {style.TITLES[metric]} − that of {comparison.baseline_of(style.printable(in_figures[setting]))}"
         show(comparisons.paired_differences({label: values}), f"differences-{metric}", setting)
 
 # %%
-drawn = {setting: style.printable(comparison.without_diverged(rows)) for setting, rows in settings.items()}
+drawn = {setting: style.printable(comparison.without_diverged(rows)) for setting, rows in in_figures.items()}
 drawn = {setting: rows for setting, rows in drawn.items() if len(rows)}
-baselines = {setting: comparison.baseline_of(style.printable(settings[setting])) for setting in drawn}
+baselines = {setting: comparison.baseline_of(style.printable(in_figures[setting])) for setting in drawn}
 baselines = {setting: name for setting, name in baselines.items() if name in set(drawn[setting].policy)}
 if drawn:
     display(Markdown("## While they train"))

@@ -353,6 +353,19 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     assert len(saved) == n_figures == 18 and "cost-learning-rate-0.1.png" in saved
 
 
+def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_path):
+    """A figure of hundreds of lines takes long, and says nothing."""
+    shifts = {"no-split": 0.1, **{f"mine-{n}": n / 100 for n in range(60)}}
+    write_table(shifted(shifts, n_seeds=2, epochs=2), tmp_path / "t.parquet", {})
+    _, text, n_figures = run(tmp_path / "t.parquet", tmp_path)
+    assert "Figures show the 40 experiments of the highest final test accuracy, and `no-split`." in text
+    assert text.startswith("## `t.parquet`\n61 experiments") and n_figures == 8
+    drawn = [o.metadata["image/png"]["alt"] for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+             for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]  # fmt: skip
+    for alt in drawn[:6]:  # differences, curves and final values
+        assert "mine-59" in alt and "mine-20" in alt and "mine-19" not in alt
+
+
 def test_the_report_of_a_csv_of_one_experiment_and_one_seed(tmp_path):
     study_table(["random"], n_seeds=1)[comparison.REQUIRED].to_csv(tmp_path / "mine.csv")
     found, text, n_figures = run(tmp_path / "mine.csv", tmp_path)

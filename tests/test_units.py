@@ -159,9 +159,17 @@ def test_units_of_much_work_are_similar_and_take_a_minute_or_more(n, epochs):
     units = cut_into_units(dict.fromkeys(experiments, (0, 1, 2)))
     seconds = sorted(unit.seconds for unit in units)
     longest_program = max(program.seconds for unit in units for program in unit.programs())
-    assert sum(seconds) > 10 * UNIT_SECONDS
-    assert seconds[1] > 0.95 * UNIT_SECONDS  # but for the last, which takes what is left
-    assert seconds[-1] < UNIT_SECONDS * 1.3 + longest_program
+    assert sum(seconds) > 10 * UNIT_SECONDS and seconds[0] > 0.95 * UNIT_SECONDS
+    assert seconds[-1] < 2 * (UNIT_SECONDS + longest_program) and seconds[-1] - seconds[0] < 1.01 * longest_program
+
+
+@pytest.mark.parametrize("n", [96, 240, 500, 1100])
+def test_two_or_four_processes_that_share_the_units_end_together(n):
+    """As units are a power of two and alike."""
+    experiments = [Experiment(learning_rate=0.0001 * (i + 1), splits=20, epochs=80) for i in range(n)]
+    units = cut_into_units(dict.fromkeys(experiments, tuple(range(10))))
+    sizes = {len(unit.experiments) for unit in units}
+    assert len(units) in (2, 4, 8, 16) and max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("policy", ["no-split", "random", "greedy"])

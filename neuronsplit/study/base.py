@@ -17,7 +17,6 @@ from neuronsplit.names import CONTROLS, GREEDY, RESULTS_VERSION
 MAX_COUNT = 100_000  # the largest count that a field may hold
 MAX_SEED = 2**32
 LOWEST = {"width": 1, "epochs": 1, "batch_size": 1}  # of counts; the others may be 0
-LEARNED = "learned"  # the policy whose weights come with the package
 
 
 class BaseExperiment:
@@ -65,7 +64,7 @@ class BaseExperiment:
         own = asdict(self.canonical)
         decides = [type(self).__name__, RESULTS_VERSION, own, _fingerprint(self.dataset, DATASETS[self.dataset])]
         decides.append(extensions.describe_entries(own))
-        if own.get("policy") == LEARNED:
+        if own.get("policy") == "learned":  # its weights come with the package
             decides.append(hashlib.sha256(learned.FILE.read_bytes()).hexdigest())
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 

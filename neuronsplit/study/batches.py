@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from operator import attrgetter
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,12 +14,12 @@ from neuronsplit.study.base import BaseExperiment, dataset_of
 
 MAX_NETWORKS = 40  # that train as one tensor program; more do not fit into the cache, and are slower
 FEW_PROGRAMS = 8  # with fewer programs than this, each is cut in two, so that there is work for two processes
-UNIT_SECONDS = 60  # of training at least, because the start of a notebook's kernel takes about 5
+UNIT_SECONDS = 60  # of training at least, if there is so much, because the start of a notebook takes about 5
 # Seconds of a training step on a core with AVX-512: of the step, of each network, and of a multiply-add. They were
 # fitted to 1 to 35 networks of 10 to 60 neurons.
 STEP_SECONDS, NETWORK_SECONDS, MULTIPLY_ADD_SECONDS = 2e-4, 1e-5, 6e-12
 
-Plan = Mapping[BaseExperiment, Sequence[int]]  # the seeds of each experiment
+Plan = Mapping[BaseExperiment, tuple[int, ...]]  # the seeds of each experiment
 Tables = Mapping[str, pd.DataFrame]  # what has been trained, by the id of the experiment
 
 
@@ -53,15 +54,20 @@ class Batch(NamedTuple):
 
         at_least: the number of parts into which the seeds of a group are cut, if there are so many seeds.
         """
-        groups: dict[BaseExperiment, list[BaseExperiment]] = {}
-        for experiment in self.experiments:
-            groups.setdefault(experiment.group, []).append(experiment)
         programs = []
-        for group in groups.values():
+        for group in _grouped(self.experiments, attrgetter("group")).values():
             n_seeds = max(1, MAX_NETWORKS // (len(group) * group[0].n_networks))
             n_parts = min(max(-(-len(self.seeds) // n_seeds), at_least), len(self.seeds))
             programs += [Batch(tuple(group), self.seeds[part::n_parts]) for part in range(n_parts)]
         return programs
+
+
+def _grouped(items: Iterable, key: Callable) -> dict[Hashable, list]:
+    """Put items of the same key together, in the order of the first of each."""
+    groups: dict[Hashable, list] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def _seconds(program: Batch) -> float:
@@ -99,33 +105,29 @@ def missing(plan: Plan, tables: Tables) -> dict[BaseExperiment, tuple[int, ...]]
 
 def group_by_seeds(plan: Plan) -> list[Batch]:
     """Put experiments with the same seeds together."""
-    groups: dict[tuple[int, ...], list[BaseExperiment]] = {}
-    for experiment, seeds in plan.items():
-        groups.setdefault(tuple(seeds), []).append(experiment)
-    return [Batch(tuple(experiments), seeds) for seeds, experiments in groups.items()]
+    return [Batch(tuple(experiments), seeds) for seeds, experiments in _grouped(plan, plan.get).items()]
 
 
 def cut_into_units(plan: Plan) -> list[Batch]:
     """Cut a study into units, the longest first.
 
     The rounding of results depends on what trains as one. So units depend on the plan alone, and not on what is
-    finished. Each takes UNIT_SECONDS or more, unless there is too little work for two of them.
+    finished. A program of UNIT_SECONDS or more is a unit, and shorter ones of the same seeds are put together. The
+    number of such units is a power of two, so that two, four or eight processes end together.
     """
     batches = group_by_seeds(plan)
     programs = [program for batch in batches for program in batch.programs()]
     if len(programs) < FEW_PROGRAMS:
         programs = [program for batch in batches for program in batch.programs(at_least=2)]
-    seconds = {program: _seconds(program) for program in programs}
-    enough = min(UNIT_SECONDS, 0.499 * sum(seconds.values()))
-    units: list[list[Batch]] = []
-    filling: dict[tuple[int, ...], list[Batch]] = {}  # of each choice of seeds: the unit that is not long enough yet
-    for program in sorted(programs, key=seconds.get, reverse=True):
-        unit = filling.setdefault(program.seeds, [])
-        unit.append(program)
-        if sum(map(seconds.get, unit)) >= enough:
-            units.append(filling.pop(program.seeds))
-    units = sorted([*units, *filling.values()], key=lambda unit: -sum(map(seconds.get, unit)))
-    return [Batch(tuple(e for program in unit for e in program.experiments), unit[0].seeds) for unit in units]
+    programs.sort(key=_seconds, reverse=True)
+    units = [program for program in programs if _seconds(program) >= UNIT_SECONDS]
+    for seeds, short in _grouped(programs[len(units) :], attrgetter("seeds")).items():
+        n_units = min(2, len(short)) if len(short) == len(programs) else 1  # two processes have work
+        while sum(map(_seconds, short[2 * n_units - 1 :: 2 * n_units])) >= UNIT_SECONDS:
+            n_units *= 2
+        for n in range(n_units):
+            units.append(Batch(tuple(e for program in short[n::n_units] for e in program.experiments), seeds))
+    return sorted(units, key=lambda unit: -unit.seconds)
 
 
 def missing_units(plan: Plan, tables: Tables, died: Set[BaseExperiment] = frozenset()) -> list[Batch]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuronsplit.analysis.files import read_results
 from neuronsplit.locations import ROOT
-from neuronsplit.study import batches, grid, progress, run
+from neuronsplit.study import base, batches, grid, progress, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,8 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # any text can be printed, also where LC_ALL=C
     options = parser().parse_args(arguments)
     try:
-        if options.workers < 1:
-            raise ValueError(f"workers {options.workers}: allowed are whole numbers from 1")
+        base.require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
         study = grid.read_study(options.study, dict(options.changes))
         folder = (options.folder or ROOT / "runs" / study.name).absolute()
         only_look = options.command == "status" or options.dry_run

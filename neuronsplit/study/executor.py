@@ -6,6 +6,7 @@ notebook only.
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import joblib
@@ -17,8 +18,6 @@ from traitlets import default
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is returned
 
 Job = tuple[Path, Path, dict]  # a notebook, where it goes when it has been executed, and its parameters
-# Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported.
-ARGUMENTS = ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]
 
 
 class RunningInterpreter(AsyncKernelManager):
@@ -29,6 +28,12 @@ class RunningInterpreter(AsyncKernelManager):
         return KernelSpecManager(kernel_dirs=[])
 
 
+KERNEL = {"kernel_name": "python3", "language": "python", "kernel_manager_class": RunningInterpreter}
+KERNEL |= {"shutdown_kernel": "immediate"}  # its files are written by then, and to free its memory would take seconds
+# Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported.
+ARGUMENTS = ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]
+
+
 def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
     """Execute a notebook into another; return what went wrong in one line, or None.
 
@@ -37,16 +42,13 @@ def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
     """
     # papermill formats paths, so that {run} in a path would stand for a parameter.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, out)]
-    kernel = {"kernel_name": "python3", "language": "python", "kernel_manager_class": RunningInterpreter}
-    for _ in range(2):
+    for may_start_again in (True, False):
         try:
-            execute_notebook(*paths, parameters, **kernel, extra_arguments=ARGUMENTS, progress_bar=False)
+            execute_notebook(*paths, parameters, **KERNEL, extra_arguments=ARGUMENTS, progress_bar=False)
             return None
         except Exception as error:
-            failure = _describe(out, error)
-            if not isinstance(error, RuntimeError):
-                break
-    return failure
+            if not (may_start_again and isinstance(error, RuntimeError)):
+                return _describe(out, error)
 
 
 def _describe(out: Path, error: Exception) -> str:
@@ -58,31 +60,30 @@ def _describe(out: Path, error: Exception) -> str:
 def execute_all(jobs: list[Job], workers: int, scheduler: str = "") -> Iterator[tuple[int, str | None]]:
     """Execute notebooks, several at once; yield the number of each that has ended, and what went wrong.
 
-    scheduler: the address of a Dask cluster that does it instead of this machine. Its workers share the folders.
+    scheduler: the address of a Dask cluster that does it instead of this machine. Its workers share the folders, and
+        may come later. A notebook of a lost worker is done again.
     Raises OSError where the scheduler cannot be reached. Raises ImportError where Dask is not installed.
     """
-    if scheduler:
-        yield from _execute_on_cluster(jobs, scheduler)
-    else:
+    with _connect(scheduler) if scheduler else nullcontext() as client:
+
+        def execute_one(n: int) -> tuple[int, str | None]:
+            try:
+                return n, client.submit(execute, *jobs[n], pure=False).result() if client else execute(*jobs[n])
+            except Exception as error:  # too many workers were lost with it, or the scheduler was
+                return n, _describe(jobs[n][1], error)
+
+        threads = len(jobs) if client else workers  # those of a cluster only wait
         # All is dispatched one by one: a unit takes a minute, and what has ended is to be seen at once.
-        parallel = joblib.Parallel(workers, "threading", "generator_unordered", batch_size=1, pre_dispatch="all")
-        yield from parallel(joblib.delayed(lambda n, job: (n, execute(*job)))(n, job) for n, job in enumerate(jobs))
+        parallel = joblib.Parallel(threads, "threading", "generator_unordered", batch_size=1, pre_dispatch="all")
+        yield from parallel(joblib.delayed(execute_one)(n) for n in range(len(jobs)))
 
 
-def _execute_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[int, str | None]]:
-    """Execute notebooks on the workers that a cluster has, or will have. A notebook of a lost worker is done again."""
-    from dask.distributed import Client, as_completed
+def _connect(scheduler: str) -> AbstractContextManager:
+    """Return a client of a Dask cluster."""
+    from dask.distributed import Client
 
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # after the import, which sets it too
     try:
-        client = Client(scheduler, timeout=10)
+        return Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise OSError(f"scheduler {scheduler} cannot be reached ({type(error).__name__})") from error
-    with client:
-        numbers = {client.submit(execute, *job, pure=False): n for n, job in enumerate(jobs)}
-        for future in as_completed(numbers):
-            try:
-                failure = future.result()
-            except Exception as error:  # too many workers were lost with it, or the scheduler was
-                failure = _describe(jobs[numbers[future]][1], error)
-            yield numbers[future], failure

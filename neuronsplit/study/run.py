@@ -9,7 +9,6 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 from filelock import FileLock
 from jinja2 import DictLoader
@@ -141,4 +140,4 @@ def _page(notebook: Path, title: str) -> str:
     """Return an executed notebook as HTML without its code, which needs nothing from the net."""
     page = {"template_file": "page.html.j2", "extra_loaders": [DictLoader({"page.html.j2": PAGE})], "mathjax_url": ""}
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **page)
-    return exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": title}})[0]
+    return exporter.from_file(str(notebook), {"metadata": {"name": title}})[0]

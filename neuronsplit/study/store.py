@@ -60,26 +60,23 @@ def _train_and_save(unit: Batch, left: Plan, units: Path) -> dict[str, str]:
 
     If what trains as one fails, each of its experiments trains alone.
     """
-    begun, noted, n_trained, trained, errors = time.perf_counter(), 0.0, 0, [], {}
+    begun, noted, trained, errors = time.perf_counter(), 0.0, [], {}
     programs = [program for batch in group_by_seeds(left) for program in batch.programs()]
-    while programs:
-        program, rows = programs.pop(0), []
-        first = program.experiments[0]
+    for n_trained, program in enumerate(programs):
+        first, rows = program.experiments[0], []
         try:
             for epoch, of_epoch in enumerate(first.train(program.experiments, program.seeds), start=1):
                 rows.append(of_epoch)
-                if time.monotonic() > noted + NOTE_SECONDS:
-                    fraction = (n_trained + min(epoch / first.epochs, 1)) / (n_trained + 1 + len(programs))
-                    at = f"epoch {epoch} of {first.epochs}"
+                if time.perf_counter() > noted + NOTE_SECONDS:
+                    noted, at = time.perf_counter(), f"epoch {epoch} of {first.epochs}"
+                    fraction = (n_trained + min(epoch / first.epochs, 1)) / len(programs)
                     progress.note(unit, units, fraction=fraction, at=at, errors=errors)
-                    noted = time.monotonic()
             trained += rows
         except (Exception, SystemExit) as error:
             if len(program.experiments) == 1:
                 errors[first.id] = " ".join(f"{type(error).__name__}: {error}".split())
             else:
                 programs += program.alone()
-        n_trained += 1
     if trained:
         table = pd.concat(trained, ignore_index=True)
         held = set(table[EXPERIMENT])
