@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
-from neuronsplit.surgery.noted_sizes import Number, set_number
+from neuronsplit.surgery.noted_sizes import Number, set_numbers
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
+from neuronsplit.surgery.trace import created_on
 
 
 class SplitRecord(NamedTuple):
@@ -33,38 +34,14 @@ def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str,
     if missing := [place.name for place in places if place.name not in tensors]:
         raise ValueError(f"the network has no {missing[0]!r}: allowed are records of splits of this network")
     for name, (before, _) in record.shapes.items():
-        if list(tensors[name].shape) != list(before):
-            raise ValueError(
-                f"{name!r} has the shape {list(tensors[name].shape)}: allowed is {list(before)}, as recorded"
-            )
+        if (shape := list(tensors[name].shape)) != list(before):
+            raise ValueError(f"{name!r} has the shape {shape}: allowed is {list(before)}, as recorded")
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
     return edits_of(places, tensors, of_sets, record.last)
 
 
-def make_split(
-    net: nn.Module, record: SplitRecord, optimizers: list[torch.optim.Optimizer], state: str, exponents: dict[str, int]
-) -> SplitRecord:
-    """Make a split in a network, and in the state of optimisers; returns the record.
-
-    Raises ValueError, and changes nothing, where a tensor or a state cannot be changed.
-    """
-    tensors = named_tensors(net)
-    with torch.device("cpu"):
-        edits = recorded_edits(record, tensors)
-    old = {name: tensors[name] for name in edits}
-    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
-        new = {name: _changed(name, tensor, edits[name]) for name, tensor in old.items()}
-        states = split_state(optimizers, net, old, edits, state, exponents)
-    aliases = {id(tensor): new[name] for name, tensor in old.items()}
-    set_tensors(net, {name: aliases[id(tensor)] for name, tensor in tensors.items() if id(tensor) in aliases})
-    for number in record.numbers:
-        set_number(net, Number(*number), number[-1])
-    replace_parameters(optimizers, {id(old[name]): new[name] for name in old}, states)
-    return record
-
-
-def _changed(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:
+def edited(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:
     """A tensor after its edits, of its own class and with its attributes and gradient."""
     new = apply_edits(tensor.detach(), edits)
     if not isinstance(tensor, nn.Parameter):
@@ -77,3 +54,22 @@ def _changed(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:
     if tensor.grad is not None:
         new.grad = apply_edits(tensor.grad, edits, exponent=1)
     return new
+
+
+def make_split(
+    net: nn.Module, record: SplitRecord, optimizers: list[torch.optim.Optimizer], state: str, exponents: dict[str, int]
+) -> SplitRecord:
+    """Make a split in a network, and in the state of optimisers; returns the record.
+
+    Raises ValueError, and changes nothing, where a tensor or a state cannot be changed.
+    """
+    tensors = named_tensors(net)
+    with torch.inference_mode(False), torch.no_grad(), created_on(torch.device("cpu")):
+        edits = recorded_edits(record, tensors)
+        new = {name: edited(name, tensors[name], edits[name]) for name in edits}
+        old = {name: tensors[name] for name in edits}
+        states = split_state(optimizers, net, old, edits, state, exponents)
+    set_tensors(net, tensors, new)
+    set_numbers(net, [Number(*number) for number in record.numbers])
+    replace_parameters(optimizers, {id(old[name]): new[name] for name in old}, states)
+    return record

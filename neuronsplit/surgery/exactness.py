@@ -1,44 +1,32 @@
-"""What decides whether a split is exact: which rules scale, and the check of the outputs in double precision."""
+"""What decides whether a split is exact: the outputs of a network are compared, in double precision where it can."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
-from neuronsplit.core.split import SPLIT_RULES, Coefficients
-from neuronsplit.surgery.trace import tensors_of
+from neuronsplit.surgery.runs import Call, tensors_of
+from neuronsplit.surgery.trace import DoesNotRun, created_on
 
 DOUBLE, MIXED = 1e-9, 1e-6  # tolerances, relative: of runs in float64, and of those that use float32 for a while
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of networks that fix their precision
 
 
-def tolerance(dtypes: set[torch.dtype], double: bool) -> float:
+def tolerance(dtypes: set[torch.dtype], dtype: torch.dtype | None) -> float:
     """The relative change of an output that is rounding, by what a run computes in.
 
-    double: whether the network's parameters are in float64.
+    dtype: that of the network's parameters if they were copied to it, else None.
     """
-    if double:
+    if dtype == torch.float64:
         return DOUBLE if dtypes == {torch.float64} else MIXED
-    return max(TOLERANCES.get(dtype, DOUBLE) for dtype in dtypes)
-
-
-def scales(coefficients: Coefficients) -> bool:
-    """Whether a split scales what comes into the neuron, which not every activation lets through."""
-    return bool(coefficients.alpha != 1 or coefficients.beta != 1)
-
-
-def rules_without_scale() -> list[str]:
-    """Return the rules that are exact for any function after the neuron."""
-    rng = np.random.default_rng(0)  # any draw shows whether a rule scales
-    return [name for name, rule in SPLIT_RULES.items() if rule.exact and not scales(rule.draw(rng, 1))]
+    return max(TOLERANCES.get(one, DOUBLE) for one in dtypes)
 
 
 def call_with(
     net: nn.Module, example_inputs: object, device: torch.device, dtype: torch.dtype | None, noise: float
-) -> Callable[[], object]:
+) -> Call:
     """A call of a network on copies of its example inputs; a mapping has keyword arguments.
 
     device: the default one of the tensors that the network creates.
@@ -47,21 +35,21 @@ def call_with(
     """
     rng = torch.Generator("cpu").manual_seed(0)
 
-    def copied(value: object) -> object:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            return value.detach().clone() if isinstance(value, Tensor) else value
-        value = value.detach().clone().to(dtype or value.dtype)
-        if noise and value.numel() > 1:
-            value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
+    def copied(value: Tensor) -> Tensor:
+        value = value.detach().clone()
+        if value.is_floating_point():
+            value = value.to(dtype or value.dtype)
+            if noise and value.numel() > 1:
+                value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
         return value
 
     positional = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
     named = isinstance(example_inputs, Mapping)
-    inputs = tree_map(copied, dict(example_inputs) if named else tuple(positional))
+    inputs = tree_map_only(Tensor, copied, dict(example_inputs) if named else tuple(positional))
 
     def call() -> object:
-        given = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, inputs)
-        with device:
+        given = tree_map_only(Tensor, Tensor.clone, inputs)
+        with created_on(device):
             return net(**given) if named else net(*given)
 
     return call
@@ -114,41 +102,49 @@ def in_evaluation(net: nn.Module) -> Iterator[None]:
 
 def named_tensors(net: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, those with several names under each."""
-    named = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
-    return dict(named)
+    return dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
 
 
-def set_tensors(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put parameters and buffers into their modules."""
+def set_tensors(net: nn.Module, tensors: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Put tensors into their modules; new ones come under all names of those whose place they take."""
+    instead = {id(tensors[name]): tensor for name, tensor in new.items()}
     for name, tensor in tensors.items():
         owner, _, entry = name.rpartition(".")
-        setattr(net.get_submodule(owner), entry, tensor)
-
-
-def like(old: Tensor, new: Tensor) -> Tensor:
-    """A tensor as a parameter, if it takes the place of one."""
-    return nn.Parameter(new, False) if isinstance(old, nn.Parameter) else new
+        setattr(net.get_submodule(owner), entry, instead.get(id(tensor), tensor))
 
 
 @contextmanager
-def in_double(net: nn.Module, noise: float) -> Iterator[torch.dtype | None]:
+def replaced_tensors(net: nn.Module, new: Mapping[str, Tensor]) -> Iterator[None]:
+    """A network with new tensors in the place of some; its own are back at the end."""
+    tensors = named_tensors(net)
+    try:
+        set_tensors(net, tensors, new)
+        yield
+    finally:
+        set_tensors(net, tensors, {})
+
+
+def in_double(net: nn.Module, noise: float) -> AbstractContextManager:
     """A network whose floating-point tensors are copied to float64; the original ones are back at the end.
 
     noise: parameters are changed by it, relative to their size: it shows what a layer that begins at 0 would hide.
+    Raises DoesNotRun where a device has no float64.
     """
-    old, made = named_tensors(net), {}
-    rng = torch.Generator("cpu").manual_seed(0)
-    for tensor in old.values():
-        if tensor.is_floating_point() and id(tensor) not in made:
-            change = noise * torch.randn(tensor.shape, dtype=torch.float64, generator=rng).clamp(-3, 3)
-            change = change.to(tensor.device)
-            double = tensor.detach().double()
-            constant = double.numel() > 0 and bool((double == double.flatten()[0]).all())
-            if isinstance(tensor, nn.Parameter):  # a buffer may be a mask
-                double = double * (1 + change) + (change if constant else 0)
-            made[id(tensor)] = like(tensor, double.clone())
+    rng, named = torch.Generator("cpu").manual_seed(0), [*net.named_parameters(), *net.named_buffers()]
     try:
-        set_tensors(net, {name: made[id(tensor)] for name, tensor in old.items() if id(tensor) in made})
-        yield torch.float64
-    finally:
-        set_tensors(net, old)
+        new = {name: _doubled(tensor, noise, rng) for name, tensor in named if tensor.is_floating_point()}
+    except (RuntimeError, TypeError) as error:
+        raise DoesNotRun(str(error)) from error
+    return replaced_tensors(net, new)
+
+
+def _doubled(tensor: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+    double = tensor.detach().to(torch.float64, copy=True)
+    if not isinstance(tensor, nn.Parameter):  # a buffer may be a mask
+        return double
+    if noise and double.numel():
+        change = noise * torch.randn(double.shape, generator=rng).to(double.device)
+        constant = bool((double == double.flatten()[0]).all())
+        double *= 1 + change
+        double += change if constant else 0
+    return nn.Parameter(double, requires_grad=False)

@@ -1,4 +1,25 @@
-"""Scores of the neurons of a layer, in any network: which one should `split_neuron` split?"""
+"""Scores of the neurons of a layer, in any network: which one should `split_neuron` split?
+
+    def loss(net, batch):
+        images, labels = batch
+        return cross_entropy(net(images), labels)
+
+    scores = ns.neuron_scores(net, "1", loss, loader)
+    ns.split_neuron(net, "0", scores.ablation_loss_increase.idxmax(), example_inputs=images)
+
+Let a be the activations of a neuron, one for each example, position and call of the module. Let L be the mean loss
+over all examples; it does not depend on how these are batched. The scores of the neuron are:
+
+ablation_loss_increase: how much L increases if a is set to 0 (Morcos et al. 2018, arXiv 1803.06959).
+activation_importance: Σ |a ∂L/∂a|, in the units of L too. To first order, L changes by at most this if a is set to
+    0. With one position per example, it is the Taylor criterion of Molchanov et al. 2017 (arXiv 1611.06440).
+activation_gradient_norm: √Σ (∂L/∂a)². With the number of examples N, it falls as 1/√N.
+fire_rate: the share of a that is above 0.
+activation_variance: the mean of (a − mean of a)².
+
+The last two are those of growing/scores.py. There, ablation_loss scales the other neurons, and importance sums over
+weights.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -14,7 +35,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from neuronsplit.surgery.exactness import in_evaluation
-from neuronsplit.surgery.trace import tensors_of
+from neuronsplit.surgery.runs import tensors_of
 
 ABLATION, GRADIENTS = "ablation_loss_increase", ("activation_importance", "activation_gradient_norm")
 SCORES = (ABLATION, *GRADIENTS, "fire_rate", "activation_variance")
@@ -38,33 +59,10 @@ def neuron_scores(
         and not "0" has those after the ReLU in Sequential(Linear, ReLU). A unit of an LSTM, GRU or RNN is scored in
         both directions together, in the output and h_n of the last layer. Within the recurrence, it is never set to 0.
     loss: a function (net, batch) that returns the mean loss over a batch, a tensor with one number.
-    batches: a list, a loader or a generator, which is read once. A batch weighs as much as the first axis of its first
-        tensor is long, or 1 if it has none. So the scores do not depend on how examples are batched.
+    batches: a list, a loader or a generator, which is read once. A batch weighs as much as its first tensor is long.
     scores: names of SCORES. The first takes a forward pass per neuron and batch, the others only one or two per batch.
     axis: that of the channels in the output. By default, it is 1 after convolutions, BatchNorm and GroupNorm. It is the
         last one after Linear, Embedding, LayerNorm, attention and LSTM, and wherever there are at most two axes.
-
-    For example:
-
-        def loss(net, batch):
-            images, labels = batch
-            return cross_entropy(net(images), labels)
-
-        scores = ns.neuron_scores(net, "1", loss, loader)
-        ns.split_neuron(net, "0", scores.ablation_loss_increase.idxmax(), example_inputs=images)
-
-    Let a be the activations of a neuron, one for each example, position and call of the module. Let L be the mean loss
-    over all examples. The scores of the neuron are:
-
-    ablation_loss_increase: how much L increases if a is set to 0 (Morcos et al. 2018, arXiv 1803.06959).
-    activation_importance: Σ |a ∂L/∂a|, in the units of L too. To first order, L changes by at most this if a is set to
-        0. With one position per example, it is the Taylor criterion of Molchanov et al. 2017 (arXiv 1611.06440).
-    activation_gradient_norm: √Σ (∂L/∂a)². With the number of examples N, it falls as 1/√N.
-    fire_rate: the share of a that is above 0.
-    activation_variance: the mean of (a − mean of a)².
-
-    The last two are those of growing/scores.py. There, ablation_loss scales the other neurons, and importance sums over
-    weights.
 
     Raises ValueError for names, an axis, a layer, a loss or batches that are not allowed. A layer is not allowed if it
     does not run, if it returns no numbers, or if the loss has no gradient by it.
@@ -81,18 +79,10 @@ def neuron_scores(
         torch.backends.mha.set_fastpath_enabled(False)  # fused kernels pass over hooks, as compiled code does
         for batch in batches:
             sizes.append(next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), 1))
-            sums += _sums(layer, partial(_loss_of, net, loss, batch), scores, sizes[-1])
-    if not (total := sum(sizes)):
+            sums += _sums(layer, partial(_loss_of, net, loss, batch), scores, sizes[-1]) if sizes[-1] else []
+    if not sum(sizes):
         raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
-    if not sums:
-        raise ValueError(f"layer {where!r} does not run when the loss is computed: allowed are modules that do")
-    if not set(scores).isdisjoint(GRADIENTS) and not layer.has_gradient:
-        raise ValueError(f"the loss has no gradient by {where!r}: allowed are other layers, or other scores")
-    n, fired, moved, squares, importance, gradient, increase = map(sum, zip(*sums))
-    variance = (squares / n - (moved / n).square()).clamp(min=0)
-    columns = increase / total, importance / total, gradient.sqrt() / total, fired / n, variance
-    table = {name: column.numpy() for name, column in zip(SCORES, columns)}
-    return pd.DataFrame(table, columns=list(scores)).rename_axis("neuron")
+    return _table(where, scores, sum(sizes), sums)
 
 
 def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
@@ -110,7 +100,7 @@ class _Layer:
     """A forward hook that notes the activations of a layer, or sets those of one neuron to 0."""
 
     def __init__(self, where: str, axis: int | None):
-        self.where, self.axis, self.origin, self.has_gradient = where, axis, None, False
+        self.where, self.axis = where, axis
 
     def run(self, loss: Callable[[], Tensor], without: int | None = None) -> Tensor:
         """Compute the loss without one neuron, or with all; `calls` then has what the layer did."""
@@ -157,23 +147,39 @@ def _channel_axis(where: str, module: nn.Module, given: Tensor) -> int:
 
 
 def _sums(layer: _Layer, loss: Callable[[], Tensor], scores: Sequence[str], size: int) -> list[tuple]:
-    """What a batch adds to the scores, in float64: one tuple, or none if the layer does not run."""
+    """What a batch says of the neurons, in float64: one tuple, or none if the layer does not run."""
     with torch.set_grad_enabled(not set(scores).isdisjoint(GRADIENTS)):
         value = layer.run(loss)
     if not layer.calls:
         return []
     views, activations, shifts = zip(*layer.calls)
-    by_shift = torch.autograd.grad(value, shifts, allow_unused=True) if value.requires_grad else [None] * len(shifts)
-    layer.has_gradient |= any(gradient is not None for gradient in by_shift)
-    by_shift = [torch.zeros_like(a) if gradient is None else gradient for gradient, a in zip(by_shift, activations)]
+    found = torch.autograd.grad(value, shifts, allow_unused=True) if value.requires_grad else [None] * len(shifts)
+    by_shift = [torch.zeros_like(a) if gradient is None else gradient for gradient, a in zip(found, activations)]
     a, gradient = (
-        torch.cat([view(t).flatten(0, -2) for view, t in zip(views, tensors)]).cpu().double() * weight  # (…, n)
-        for tensors, weight in ((activations, 1), (by_shift, size))
+        torch.cat([view(t).flatten(0, -2) for view, t in zip(views, tensors)]).cpu().double()  # (…, n)
+        for tensors in (activations, by_shift)
     )
-    layer.origin = a.mean(0) if layer.origin is None else layer.origin
-    moved, increase = a - layer.origin, a.new_zeros(a.shape[1])
+    increase = a.new_zeros(a.shape[1])
     if ABLATION in scores:
         losses = torch.stack([layer.run(loss, j).detach() for j in (None, *range(a.shape[1]))]).cpu().double()
         increase = size * (losses[1:] - losses[0])
-    sums = (a > 0).double(), moved, moved.square(), (a * gradient).abs(), gradient.square()
-    return [(len(a), *(each.sum(0) for each in sums), increase)]
+    importance, squares = size * (a * gradient).abs().sum(0), size**2 * gradient.square().sum(0)
+    has_gradient = any(gradient is not None for gradient in found)
+    fired, mean, variance = (a > 0).double().mean(0), a.mean(0), a.var(0, correction=0)
+    return [(len(a), has_gradient, increase, importance, squares, fired, mean, variance)]
+
+
+def _table(where: str, scores: Sequence[str], n_examples: int, sums: list[tuple]) -> pd.DataFrame:
+    """The scores over all batches."""
+    if not sums:
+        raise ValueError(f"layer {where!r} does not run when the loss is computed: allowed are modules that do")
+    lengths, have_gradient, *found = zip(*sums)
+    if not set(scores).isdisjoint(GRADIENTS) and not any(have_gradient):
+        raise ValueError(f"the loss has no gradient by {where!r}: allowed are other layers, or other scores")
+    increase, importance, squares, fired, mean, variance = map(torch.stack, found)  # (batches, n)
+    weights = torch.tensor(lengths, dtype=torch.float64)[:, None] / sum(lengths)
+    variance += (mean - (weights * mean).sum(0)).square()
+    totals = increase.sum(0), importance.sum(0), squares.sum(0).sqrt()
+    columns = [*(total / n_examples for total in totals), (weights * fired).sum(0), (weights * variance).sum(0)]
+    table = {name: column.numpy() for name, column in zip(SCORES, columns)}
+    return pd.DataFrame(table, columns=list(scores)).rename_axis("neuron")

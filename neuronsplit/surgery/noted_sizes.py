@@ -17,11 +17,12 @@ class Number(NamedTuple):
     new: object
 
 
-def set_number(net: nn.Module, number: Number, value: object) -> None:
-    """Set a number of a module."""
-    holder = net.get_submodule(number.module)
-    *path, attribute = number.attribute.split(".")
-    setattr(holder.config if path else holder, attribute, value)
+def set_numbers(net: nn.Module, numbers: Iterable[Number], old: bool = False) -> None:
+    """Set numbers of modules to what they are after a split, or back to what they were."""
+    for number in numbers:
+        holder = net.get_submodule(number.module)
+        *path, attribute = number.attribute.split(".")
+        setattr(holder.config if path else holder, attribute, number.old if old else number.new)
 
 
 def noted_sizes(module: nn.Module) -> dict[str, object]:
@@ -50,25 +51,27 @@ def noted_sizes(module: nn.Module) -> dict[str, object]:
     return {"embedding_dim": weight.shape[1]} if isinstance(module, nn.Embedding) else {}
 
 
-def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """Update what torch's modules note of the shapes of some parameters. Returns what has changed."""
-    changed = []
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        for attribute, new in noted_sizes(net.get_submodule(owner)).items():
-            number = Number(owner, attribute, getattr(net.get_submodule(owner), attribute), new)
-            if number.old != new:
-                set_number(net, number, new)
-                changed.append(number)
-    return changed
+def changed_sizes(net: nn.Module, names: Iterable[str]) -> list[Number]:
+    """What torch's modules note of the shapes of some parameters, and is another by their present shapes."""
+    modules = {owner: net.get_submodule(owner) for owner in _owners(names)}
+    noted = [
+        Number(owner, attribute, getattr(module, attribute), new)
+        for owner, module in modules.items()
+        for attribute, new in noted_sizes(module).items()
+    ]
+    return [number for number in noted if number.old != number.new]
 
 
-def shared_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """Halve the eps of norms whose channels become twice as many, and half as large in the square."""
-    changed = []
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        module = net.get_submodule(owner)
-        for attribute, value in list(vars(module).items()):
-            if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase):
-                changed.append(Number(owner, attribute, value, value / 2))
-                set_number(net, changed[-1], value / 2)
-    return changed
+def halved_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
+    """The eps of norms whose channels become twice as many, and half as large in the square."""
+    modules = {owner: net.get_submodule(owner) for owner in _owners(names)}
+    return [
+        Number(owner, attribute, value, value / 2)
+        for owner, module in modules.items()
+        for attribute, value in vars(module).items()
+        if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase)
+    ]
+
+
+def _owners(names: Iterable[str]) -> Iterable[str]:
+    return dict.fromkeys(name.rpartition(".")[0] for name in names)

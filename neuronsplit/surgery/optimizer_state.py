@@ -15,26 +15,20 @@ STATE_EXPONENTS = {  # the power of the gradient that a state goes with; None: i
     "acc_delta": 0, "step_size": 0,  # Adadelta, Rprop
     "ax": None,  # ASGD
 }  # fmt: skip
-FACTORED = {"row_var": -1, "col_var": -2}  # of Adafactor: the axis over which a state is averaged
+FACTORED = {"row_var": -1, "col_var": -2}  # of Adafactor: the axis over which a state is averaged, with one entry
 
 
 def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
     """Return one optimiser, several or none as a list. Raises ValueError for anything else."""
-    given = [] if optimizer is None else [optimizer] if not isinstance(optimizer, Iterable) else list(optimizer)
+    given = [] if optimizer is None else list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
     inner = [one for outer in given for one in getattr(outer, "__dict__", {}).values()]  # SAM and its like hold another
-    given += [
-        one for one in inner if isinstance(one, torch.optim.Optimizer) and all(one is not other for other in given)
-    ]
+    given += [one for one in inner if isinstance(one, torch.optim.Optimizer) and id(one) not in map(id, given)]
     for one in given:
+        kind = type(one).__name__
         if not isinstance(one, torch.optim.Optimizer):
-            raise ValueError(
-                f"optimizer of type {type(one).__name__}: allowed are torch.optim.Optimizer, or a list of them"
-            )
+            raise ValueError(f"optimizer of type {kind}: allowed are torch.optim.Optimizer, or a list of them")
         if hasattr(one, "_params"):
-            raise ValueError(
-                f"{type(one).__name__} keeps a list of parameters of its own: allowed are optimisers that work by "
-                "param_groups"
-            )
+            raise ValueError(f"{kind} keeps a list of parameters of its own: allowed are those that use param_groups")
     return given
 
 
@@ -52,66 +46,72 @@ def split_state(
     torch's own.
     Raises ValueError for a state that is not covered here, and for a parameter that another optimiser holds.
     """
-    held = [{id(p) for group in one.param_groups for p in group["params"]} for one in optimizers]
-    of_net = {id(parameter) for parameter in net.parameters()}
-    for one, its in zip(optimizers, held):
-        if not its & of_net:
-            raise ValueError(
-                f"{type(one).__name__} holds none of the network's parameters: allowed is the optimiser that trains it"
-            )
-    if optimizers:
-        _require_all(optimizers, set().union(*held), of_net, old)
-    return [
-        {
-            id(parameter): _state(one, name, parameter, edits[name], state, _exponents(one, state_exponents))
-            for name, parameter in old.items()
-            if parameter in one.state
-        }
-        for one in optimizers
-    ]
+    _require_all(optimizers, net, {name: parameter for name, parameter in old.items() if parameter.requires_grad})
+    split = []
+    for one in optimizers:
+        own = {"momentum_buffer": 0} if isinstance(one, torch.optim.RMSprop) else {}  # of gradients it has normalised
+        exponents = STATE_EXPONENTS | own | state_exponents
+        held = {name: parameter for name, parameter in old.items() if parameter in one.state}
+        split.append({id(p): _state(one, name, p, edits[name], state, exponents) for name, p in held.items()})
+    return split
 
 
-def _require_all(optimizers: list, held: set[int], of_net: set[int], old: dict[str, Tensor]) -> None:
-    """Raise ValueError where a changed parameter is trained by an optimiser that was not given."""
-    missing = {name: p for name, p in old.items() if p.requires_grad and id(p) not in held}
-    if not missing:
+def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, changed: dict[str, Tensor]) -> None:
+    """Raise ValueError where an optimiser is of another network, or one that trains a changed parameter is missing."""
+    of_net, held = set(map(id, net.parameters())), set()
+    for one in optimizers:
+        held |= (own := _held(one))
+        if not own & of_net:
+            kind = type(one).__name__
+            raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
+    missing = {id(parameter): name for name, parameter in changed.items() if id(parameter) not in held}
+    if not optimizers or not missing:
         return
-    name, kind = next(iter(missing)), type(optimizers[0]).__name__
+    kind, name = type(optimizers[0]).__name__, next(iter(missing.values()))
     if held - of_net:
         raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
     for other in gc.get_objects():
         # By type(), for a weak reference may be dead.
-        if issubclass(type(other), torch.optim.Optimizer) and all(other is not one for one in optimizers):
-            if any(p is parameter for g in other.param_groups for p in g["params"] for parameter in missing.values()):
-                raise ValueError(
-                    f"{name!r} is trained by {type(other).__name__}, not given: allowed is optimizer=[all of them]"
-                )
+        if issubclass(type(other), torch.optim.Optimizer) and _held(other) & missing.keys():
+            kind = type(other).__name__
+            raise ValueError(f"{name!r} is trained by {kind}, not given: allowed is optimizer=[all of them]")
 
 
-def _state(optimizer, name: str, parameter: Tensor, edits: list[TensorEdit], state: str, exponents: dict) -> dict:
+def _held(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _state(
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    parameter: Tensor,
+    edits: list[TensorEdit],
+    state: str,
+    exponents: dict[str, int | None],
+) -> dict[str, object]:
     """The state of one parameter after its edits."""
-    kind, new = type(optimizer).__name__, {}
-    for key, value in optimizer.state[parameter].items():
-        if isinstance(value, Tensor) and value.dim() == parameter.dim() > 0:
-            averaged = FACTORED[key] % parameter.dim() if key in FACTORED else None  # the axis that has one entry
-            if any(value.shape[a] != parameter.shape[a] for a in range(value.dim()) if a != averaged):
-                raise ValueError(f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are states of its shape")
+    kind, new = type(optimizer).__name__, dict(optimizer.state[parameter])
+    for key, value in new.items():
+        averaged = FACTORED.get(key, 0) + parameter.dim()  # an axis, if it is one
+        if _has_axes_of(parameter, value, averaged):
             if key not in exponents:
                 raise ValueError(
                     f"{kind} keeps {key!r}, unknown here: say how it goes with state_exponents={{{key!r}: 1}} or 2"
                 )
             along = [edit for edit in edits if edit.axis != averaged]
-            value = apply_edits(value, along, exponents[key])
-            if state == "reset" and exponents[key] is not None:
-                for edit in along:
-                    value = value.index_fill(edit.axis, edit.copies.to(value.device), 0)
+            new[key] = apply_edits(value, along, exponents[key])
+            for edit in along if state == "reset" and exponents[key] is not None else []:
+                new[key] = new[key].index_fill(edit.axis, edit.copies.to(value.device), 0)
         elif isinstance(value, list | tuple | dict) or (isinstance(value, Tensor) and value.numel() > 1):
-            raise ValueError(
-                f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are optimisers whose state has the "
-                "shape of its parameter"
-            )
-        new[key] = value
+            raise ValueError(f"{kind} keeps {key!r}, not of the shape of {name!r}: allowed are states of its shape")
     return new
+
+
+def _has_axes_of(parameter: Tensor, value: object, averaged: int) -> bool:
+    """Whether a state has an entry for each of a parameter, but for an axis over which it is averaged."""
+    if not isinstance(value, Tensor) or not value.dim() == parameter.dim() > 0:
+        return False
+    return all(value.shape[axis] in ({1} if axis == averaged else {size}) for axis, size in enumerate(parameter.shape))
 
 
 def replace_parameters(
@@ -124,9 +124,3 @@ def replace_parameters(
         for parameter in [parameter for parameter in optimizer.state if id(parameter) in new]:
             del optimizer.state[parameter]
             optimizer.state[new[id(parameter)]] = state[id(parameter)]
-
-
-def _exponents(optimizer: torch.optim.Optimizer, own: dict[str, int]) -> dict[str, int | None]:
-    """Return the exponents of an optimiser's state; RMSprop's momentum averages gradients that are normalised."""
-    normalised = {"momentum_buffer": 0} if isinstance(optimizer, torch.optim.RMSprop) else {}
-    return STATE_EXPONENTS | normalised | own

@@ -1,36 +1,35 @@
 """Find a split that is exact: sets of channels are tried, the smallest first."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuronsplit.core.split import SPLIT_RULES, Coefficients
+from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.attempt import Inexact, Search, attempt
+from neuronsplit.surgery.candidates import Candidates
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
 from neuronsplit.surgery.products import ACROSS
+from neuronsplit.surgery.runs import Call, Run
 from neuronsplit.surgery.sets import Sets
-from neuronsplit.surgery.trace import trace, trace_in_training
+from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
+from neuronsplit.surgery.trial_runs import Check
 
 NOISE = 0.1  # of parameters and inputs in the check, relative to their size
-
-
-Candidates = Iterator[tuple[dict[str, list[int]], list[Tensor], str | None]]  # neurons, a set for each, or why not
 
 
 def find_split(
     net: nn.Module,
     layers: Iterable[str],
-    candidates: Callable[[Search], Candidates],
+    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
     example_inputs: object,
     rule: str,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
     together: bool,
     unscaled: bool,
 ) -> SplitRecord:
@@ -40,156 +39,98 @@ def find_split(
     Other arguments as of `split_neuron`.
     Raises ValueError where there are none.
     """
-    for name, module in net.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError(f"{name!r} is a {type(module).__name__} that has not run: run the network once first")
-        if type(module).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
-            raise ValueError(
-                f"{type(module).__name__} keeps parameters of its own: allowed is the network inside, before"
-            )
+    _require_parameters(net)
     device = torch.get_default_device()  # for the network's own tensors; labels are on the CPU
-    with exactness.in_evaluation(net), torch.device("cpu"):
-        call_with = partial(exactness.call_with, net, example_inputs, device)
-        noise = NOISE if SPLIT_RULES[rule].exact else 0.0  # an inexact split's change is that of the network itself
-        double = _runs_in_double(net, call_with, noise)
-        with exactness.in_double(net, noise) if double else nullcontext() as dtype:
-            call = call_with(dtype, noise=0.0)
-            labels, orders, trains = _traced(net, call, layers)
-            tolerance = exactness.tolerance(labels.dtypes, double)
-            draw = partial(_draw, rule, rng, rng.bit_generator.state)
-            call = _checked(call, call_with(dtype, noise))
-            search = Search(net, call, labels, Sets(labels), orders, {}, draw, rule, unscaled, tolerance, trains)
-            return _first_exact(search, candidates(search), together)
+    noise = NOISE if SPLIT_RULES[rule].exact else 0.0  # an inexact split's change is that of the network itself
+
+    def find(dtype: torch.dtype | None) -> SplitRecord:
+        call, noisy = (exactness.call_with(net, example_inputs, device, dtype, n) for n in (0.0, noise))
+        labels, channels, traced, trains = _traced(net, call, layers)
+        tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
+        check = _check(call, noisy, traced, tolerance, trains)
+        search = Search(net, labels, Sets(labels), channels, check, rule, np.random.default_rng(rng), unscaled)
+        return _first_exact(search, candidates(channels, search.sets), together)
+
+    with exactness.in_evaluation(net), created_on(torch.device("cpu")):
+        with suppress(DoesNotRun), exactness.in_double(net, noise):
+            return find(torch.float64)
+        return find(None)  # the network fixes a precision
 
 
-def _runs_in_double(net: nn.Module, call_with: Callable, noise: float) -> bool:
-    """Whether a network runs in float64, which one that fixes a precision does not."""
-    with suppress(Exception), exactness.in_double(net, noise) as dtype:
-        call_with(dtype, 0.0)()
-        return True
-    return False
+def _require_parameters(net: nn.Module) -> None:
+    """Raise ValueError where parameters are not there yet, or are kept elsewhere."""
+    for name, module in net.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(f"{name!r} is a {kind} that has not run: run the network once first")
+        if kind in ("DistributedDataParallel", "FullyShardedDataParallel"):
+            raise ValueError(f"{kind} keeps parameters of its own: allowed is the network inside, before")
 
 
-def _checked(call: Callable[[], object], noisy: Callable[[], object]) -> Callable[[], list[Tensor]]:
-    """A run for the check: on the examples, and on noise where the network gives finite numbers for it."""
-    if not exactness.outputs_of(call()):
-        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    with suppress(Exception):
-        if all(bool(tensor.isfinite().all()) for tensor in exactness.outputs_of(noisy())):
-            return lambda: exactness.outputs_of([call(), noisy()])
-    return lambda: exactness.outputs_of([call()])
+def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], Run, bool]:
+    """The labels of a run, those of some layers, the run, and whether it is possible in training.
 
-
-def _traced(net: nn.Module, call: Callable[[], object], names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], bool]:
-    """The labels of a run, and those of some layers; of a second run where the first has labelled across them."""
+    It is a second run where the first has labelled across the layers.
+    """
     for mixing in (False, True):
         labels = Labels(net, mixing)
-        trace(net, call, labels)
-        trains = trace_in_training(net, call, labels)
+        traced = trace(net, call, labels)
+        trains = trace_in_training(net, call, labels, traced)
         layers = {where: layer_axis(labels, where) for where in names}
-        barred = [label for why, label in labels.barred if ACROSS in why]
-        if not barred or not any(
-            torch.isin(of, labels.channels.roots(torch.cat(barred))).any() for of in layers.values()
-        ):
+        across = [barred for why, barred in labels.barred if ACROSS in why] or [torch.empty(0, dtype=torch.long)]
+        if not torch.isin(torch.cat([*layers.values()]), labels.channels.roots(torch.cat(across))).any():
             break
-    return labels, layers, trains
+    return labels, layers, traced, trains
 
 
-def _draw(rule: str, rng: np.random.Generator, state: dict, n_out: int, n: int) -> list[Coefficients]:
-    """Draw the coefficients of n splits, the same each time that a set is tried."""
-    rng.bit_generator.state = state
-    return [SPLIT_RULES[rule].draw(rng, n_out) for _ in range(n)]
+def _check(call: Call, noisy: Call, traced: Run, tolerance: float, trains: bool) -> Check:
+    """A check on the examples, as they were traced, and with the usual kernels.
+
+    The latter is on noise where the network gives finite numbers for it.
+    """
+
+    def opened() -> object:
+        with opened_kernels():
+            return call()
+
+    if not (before := exactness.outputs_of(traced.out)):
+        raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
+    usual = None
+    with suppress(Exception):
+        usual = exactness.outputs_of(noisy())
+    if usual is None or not all(bool(tensor.isfinite().all()) for tensor in usual):
+        noisy, usual = call, exactness.outputs_of(call())
+    return Check([opened, noisy], before + usual, tolerance, call if trains else None)
 
 
 def _first_exact(search: Search, candidates: Candidates, together: bool) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys: list[str] = []
-    name = next(iter(search.layers))
+    whys, random_state = [], search.rng.bit_generator.state
     for neurons, masks, why in candidates:
+        search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
             if why is not None:
                 raise Inexact(why)
-            record = attempt(search._replace(neurons=neurons), masks)
+            record = attempt(search, neurons, masks)
         except Inexact as error:
             whys.append(str(error))
             continue
-        covered = sum(int(torch.stack(masks).any(0)[order].sum()) for order in search.layers.values())
-        asked = {int(search.layers[where][number]) for where, numbers in neurons.items() for number in numbers}
-        if int(torch.stack(masks).any(0).sum()) > len(asked) and not together:
-            whys += [*_joined_by(search, masks), "a shape in the network holds several channels"]
-            raise ValueError(
-                f"a neuron of {name!r} has no exact split alone ({whys[0]}): allowed is together=True, which splits "
-                f"{covered} of its channels"
-            )
+        if not together:
+            _require_alone(search, neurons, masks, whys)
         return record
-    raise ValueError(
-        f"{name!r} has no exact split known ({(whys or ['no set is whole'])[0]}): allowed are other layers"
-    )
+    why = (whys or ["no set is whole"])[0]
+    raise ValueError(f"{next(iter(search.layers))!r} has no exact split known ({why}): allowed are other layers")
 
 
-def _joined_by(search: Search, masks: list[Tensor]) -> list[str]:
-    """What the channels of sets are joined by."""
-    rows = search.sets.row_of[torch.stack(masks).any(0)[search.sets.in_row]]
-    return [search.sets.why_row[row] for row in torch.unique(rows)[:1]]
-
-
-def with_neurons(neurons: dict[str, list[int]], search: Search) -> Candidates:
-    """The first set of each neuron, then the second, and so on; with them, why they cannot be copied, or None.
-
-    Raises ValueError for numbers that are not those of neurons.
-    """
-    for where, numbers in neurons.items():
-        if not numbers:
-            raise ValueError("neurons []: allowed are one or more")
-        if wrong := [number for number in numbers if not 0 <= number < len(search.layers[where])]:
-            most = len(search.layers[where]) - 1
-            raise ValueError(f"neuron {wrong[0]} of {where!r}: allowed are whole numbers from 0 to {most}")
-    wanted = [int(search.layers[where][number]) for where, numbers in neurons.items() for number in numbers]
-    of_label = {label: search.sets.candidates(search.sets.mask(torch.tensor([label]))) for label in wanted}
-    found: dict[int, tuple[Tensor, str | None]] = {}
-    while further := {label: one for label, of in of_label.items() if (one := next(of, None)) is not None}:
-        found |= further
-        chosen = [found[label] for label in wanted]
-        yield neurons, [mask for mask, _ in chosen], next((why for _, why in chosen if why is not None), None)
-
-
-def with_widths(widths: dict[str, int], search: Search) -> Candidates:
-    """Sets of the first neurons of each layer, as many as its new width takes: the smallest sets, then larger ones.
-
-    Raises ValueError for a width that is not above the present one.
-    """
-    for where, width in widths.items():
-        if type(width) is not int or width <= len(search.layers[where]):
-            raise ValueError(
-                f"width {width!r} of {where!r}: allowed are whole numbers above {len(search.layers[where])}"
-            )
-    found: dict[int, tuple[Tensor, str | None]] = {}
-    wanted = {label for order in search.layers.values() for label in order.tolist()}
-    of_label = {label: search.sets.candidates(search.sets.mask(torch.tensor([label]))) for label in wanted}
-    while further := {label: one for label, of in of_label.items() if (one := next(of, None)) is not None}:
-        found |= further
-        neurons, masks, whys = {}, [], []
-        for where, width in widths.items():
-            picked, why = _picked(search.layers[where], width, found)
-            neurons[where] = picked
-            masks += [found[int(search.layers[where][number])][0] for number in picked]
-            whys += [why] if why else []
-        yield neurons, masks, (whys or [None])[0]
-
-
-def _picked(order: Tensor, width: int, found: dict[int, tuple[Tensor, str | None]]) -> tuple[list[int], str | None]:
-    """The first neurons whose sets make a layer as wide as asked, again and again; or why they do not."""
-    picked, left = [], width - len(order)
-    while left:
-        seen, before = torch.zeros(len(order), dtype=torch.bool), left
-        for number, label in enumerate(order.tolist()):
-            mask, why = found.get(label, (None, "it has no set"))
-            if why is not None:
-                return picked, why
-            if not seen[number] and int(mask[order].sum()) <= left:
-                picked.append(number)
-                seen |= mask[order]
-                left -= int(mask[order].sum())
-        if left == before:
-            return picked, f"width {width} leaves {left} channels, fewer than split together"
-    return picked, None
+def _require_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor], whys: list[str]) -> None:
+    """Raise ValueError where sets have other channels than those of the neurons, whose smaller sets are not exact."""
+    split = torch.stack(masks).any(0)
+    if int(split.sum()) > len({int(search.layers[where][n]) for where, numbers in neurons.items() for n in numbers}):
+        rows = search.sets.row_of[split[search.sets.in_row]]
+        joined = [search.sets.why_row[row] for row in rows[:1]]
+        why = (whys + joined + ["a shape in the network holds several channels"])[0]
+        n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
+        raise ValueError(
+            f"a neuron of {next(iter(search.layers))!r} has no exact split alone ({why}): allowed is together=True, "
+            f"which splits {n_channels} of its channels"
+        )

@@ -3,7 +3,14 @@
 The channels of a layer are followed through one run of the network (trace.py, labels.py, rules.py). What has to be
 copied with a channel is found from it (sets.py), and where it stands in the parameters (places.py). Every parameter is
 then changed in the same way (edits.py), and so is the state of the optimiser (optimizer_state.py). A split is made only
-if the output on the example inputs stays the same (exactness.py).
+if the output on the example inputs stays the same (search.py, exactness.py). What the network does only with other
+inputs, such as optional ones left out, is not followed.
+
+Some neurons have no exact split alone, but in a set of channels. It may be a head of attention, a group, or all
+channels that a norm joins. The smallest such set is split where together=True, and the neuron is refused otherwise.
+
+The optimiser's state is scaled as the gradients are. Where γ and δ differ by output, it is scaled by the means of their
+powers. "carry" gives the second twin the state of its parent, and "reset" sets it to 0.
 """
 
 import operator
@@ -16,8 +23,11 @@ from torch import nn
 
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import SplitRecord, make_split
+from neuronsplit.surgery.candidates import with_neurons, with_widths
 from neuronsplit.surgery.optimizer_state import optimizers_of
-from neuronsplit.surgery.search import find_split, with_neurons, with_widths
+from neuronsplit.surgery.search import find_split
+
+Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
 
 def split_neuron(
@@ -27,7 +37,7 @@ def split_neuron(
     *,
     neurons: Sequence[int] | None = None,
     example_inputs: object,
-    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    optimizer: Optimizers = None,
     rule: str = "scaled",
     rng: np.random.Generator | None = None,
     together: bool = False,
@@ -37,42 +47,23 @@ def split_neuron(
 ) -> SplitRecord:
     """Split one or several neurons (channels) of a layer in place, without a change of the network's output.
 
-    net: a network that runs. It is run a few times in evaluation mode, with hooks, and small examples are enough.
+    net: a network that runs. It is run a few times, with hooks, and small examples are enough.
     where: a layer by its name in `named_modules`, or a parameter by its name in `named_parameters`.
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
-    example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword
-        arguments. What the network does only with other inputs, such as optional ones left out, is not followed.
-    optimizer: the optimiser, or several, whose state is split too. The state is scaled as the gradients are. Where γ
-        and δ differ by output, it is scaled by the means of their powers.
-    rule: a name in SPLIT_RULES.
+    example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword ones.
+    optimizer: the optimiser, or several, whose state is split too.
+    rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split the smallest set of channels that has the neuron and an exact split. It may be a head of attention,
-        a group, or all channels that a norm joins. Otherwise, a single neuron that has no exact split is refused.
+    together: split the smallest set of channels that has the neuron and an exact split.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
-    state: "carry" gives the second twin the optimiser's state of its parent, and "reset" sets it to 0.
-    state_exponents: the power of the gradient, 1 or 2, that each state of the optimiser averages, by the name of the
-        state. It is needed only for optimisers that are not torch's own.
+    state: what the second twin has of the optimiser's state, "carry" or "reset".
+    state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
 
     Returns a record of the split, for `replay`.
-    Raises ValueError where no exact split is known. Network and optimiser are then unchanged. The rule "net2net" is not
-    exact by definition, so it is not refused for that.
+    Raises ValueError where no exact split is known. Network and optimiser are then unchanged.
     """
-    if (neuron is None) == (neurons is None):
-        raise ValueError("neuron or neurons: allowed is exactly one of them")
-    try:
-        neurons = [operator.index(n) for n in ([neuron] if neurons is None else neurons)]
-    except TypeError as error:
-        given = neuron if neurons is None else neurons
-        raise ValueError(f"neuron {given!r}: allowed are a whole number, or neurons=[...]") from error
-    _require(rule in tuple(SPLIT_RULES), f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
-    _require(state in ("carry", "reset"), f"state {state!r}: allowed are carry and reset")
-    _require(
-        rng is None or isinstance(rng, np.random.Generator),
-        f"rng {rng!r}: allowed are numpy.random.default_rng(seed) and its like",
-    )
-    optimizers = optimizers_of(optimizer)
-    rng = np.random.default_rng() if rng is None else rng
-    candidates = partial(with_neurons, {where: neurons})
+    _require_options(rule, rng, state)
+    optimizers, candidates = optimizers_of(optimizer), partial(with_neurons, {where: _numbers(neuron, neurons)})
     found = find_split(net, [where], candidates, example_inputs, rule, rng, together, unscaled)
     return make_split(net, found, optimizers, state, state_exponents or {})
 
@@ -82,7 +73,7 @@ def widen(
     widths: Mapping[str, int],
     *,
     example_inputs: object,
-    optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    optimizer: Optimizers = None,
     rule: str = "even",
     rng: np.random.Generator | None = None,
 ) -> SplitRecord:
@@ -95,11 +86,9 @@ def widen(
     Returns a record of the splits, for `replay`.
     Raises ValueError where no exact split is known that has these widths. Network and optimiser are then unchanged.
     """
-    _require(rule in tuple(SPLIT_RULES), f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
+    _require_options(rule, rng)
     _require(bool(widths), "widths {}: allowed are one or more layers")
-    rng = np.random.default_rng() if rng is None else rng
-    optimizers = optimizers_of(optimizer)
-    candidates = partial(with_widths, dict(widths))
+    optimizers, candidates = optimizers_of(optimizer), partial(with_widths, dict(widths))
     found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
     return make_split(net, found, optimizers, "carry", {})
 
@@ -114,8 +103,25 @@ def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
         fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
         _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")
         record = SplitRecord(*record)
-        _require(record.rule in tuple(SPLIT_RULES), f"rule {record.rule!r}: allowed are {', '.join(SPLIT_RULES)}")
+        _require_options(record.rule)
         make_split(net, record, [], "carry", {})
+
+
+def _numbers(neuron: int | None, neurons: Sequence[int] | None) -> list[int]:
+    """One neuron or several, as a list of whole numbers."""
+    _require((neuron is None) != (neurons is None), "neuron or neurons: allowed is exactly one of them")
+    try:
+        return [operator.index(number) for number in ([neuron] if neurons is None else neurons)]
+    except TypeError as error:
+        given = neuron if neurons is None else neurons
+        raise ValueError(f"neuron {given!r}: allowed are a whole number, or neurons=[...]") from error
+
+
+def _require_options(rule: str, rng: object = None, state: str = "carry") -> None:
+    _require(rule in tuple(SPLIT_RULES), f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
+    _require(state in ("carry", "reset"), f"state {state!r}: allowed are carry and reset")
+    generator = rng is None or isinstance(rng, np.random.Generator)
+    _require(generator, f"rng {rng!r}: allowed are numpy.random.default_rng(seed) and its like")
 
 
 def _require(condition: bool, message: str) -> None:

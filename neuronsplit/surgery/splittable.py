@@ -1,23 +1,25 @@
 """Which layers of a network split, and what changes with them."""
 
-from contextlib import suppress
+from collections.abc import Callable
+from functools import cache, partial
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis, places_of
 from neuronsplit.surgery.sets import Sets
-from neuronsplit.surgery.trace import trace, trace_in_training
+from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
 
 def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """Return a table of a network's layers, with a row per parameter that makes channels.
 
-    net, example_inputs: as for `split_neuron`. The network runs twice, and nothing is tried: `split_neuron` does that.
+    net, example_inputs: as for `split_neuron`. The network runs in evaluation and in training. Nothing is tried:
+    `split_neuron` does that.
     Columns:
         layer, channels: its name, and the number of its channels.
         splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
@@ -27,13 +29,12 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """
     labels = Labels(net)
     device = torch.get_default_device()
-    with exactness.in_evaluation(net), torch.device("cpu"):
+    with exactness.in_evaluation(net), created_on(torch.device("cpu")):
         call = exactness.call_with(net, example_inputs, device, None, 0.0)
-        trace(net, call, labels)
-        trace_in_training(net, call, labels)
-        sets = Sets(labels)
+        trace_in_training(net, call, labels, trace(net, call, labels))
         makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
-        return pd.DataFrame([_row(labels, sets, layer) for layer in dict.fromkeys(map(_layer_of, makers))])
+        smallest_set = cache(partial(_smallest_set, labels, Sets(labels)))
+        return pd.DataFrame([_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))])
 
 
 def _layer_of(parameter: str) -> str:
@@ -42,14 +43,23 @@ def _layer_of(parameter: str) -> str:
     return module if entry == "weight" or entry.startswith(("weight_ih", "weight_hh")) else parameter
 
 
-def _row(labels: Labels, sets: Sets, layer: str) -> dict[str, object]:
-    order = layer_axis(labels, layer)
-    row = {"layer": layer, "channels": len(order), "splits_together": 0, "changes": (), "reason": ""}
-    for mask, why in sets.candidates(sets.mask(order[:1])):
-        with suppress(ValueError):
-            places, _ = places_of(labels, [mask], sets.units, [order])
-            if why is None:
-                found = {"splits_together": int(mask[order].sum()), "changes": tuple(place.name for place in places)}
-                return row | found | {"reason": ""}
-        row["reason"] = row["reason"] or why or "no set of channels is whole slices"
-    return row
+def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> dict[str, object]:
+    channels = layer_axis(labels, layer)
+    mask, changes, reason = smallest_set(int(channels[0]))
+    n_together = 0 if mask is None else int(mask[channels].sum())
+    return {"layer": layer, "channels": len(channels), "splits_together": n_together, "changes": changes,
+            "reason": reason}  # fmt: skip
+
+
+def _smallest_set(labels: Labels, sets: Sets, channel: int) -> tuple[Tensor | None, tuple[str, ...], str]:
+    """The smallest set (a mask) with a channel, and the tensors that change with it; or None, and why there is none."""
+    reasons = []
+    for mask, why in sets.candidates(sets.mask(torch.tensor([channel]))):
+        try:
+            places, _ = places_of(labels, [mask], sets.units, [])
+        except ValueError:
+            why = why or "no set of channels is whole slices"
+        if why is None:
+            return mask, tuple(place.name for place in places), ""
+        reasons.append(why)
+    return None, (), (reasons or ["no set of channels is whole"])[0]

@@ -1,62 +1,20 @@
 """Run a network on its example inputs, and follow the labels of its channels."""
 
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.surgery import rules
-from neuronsplit.surgery.facts import MAKES, READS
+from neuronsplit.surgery.facts import ALONG, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.pointwise import tensors_in
+from neuronsplit.surgery.runs import Call, Run, run, tensors_of
 
 
-class _Follow(TorchDispatchMode):
-    """Every operation runs as it does otherwise; then its rule labels what it has computed."""
-
-    def __init__(self, labels: Labels, modules: list[str]):
-        super().__init__()
-        self.labels, self.modules = labels, modules
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        out = op(*args, **(kwargs or {}))
-        names = [argument.name for argument in op._schema.arguments]
-        given = dict(zip(names, args)) | (kwargs or {})
-        where = self.modules[-1] if self.modules else ""
-        self.labels.dtypes |= {tensor.dtype for tensor in tensors_in([out]) if tensor.is_floating_point()}
-        with torch.device("cpu"):  # whatever device the user's tensors are created on
-            rules.follow(self.labels, op, given, out, where)
-        return out
-
-
-class _Running(list):
-    """Names of modules."""
-
-    stopped: list[str] | None = None  # those that ran when an exception was raised
-
-
-@contextmanager
-def running_modules(net: nn.Module):
-    """A list of the names of the modules that run at the moment, the innermost last."""
-    running, hooks = _Running(), []
-
-    def leave(*_: object) -> None:  # what a hook returns would take the place of the output
-        if sys.exc_info()[0] is not None and running.stopped is None:
-            running.stopped = list(running)
-        running.pop()
-
-    for name, module in net.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        hooks.append(module.register_forward_hook(leave, always_call=True))
-    try:
-        yield running
-    finally:
-        for hook in hooks:
-            hook.remove()
+class DoesNotRun(ValueError):
+    """A network does not run on its example inputs."""
 
 
 @contextmanager
@@ -73,33 +31,39 @@ def opened_kernels():
         torch.backends.mkldnn.enabled = mkldnn
 
 
-def trace(net: nn.Module, call: Callable[[], object], labels: Labels) -> None:
+def created_on(device: torch.device) -> AbstractContextManager:
+    """Tensors are created on a device; this costs time at every operation, so only where they are not anyway."""
+    return nullcontext() if torch.get_default_device() == device else device
+
+
+def trace(net: nn.Module, call: Call, labels: Labels) -> Run:
     """Run a network by a call of it, and follow the labels of its channels.
 
-    Raises ValueError where it does not run.
+    Raises DoesNotRun where it does not run.
     """
-    try:
-        _follow_run(net, call, labels)
-    except Exception as error:  # of the user's network, so of any kind
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"the network does not run on the example inputs ({text}): allowed are inputs that it takes"
-        ) from error
-    return labels
+    done = _followed(net, call, labels)
+    if done.exception is not None:
+        why = " ".join(f"{type(done.exception).__name__}: {done.exception}".split())
+        why = f"the network does not run on the example inputs ({why}): allowed are inputs that it takes"
+        raise DoesNotRun(why) from done.exception
+    return done
 
 
-def trace_in_training(net: nn.Module, call: Callable[[], object], labels: Labels) -> bool:
-    """Run a network in training mode too, and add to its labels what it does only then, such as an auxiliary head.
+def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation: Run) -> bool:
+    """Run a network in training mode too, and label what it does only then, such as an auxiliary head.
 
-    Returns whether it runs.
+    in_evaluation: the run that the labels are from.
+    Returns whether it runs; it may need labels of examples, or more than one image.
     """
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.train()
     try:
-        with suppress(Exception):  # it may need labels, or more than one image
-            _follow_run(net, call, labels)
-            return True
-        return False
+        with opened_kernels():
+            in_training = run(net, call, None, {})
+        late = bool(labels.rows or labels.shared)  # channels may have been tied after they met in a norm
+        if late or in_training.operations != in_evaluation.operations:
+            in_training = _followed(net, call, labels)
+        return in_training.exception is None
     finally:
         net.eval()
         with torch.no_grad():
@@ -107,37 +71,32 @@ def trace_in_training(net: nn.Module, call: Callable[[], object], labels: Labels
                 buffer.copy_(before)
 
 
-def _follow_run(net: nn.Module, call: Callable[[], object], labels: Labels) -> None:
-    with opened_kernels(), running_modules(net) as modules, _Follow(labels, modules):
-        out = call()
-    for tensor in tensors_of(out):
+def _followed(net: nn.Module, call: Call, labels: Labels) -> Run:
+    cpu = torch.device("cpu")
+
+    def follow(op, given: dict, out: object, where: str) -> None:
+        labels.dtypes |= {tensor.dtype for tensor in tensors_in([out]) if tensor.is_floating_point()}
+        with created_on(cpu):  # whatever device the user's tensors are created on
+            rules.follow(labels, op, given, out, where)
+
+    with opened_kernels():
+        done = run(net, call, follow, {})
+    for tensor in tensors_of(done.out):
         labels.bar(labels.of(tensor), "it is in the network's output")
         labels.bar_used_places(labels.of(tensor))
     for name, module in net.named_modules():
         _one_size_for_several(labels, name, module)
+    return done
 
 
 def _one_size_for_several(labels: Labels, name: str, module: nn.Module) -> None:
     """Note which channels a module of torch.nn cannot but copy together, because it has one size for them."""
-    found = {n[len(name) + 1 :]: owner for (n, axes, role), owner in labels.owners.items()
-             if role == READS and n.rpartition(".")[0] == name}  # fmt: skip
+    if not isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return
+    own = {key: owner for key, owner in labels.owners.items() if key[0].rpartition(".")[0] == name and key[2] != ALONG}
     if isinstance(module, nn.RNNBase):  # hidden_size: of all layers and directions
-        units = [owner for entry, owner in found.items() if entry.startswith("weight_hh")]
+        units = [owner for (entry, _, role), owner in own.items() if role == READS and "weight_hh" in entry]
         for other in units[1:]:
             labels.channels.merge(units[0], other)
-    elif isinstance(module, nn.MultiheadAttention):  # embed_dim: of what comes in, and of all heads together
-        inner = [o for (n, _, role), o in labels.owners.items() if role == MAKES and n.rpartition(".")[0] == name]
-        labels.all_or_none(torch.cat([*found.values(), *inner])[None], f"embed_dim of {name}")
-
-
-def tensors_of(value: object, depth: int = 4) -> list[Tensor]:
-    """The tensors in an output: in lists, tuples, sets, mappings, and attributes of objects; caches aside."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | Callable):
-        value = [] if "Cache" in type(value).__name__ else list(vars(value).values())  # keys and values grow with heads
-    if not isinstance(value, list | tuple | set) or not depth:
-        return []
-    return [tensor for one in value for tensor in tensors_of(one, depth - 1)]
+    elif own:  # embed_dim: of what comes in, and of all heads together
+        labels.all_or_none(torch.cat([*own.values()])[None], f"embed_dim of {name}")

@@ -1,139 +1,147 @@
-"""Runs of a network that is being split: which numbers that its modules note does it need to be others?
+"""Run a network with a split on trial: are its outputs the same, and which numbers of its modules must be others?
 
 A number is changed on evidence: the run fails without it, and gets further with it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
-import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
 
-from neuronsplit.surgery.noted_sizes import Number, set_number
-from neuronsplit.surgery.pointwise import tensors_in
-from neuronsplit.surgery.trace import running_modules
+from neuronsplit.surgery import exactness
+from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
+from neuronsplit.surgery.noted_sizes import Number, changed_sizes, halved_eps, set_numbers
+from neuronsplit.surgery.runs import Call, run, storage_of
 
 MAX_RUNS = 40  # of the network, to find the numbers that it needs
-Grown = dict[int, set[int]]  # sizes that have grown, and what they may be now
+Sizes = list[tuple[int, int]]  # before and after a split
 
 
-class Run:
-    """One run of a network: how far it got, what it computed or why it failed, and how much that differs.
+class Check(NamedTuple):
+    """How a network is run to see whether a split leaves its outputs as they are."""
 
-    error: one line, with the operation and module that failed. change: of the output, infinite if it failed.
-    replaced: parameters that must not be used any more, by their storage; a list of the user's may hold them.
-    """
+    calls: list[Call]  # in evaluation
+    before: list[Tensor]  # their outputs without the split
+    tolerance: float  # the relative change of an output that is allowed
+    in_training: Call | None  # must run in training mode too; its outputs are random
 
-    def __init__(
-        self,
-        net: nn.Module,
-        call: Callable[[], object],
-        change: Callable[[object], float],
-        replaced: dict[int, str],
-    ):
-        self.n_operations, self.operation, self.error, self.change = 0, "", None, float("inf")
-        with running_modules(net) as modules, _Count(self, replaced):
-            try:
-                out = call()
-            except Exception as error:  # of the user's network, so of any kind
-                where = " in ".join(text for text in (self.operation, (modules.stopped or [""])[-1]) if text)
-                self.error = ": ".join(
-                    text for text in (where, " ".join(str(error).split()) or type(error).__name__) if text
-                )
-        self.where = modules.stopped or []
-        if self.error is None:
-            self.change = change(out)
 
-    def is_further(self, other: "Run") -> bool:
-        """Whether this run got further than another, or as far and to an output that differs by far less."""
+class _Trial(NamedTuple):
+    n_operations: int  # that ran before it ended or failed
+    error: str | None
+    change: float  # of the outputs, infinite if it failed
+    modules: list[str]  # those that failed, the innermost last
+    passes: bool
+
+    def is_further(self, other: "_Trial") -> bool:
+        """Whether a run got further than another, or as far and to an output that differs by far less."""
         if self.error is None and other.error is None:
             return self.change < 1e-3 * other.change
         return self.n_operations > other.n_operations
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self, run: Run, replaced: dict[int, str]):
-        super().__init__()
-        self.run, self.replaced = run, replaced
+def try_split(
+    net: nn.Module, record: SplitRecord, check: Check, tied: bool, of_heads: Sizes, others: Sizes
+) -> tuple[SplitRecord, str | None]:
+    """Run a network with a split, and find the numbers that it needs; then put all back.
 
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        for tensor in tensors_in([*args, *(kwargs or {}).values()]):
-            if tensor.layout == torch.strided and tensor.untyped_storage()._cdata in self.replaced:
-                name = self.replaced[tensor.untyped_storage()._cdata]
-                raise ValueError(f"it still uses the old {name!r}, which something beside its module holds")
-        self.run.operation = op._schema.name.split("::")[1].strip("_")
-        out = op(*args, **(kwargs or {}))
-        self.run.operation = ""
-        self.run.n_operations += 1
-        return out
+    tied: whether one parameter makes channels and reads them.
+    of_heads: numbers of heads and groups that grow, which are tried first.
+    others: other sizes that grow.
+    Returns the record with all that was found, and why the network does not run, or None.
+    """
+    tensors, numbers = exactness.named_tensors(net), []
+    new = {name: edited(name, tensors[name], edits) for name, edits in recorded_edits(record, tensors).items()}
+    shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in new}
+    of_tensors = [pair for before, after in shapes.values() for pair in zip(before, after)]
+    with exactness.replaced_tensors(net, new):
+        try:
+            numbers += changed_sizes(net, new) + (halved_eps(net, new) if tied else [])
+            set_numbers(net, numbers)
+            trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
+            candidates = partial(_candidates, net, list(new), [of_heads, [*others, *of_tensors]])
+            last = _find_numbers(net, trial, candidates, numbers)
+        finally:
+            set_numbers(net, reversed(numbers), old=True)
+    found = [list(number) for number in numbers]
+    return record._replace(numbers=found, shapes=shapes, change=last.change), last.error
 
 
-def find_numbers(
-    net: nn.Module,
-    run: Callable[[], Run],
-    tolerance: float,
-    grown: list[Grown],
-    names: Iterable[str],
-    changed: list[Number],
-) -> Run:
+def _run(net: nn.Module, check: Check, forbidden: dict[int, str]) -> _Trial:
+    """Run a network in evaluation, and if its outputs are the same, in training; there it may have other sizes."""
+    n_operations, outputs = 0, []
+    for call in check.calls:
+        done = run(net, call, None, forbidden)
+        n_operations += len(done.operations)
+        if done.error is not None:
+            return _Trial(n_operations, done.error, float("inf"), done.modules, False)
+        outputs += exactness.outputs_of(done.out)
+    change = exactness.max_relative_change(check.before, outputs)
+    if change > check.tolerance or check.in_training is None:
+        return _Trial(n_operations, None, change, [], change <= check.tolerance)
+    net.train()
+    done = run(net, check.in_training, None, forbidden)
+    net.eval()
+    error = done.error and f"in training, {done.error}"
+    return _Trial(n_operations + len(done.operations), error, change, done.modules, error is None)
+
+
+def _find_numbers(
+    net: nn.Module, trial: Callable[[], _Trial], candidates: Callable[[_Trial], list], changed: list[Number]
+) -> _Trial:
     """Run a network, and change numbers that its modules note as long as the run gets further with them.
 
-    tolerance: a change of the output that is rounding.
-    grown: the new sizes that an old one may stand for; the first ones are tried first.
-    names: the parameters that were changed.
-    changed: gets the numbers that were changed, in their order.
+    candidates: lists of numbers that may be changed at once after a run, the likely ones first.
+    changed: gets what was changed, in order.
     Returns the last run.
     """
-    last, n_runs = run(), 1
-    while last.error is not None or last.change > tolerance:
-        for numbers in _groups(_candidates(net, grown, names, last.where), by_name=last.error is None):
-            changed += numbers
-            for number in numbers:
-                set_number(net, number, number.new)
-            further, n_runs = run(), n_runs + 1
-            if further.is_further(last):
-                last = further
-                break
-            for number in numbers:
-                set_number(net, number, number.old)
-                changed.remove(number)
-            if n_runs >= MAX_RUNS:
-                return last
+    last, untried = trial(), None
+    for _ in range(MAX_RUNS - 1):
+        untried = iter(candidates(last)) if untried is None else untried
+        if last.passes or (numbers := next(untried, None)) is None:
+            break
+        changed += numbers
+        set_numbers(net, numbers)
+        if (further := trial()).is_further(last):
+            last, untried = further, None
         else:
-            return last
+            set_numbers(net, numbers, old=True)
+            del changed[-len(numbers) :]
     return last
 
 
-def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:
-    """Numbers one by one; or those of one name in several modules, of which each has an effect only with the others."""
+def _candidates(net: nn.Module, names: list[str], sizes: list[Sizes], last: _Trial) -> list[list[Number]]:
+    """Numbers that may stand for a size that grows: those of the modules that failed first, then of parameters' owners.
+
+    They come one by one where a run failed. Where it did not, those of one name in several modules come at once, for
+    each may have an effect only with the others.
+    """
+    owners = dict.fromkeys(reversed(last.modules))
+    for name in names:
+        while name := name.rpartition(".")[0]:
+            owners.setdefault(name)
     groups: dict[tuple, list[Number]] = {}
-    for number in numbers:
-        key = number.attribute, str(number.old), str(number.new), "" if by_name else number.module
+    for number in (one for grown in sizes for owner in [*owners, ""] for one in _numbers(net, owner, grown)):
+        key = number.attribute, str(number.old), str(number.new), number.module if last.error else ""
         group = groups.setdefault(key, [])
         group += [number] if number not in group else []
     return list(groups.values())
 
 
-def _candidates(net: nn.Module, grown: list[Grown], names: Iterable[str], where: list[str]) -> Iterator[Number]:
-    """Numbers that may stand for a size: of the module that failed and those around it, then of parameters' owners."""
-    owners = dict.fromkeys(reversed(where))
-    for name in names:
-        while name := name.rpartition(".")[0]:
-            owners.setdefault(name)
-    owners.setdefault("")
-    for new_sizes in grown:
-        for owner in owners:
-            module = net.get_submodule(owner)
-            for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
-                for attribute, value in list(getattr(holder, "__dict__", {}).items()):
-                    yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, new_sizes))
+def _numbers(net: nn.Module, owner: str, grown: Sizes) -> Iterator[Number]:
+    """The numbers of a module and of its configuration that may stand for a size that grows."""
+    module = net.get_submodule(owner)
+    for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
+        for attribute, value in getattr(holder, "__dict__", {}).items():
+            yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, grown))
 
 
-def _changed(value: object, new_sizes: Grown) -> list:
+def _changed(value: object, grown: Sizes) -> list:
     """What a number may become, or a list of numbers of which one changes."""
     if type(value) is int:
-        return sorted(new_sizes.get(value, ()))
+        return sorted({after for before, after in grown if before == value != after})
     if type(value) not in (tuple, list) or not all(type(one) is int for one in value):
         return []
-    changes = [(at, new) for at, one in enumerate(value) for new in sorted(new_sizes.get(one, ()))]
+    changes = [(at, new) for at, one in enumerate(value) for new in _changed(one, grown)]
     return [type(value)([*value[:at], new, *value[at + 1 :]]) for at, new in changes]

@@ -1,0 +1,72 @@
+"""What may be split: sets of given neurons, or of as many as given widths take; the smallest sets come first."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from neuronsplit.surgery.sets import Sets
+
+Set = tuple[Tensor, str | None]  # of channels (a mask), and why it cannot be copied
+Candidates = Iterator[tuple[dict[str, list[int]], list[Tensor], str | None]]  # neurons, a set for each, or why not
+
+
+def with_neurons(neurons: dict[str, list[int]], layers: dict[str, Tensor], sets: Sets) -> Candidates:
+    """Sets of given neurons.
+
+    layers: of each layer, the labels of its channels (n,).
+    Raises ValueError for numbers that are not those of neurons.
+    """
+    for where, numbers in neurons.items():
+        if not numbers:
+            raise ValueError("neurons []: allowed are one or more")
+        if wrong := [number for number in numbers if not 0 <= number < len(layers[where])]:
+            most = len(layers[where]) - 1
+            raise ValueError(f"neuron {wrong[0]} of {where!r}: allowed are whole numbers from 0 to {most}")
+    labels = [int(layers[where][number]) for where, numbers in neurons.items() for number in numbers]
+    for found in _growing_sets(sets, labels):
+        masks, whys = zip(*(found[label] for label in labels))
+        yield neurons, list(masks), next((why for why in whys if why is not None), None)
+
+
+def with_widths(widths: dict[str, int], layers: dict[str, Tensor], sets: Sets) -> Candidates:
+    """Sets of the first neurons of each layer, as many as its new width takes.
+
+    layers: of each layer, the labels of its channels (n,).
+    Raises ValueError for a width that is not above the present one.
+    """
+    for where, width in widths.items():
+        if type(width) is not int or width <= len(layers[where]):
+            raise ValueError(f"width {width!r} of {where!r}: allowed are whole numbers above {len(layers[where])}")
+    for found in _growing_sets(sets, [label for order in layers.values() for label in order.tolist()]):
+        picked = {where: _picked(layers[where], width, found) for where, width in widths.items()}
+        neurons = {where: numbers for where, (numbers, _) in picked.items()}
+        masks = [found[int(layers[where][number])][0] for where in neurons for number in neurons[where]]
+        yield neurons, masks, next((why for _, why in picked.values() if why is not None), None)
+
+
+def _growing_sets(sets: Sets, labels: Iterable[int]) -> Iterator[dict[int, Set]]:
+    """The smallest set of each label, then the next one where there is one, and so on."""
+    of_label = {label: sets.candidates(sets.mask(torch.tensor([label]))) for label in labels}
+    found: dict[int, Set] = {}
+    while further := {label: one for label, of in of_label.items() if (one := next(of, None)) is not None}:
+        found |= further
+        yield found
+
+
+def _picked(order: Tensor, width: int, found: dict[int, Set]) -> tuple[list[int], str | None]:
+    """The first neurons whose sets make a layer as wide as asked, again and again; or why they do not."""
+    picked, left = [], width - len(order)
+    while left:
+        seen, before = torch.zeros(len(order), dtype=torch.bool), left
+        for number, label in enumerate(order.tolist()):
+            mask, why = found.get(label, (None, "it has no set"))
+            if why is not None:
+                return picked, why
+            if not seen[number] and int(mask[order].sum()) <= left:
+                picked.append(number)
+                seen |= mask[order]
+                left -= int(mask[order].sum())
+        if left == before:
+            return picked, f"width {width} leaves {left} channels, fewer than split together"
+    return picked, None

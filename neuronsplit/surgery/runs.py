@@ -1,0 +1,125 @@
+"""Runs of a network: what it computes, by which operations in which modules, and where it fails."""
+
+import sys
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuronsplit.surgery.pointwise import tensors_in
+
+Call = Callable[[], object]  # runs a network on its example inputs
+DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d  # what they compute stands for what comes in
+
+
+class Run(NamedTuple):
+    """What a run has computed, or where it failed."""
+
+    out: object
+    exception: Exception | None
+    failed: str  # the operation that failed, and its module
+    modules: list[str]  # those that ran when it failed, the innermost last
+    operations: list[tuple]  # each with its module and arguments; the last one is what is given back
+
+    @property
+    def error(self) -> str | None:
+        """Where and why it failed, in one line; None if it did not."""
+        why = " ".join(str(self.exception).split()) or type(self.exception).__name__
+        return self.exception and ": ".join(text for text in (self.failed, why) if text)
+
+
+def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:
+    """Run a network by a call of it.
+
+    follow: gets each operation, its arguments by name, what it has computed, and the module in which it ran.
+    forbidden: names of tensors that must not be used any more, by their storage; a list of the user's may hold them.
+    """
+    observer = _Observer(net, follow, forbidden)
+    hooks = observer.hooks(net)
+    try:
+        with observer:
+            out, exception = call(), None
+    except Exception as error:  # of the user's network, so of any kind
+        out, exception = None, error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    observer.operations.append(("output", *map(observer.described, tensors_of(out))))
+    failed = " in ".join(text for text in (observer.operation, (observer.stopped or [""])[-1]) if text)
+    return Run(out, exception, failed, observer.stopped, observer.operations)
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number for the memory of a tensor, which its views share."""
+    return tensor.untyped_storage()._cdata
+
+
+def tensors_of(value: object, depth: int = 4) -> list[Tensor]:
+    """The tensors in an output: in lists, tuples, sets, mappings, and attributes of objects; caches aside."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | Callable):
+        value = [] if "Cache" in type(value).__name__ else list(vars(value).values())  # keys and values grow with heads
+    if not isinstance(value, list | tuple | set) or not depth:
+        return []
+    return [tensor for one in value for tensor in tensors_of(one, depth - 1)]
+
+
+class _Observer(TorchDispatchMode):
+    """Notes every operation, which runs as it does otherwise."""
+
+    def __init__(self, net: nn.Module, follow: Callable[..., None] | None, forbidden: Mapping[int, str]):
+        super().__init__()
+        self.follow, self.forbidden = follow, forbidden
+        self.operation, self.operations, self.running, self.stopped = "", [], [], []
+        named = chain(net.named_parameters(), net.named_buffers())
+        self.sources: dict[int, object] = {storage_of(tensor): name for name, tensor in named if _has_memory(tensor)}
+        self.dropouts = {name for name, module in net.named_modules() if type(module) in DROPOUTS}
+
+    def hooks(self, net: nn.Module) -> list:
+        """Note the modules that run."""
+
+        def leave(*_: object) -> None:  # what a hook returns would take the place of the output
+            if sys.exc_info()[0] is not None and not self.stopped:
+                self.stopped = list(self.running)
+            self.running.pop()
+
+        hooks = []
+        for name, module in net.named_modules():
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
+            hooks.append(module.register_forward_hook(leave, always_call=True))
+        return hooks
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        given = dict(zip((argument.name for argument in op._schema.arguments), args)) | (kwargs or {})
+        where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if _has_memory(t)]
+        if used := [self.forbidden[storage_of(t)] for t in tensors if storage_of(t) in self.forbidden]:
+            raise ValueError(f"it still uses the old {used[0]!r}, which something beside its module holds")
+        self.operation = op._schema.name.split("::")[1].strip("_")
+        arguments = {key: self.described(value) for key, value in given.items() if "train" not in key}
+        out = op(*args, **(kwargs or {}))
+        self.operation = ""
+        is_dropout = where in self.dropouts and bool(tensors)
+        source = self.sources.get(storage_of(tensors[0])) if is_dropout else len(self.operations)
+        self.sources |= {storage_of(tensor): source for tensor in tensors_in([out]) if _has_memory(tensor)}
+        if not is_dropout and any(tensor.is_floating_point() for tensor in tensors):  # not counts of steps and the like
+            self.operations.append((str(op), where, arguments))
+        if self.follow:
+            self.follow(op, given, out, where)
+        return out
+
+    def described(self, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return [self.described(one) for one in value]
+        if isinstance(value, Tensor):
+            return "tensor", self.sources.get(storage_of(value)) if _has_memory(value) else None
+        return value if isinstance(value, int | float | str) else type(value)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided  # not a sparse one
