@@ -14,7 +14,7 @@ from neuronsplit.surgery.apply import SplitRecord, recorded_edits
 from neuronsplit.surgery.edits import apply_edits, n_outputs
 from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
-from neuronsplit.surgery.places import places_of, tied_names, why_unscaled
+from neuronsplit.surgery.places import even_gain, places_of, scaled_norms, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
 
 
@@ -47,7 +47,8 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     distinct = list({mask.numpy().tobytes(): mask for mask in masks}.values())
     of_neurons = _splits(search, [next(n for n, one in enumerate(distinct) if torch.equal(one, m)) for m in masks])
     try:
-        places, last = places_of(search.labels, distinct, search.sets.units, list(search.layers.values()))
+        orders = list(search.layers.values())
+        places, last = places_of(search.labels, distinct, search.sets.units, orders, search.sets.even)
     except ValueError as error:
         raise Inexact(str(error)) from error
     if not places:
@@ -61,7 +62,7 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     new = {name: apply_edits(tensors[name], of) for name, of in edits.items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
     run, numbers = _run_with(
-        search, tensors, new, _grown(search, distinct, shapes), bool(tied_names(search.labels, distinct))
+        search, tensors, new, _grown(search, distinct, shapes), distinct
     )
     if run.error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in search.labels.reads_numbers]
@@ -83,7 +84,7 @@ def _splits(search: Search, sets: list[int]) -> list[int]:
 
 
 def _run_with(
-    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[trial_runs.Grown], tied: bool
+    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[trial_runs.Grown], masks: list[Tensor]
 ) -> tuple[trial_runs.Run, list[noted_sizes.Number]]:
     """Run the network with new tensors, and the numbers that it needs; then put all back."""
     net, change = search.net, partial(exactness.max_relative_change, search.call())
@@ -91,7 +92,10 @@ def _run_with(
     numbers: list[noted_sizes.Number] = []
     try:
         exactness.set_tensors(net, {n: changed[id(tensor)] for n, tensor in tensors.items() if id(tensor) in changed})
-        numbers += noted_sizes.update_noted(net, new) + (noted_sizes.shared_eps(net, new) if tied else [])
+        numbers += noted_sizes.update_noted(net, new)
+        if search.sets.even:
+            gain = even_gain(search.labels, masks)
+            numbers += noted_sizes.scale_eps(net, scaled_norms(search.labels, masks), gain**2)
         replaced = {tensors[name].untyped_storage()._cdata: name for name in new}
         run = partial(trial_runs.Run, net, search.call, change, replaced)
         run = trial_runs.find_numbers(net, run, search.tolerance, grown, list(new), numbers)
@@ -111,10 +115,14 @@ def _run_with(
 def _coefficients(search: Search, masks: list[Tensor], n_out: int, n: int) -> list[Coefficients]:
     """The coefficients of n splits. Raises ValueError where they scale what lets no scale through."""
     drawn = search.draw(n_out, n)
-    if names := tied_names(search.labels, masks):
-        if n > len(masks) or not SPLIT_RULES[search.rule].exact:
-            raise ValueError(f"{names[0]!r} makes channels and reads them: allowed is an exact rule, and each set once")
-        return [Coefficients(*[0.5**0.5] * 4)] * n  # α, β, γ and δ are one, so that αγ + βδ = 1
+    names = tied_names(search.labels, masks)
+    if search.sets.even:
+        gain = even_gain(search.labels, masks)
+        if gain is None or n > len(masks) or not SPLIT_RULES[search.rule].exact:
+            raise Inexact("twins would not be even" if gain else "nothing is summed")
+        return [Coefficients(gain, gain, 0.5 / gain, 0.5 / gain)] * n
+    if names:
+        raise Inexact(f"{names[0]!r} makes channels and reads them")
     if not any(map(exactness.scales, drawn)) or not (whys := why_unscaled(search.labels, masks)):
         return drawn
     if not search.unscaled:

@@ -70,6 +70,8 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
         if place.role == "reads":
             rows = _rows(place, tensor)
             scale = _over_outputs(share[first : first + rows, of], tensor, place)
+            for edit in edits[place.name]:  # outputs that are copied keep their shares
+                scale = scale.index_select(edit.axis, edit.source) if scale.shape[edit.axis] > 1 else scale
             factor = partial(_gradient_factor, gain[of], one[None], shape)
             first += rows
         else:

@@ -1,11 +1,27 @@
 """What a run of a network says about its channels: which are copied together, and which let a scale through."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from neuronsplit.surgery.partition import NONE, Partition
 
 MAKES, READS, ALONG = "makes", "reads", "along"  # what a parameter is to a channel; "along" is copied with it only
+ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
+
+
+class Sum(NamedTuple):
+    """A sum over channels (n,): of one factor or of the products of two, as in a norm or the product of two vectors.
+
+    It stays the same if copies share it evenly. made: the label of the sum, () or (1,), if the channels can also be
+    copied all or none, as those of a head of attention.
+    """
+
+    why: str
+    channels: Tensor
+    others: Tensor | None
+    made: Tensor | None
 
 
 class Facts:
@@ -22,12 +38,16 @@ class Facts:
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
+        self.sums: list[Sum] = []
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
+        self.pinned_if_drawn: list[tuple[str, Tensor]] = []  # those that can be if all are scaled alike, by √½ or so
+        self.factors: dict[int, int] = {}  # of the label of a product: that of its other factor
+        self.module = ""  # the one that runs
         self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
-        self.normalised: list[Tensor] = []  # labels whose scale has no effect in a norm
+        self.normalised: list[tuple[str, Tensor]] = []  # labels whose scale has no effect, with the module of the norm
         self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
         self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
@@ -66,20 +86,29 @@ class Facts:
         if labels is not None:
             self.barred.append((why, torch.unique(core(labels))))
 
-    def pin(self, labels: Tensor, why: str) -> None:
-        """Note that channels cannot be scaled."""
-        self.pinned.append((why, torch.unique(core(labels))))
+    def pin(self, labels: Tensor, why: str, if_drawn: bool = False) -> None:
+        """Note that channels cannot be scaled, or only all alike."""
+        (self.pinned_if_drawn if if_drawn else self.pinned).append((why, torch.unique(core(labels))))
+
+    def add_up(self, why: str, channels: Tensor, others: Tensor | None = None, made: Tensor | None = None) -> None:
+        """Note a sum over channels (n,), which are copied one by one with others that they are multiplied by."""
+        if others is not None:
+            self.channels.merge(channels, others)
+        for of in (channels, others):
+            if made is not None and of is not None:
+                self.pin(of, why, if_drawn=True)
+        self.sums.append(Sum(why, channels, others, made))
 
     def begin_scale(self, labels: Tensor, why: str, invariant: bool = True) -> Tensor:
         """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew.
 
         invariant: whether one scale of all channels that are normalised together has no effect.
         """
-        self.pin(labels, why)
+        self.pin(labels, why, if_drawn=invariant)
         distinct = torch.unique(core(labels))
         distinct = distinct[distinct != NONE]
         if invariant:
-            self.normalised.append(distinct)
+            self.normalised.append((self.module, distinct))
         fresh = torch.full((len(self.scales) + 1,), NONE)
         fresh[distinct] = self.new(len(distinct))
         self.channels.merge(fresh[distinct], distinct)
@@ -107,6 +136,15 @@ def core(labels: Tensor) -> Tensor:
     for axis in reversed(range(labels.dim())):
         if not varies(labels, axis):
             labels = labels.select(axis, 0)
+    return labels
+
+
+def narrowed(*labels: Tensor) -> list[Tensor]:
+    """Labels of one shape, with the size 1 along each axis along which none of them differs."""
+    labels = list(labels)
+    for axis in sorted(range(labels[0].dim()), key=lambda axis: -labels[0].shape[axis]):
+        if not any(varies(of, axis) for of in labels):
+            labels = [of.narrow(axis, 0, 1) for of in labels]
     return labels
 
 

@@ -62,13 +62,13 @@ def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:
     return changed
 
 
-def shared_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """Halve the eps of norms whose channels become twice as many, and half as large in the square."""
+def scale_eps(net: nn.Module, names: Iterable[str], factor: float) -> list[Number]:
+    """Scale the eps of norms, by their names, as the squares of their channels are."""
     changed = []
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
-        module = net.get_submodule(owner)
+    for name in names:
+        module = net.get_submodule(name)
         for attribute, value in list(vars(module).items()):
-            if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase):
-                changed.append(Number(owner, attribute, value, value / 2))
-                set_number(net, changed[-1], value / 2)
+            if type(value) is float and "eps" in attribute:
+                changed.append(Number(name, attribute, value, value * factor))
+                set_number(net, changed[-1], value * factor)
     return changed

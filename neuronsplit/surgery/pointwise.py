@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, core
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, core, narrowed
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 
@@ -42,25 +42,53 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     if not found:
         return _computed_weight(labels, weights, outs[0], why)
     channels = [of for of in found if not labels.is_statistic(of)]
-    begins, found = 0 < len(channels) < len(found), channels or found
-    for of in found[1:]:
-        (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
-    if not _scale_passes(labels, name, given, outs[0], len(found), len(weights)):
-        for of in found:
-            labels.pin(of, why)
-    elif name in FACTORS:
-        for of in found[:-1]:  # of several that are multiplied, the last may be scaled
-            labels.pin(of, why)
-    merged = found[-1]
-    for of in found[:-1]:
-        merged = torch.where(merged == NONE, of, merged)
+    begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
+    passes = _scale_passes(labels, name, given, outs[0], 1 + len(others), len(weights))
+    for of in others:
+        merged = _meet(labels, name, merged, of, why)
+    if name == "pow" and given.get("exponent") == 2:
+        labels.factors.update((one, one) for one in torch.unique(merged).tolist())
+        labels.pin(merged, why, if_drawn=True)
+    elif not passes:
+        labels.pin(merged, why)
     merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
         begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
-        meets(labels, weight, merged, MAKES if name in SUMS or begun else ALONG)
+        meets(labels, weight, merged.expand(outs[0].shape), MAKES if name in SUMS or begun else ALONG)
     for one in outs:
-        if one.shape == merged.shape:
+        if one.shape == outs[0].shape:
             labels.put(one, merged)
+
+
+def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
+    """Labels of what two activations, labelled a and b, become together, element by element.
+
+    Channels that meet one by one are copied together. One that meets several of the other is copied with all of them,
+    as the weights of attention are with the values of a head. If several meet several, one activation is labelled.
+    """
+    of_a, of_b = labels.channels.roots(a), labels.channels.roots(b)
+    pairs = torch.unique(torch.stack([of_a, of_b]).flatten(1), dim=1)
+    pairs = pairs[:, (pairs != NONE).all(0)]
+    one_b, one_a = (len(torch.unique(of)) == pairs.shape[1] for of in pairs)  # a has one b each; b has one a each
+    if name in SUMS and (one_a and one_b or bool((pairs != pairs[:, :1]).any(1).all())):
+        labels.tie(a, b)
+        kept, other = b, a
+    elif one_a and one_b:
+        labels.channels.merge(a, b)
+        labels.pin(a, why, if_drawn=True)
+        labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
+        kept, other = b, a
+    elif one_a or one_b:
+        kept, other = (b, a) if one_a else (a, b)
+        coarse, fine = pairs if one_a else pairs.flip(0)
+        of_coarse = [fine[coarse == one] for one in torch.unique(coarse)]
+        values = torch.nn.utils.rnn.pad_sequence(of_coarse, batch_first=True, padding_value=NONE)
+        labels.heads.append((torch.unique(coarse), values))
+        labels.pin(kept if name in SUMS else other, why)
+    else:
+        kept, other = (b, a) if labels.mixing else (a, b)
+        labels.bar(other, f"{why}, {ACROSS}")
+    return torch.where(kept == NONE, other, kept)
 
 
 def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

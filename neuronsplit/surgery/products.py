@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in
-
-ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
 
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -18,8 +16,10 @@ def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> No
     b, out = (b[:, None], out[..., None]) if b.dim() == 1 else (b, out)
     a, out = (a[None], out[None]) if a.dim() == 1 else (a, out)
     a, b, out = (tensor if tensor.dim() == 3 else tensor[None] for tensor in (a, b, out))
-    found = _multiply(labels, a, b, why)
-    if found is not None:
+    weights = [labels.is_weight(tensor) for tensor in (a, b)]
+    if a.shape[2] == 1 and (len(a) > 1 or not any(weights)):  # nothing is added up
+        pointwise(labels, "mul", {"self": a, "other": b}, out, why)
+    elif (found := _multiply(labels, a, b, why)) is not None:
         labels.put(out, found)
     if added:
         pointwise(labels, "add", {"self": out, "other": added[0]}, out, why)
@@ -38,7 +38,12 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
         found = read(labels, None if found is None else found.mT, a, 2, 1, why)
         return None if found is None else found.mT
     of_a, of_b = labels.of(a), labels.of(b)
-    if (of_a is not None and varies(of_a, 2)) or (of_b is not None and varies(of_b, 1)):
+    along_a, along_b = of_a is not None and varies(of_a, 2), of_b is not None and varies(of_b, 1)
+    if along_a != along_b and of_a is not None and of_b is not None and (varies(of_a, 1) or varies(of_b, 2)):
+        kept, other = (of_b, of_a) if along_a else (of_a, of_b)
+        labels.bar(other, f"{why}, {ACROSS}")
+        return kept.narrow(1 if along_a else 2, 0, 1)
+    if along_a or along_b:
         return _contract(labels, of_a, of_b, why)
     if of_a is None or of_b is None:
         return of_b[:, :1] if of_a is None and of_b is not None else None if of_a is None else of_a[:, :, :1]
@@ -61,12 +66,15 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
     if of_a is None or of_b is None:
         return labels.bar(of_b if of_a is None else of_a, f"{why}, with numbers that no parameter makes")
     for found, axis in ((of_a, 1), (of_b, 2)):
-        labels.pin(found, why)
         labels.tie(found.narrow(axis, 0, 1).expand_as(found), found)
     a, b = labels.scales.roots(of_a[:, 0]), labels.scales.roots(of_b[:, :, 0])  # (B, K)
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
     made = labels.new(len(rows))
-    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    if len(rows) == 1:
+        labels.add_up(why, a[0], b[0], made)
+    else:
+        labels.pin(rows, why)
+        labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
     labels.grids += [a, b]
     return made[number][:, None, None]
 

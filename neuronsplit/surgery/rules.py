@@ -66,6 +66,7 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
     rule = RULES.get(name) or (pointwise if torch.Tag.pointwise in op.tags else unknown)
     if rule is unknown and re.search("pool.d|upsample|grid_sampler", name):
         rule = norms.spatial
+    labels.module = where
     why = f"{name.removeprefix('native').strip('_')} in {where!r}" if where else name.strip("_")
     try:
         rule(labels, name, given | {"op": op}, out, why)
@@ -143,5 +144,6 @@ RULES: dict[str, Callable] = {
         "any all".split(),
         norms.reduction,
     ),  # fmt: skip
+    **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), norms.distance),
     **dict.fromkeys("_softmax _log_softmax _safe_softmax cumsum cumprod sort topk".split(), norms.along),
 }

@@ -12,9 +12,9 @@ from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.attempt import Inexact, Search, attempt
+from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.products import ACROSS
 from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trace import trace, trace_in_training
 
@@ -58,8 +58,14 @@ def find_split(
             tolerance = exactness.tolerance(labels.dtypes, double)
             draw = partial(_draw, rule, rng, rng.bit_generator.state)
             call = _checked(call, call_with(dtype, noise))
-            search = Search(net, call, labels, Sets(labels), orders, {}, draw, rule, unscaled, tolerance, trains)
-            return _first_exact(search, candidates(search), together)
+            for even in (False, True):
+                sets = Sets(labels, even)
+                search = Search(net, call, labels, sets, orders, {}, draw, rule, unscaled, tolerance, trains)
+                try: return _first_exact(search, candidates(search), together)
+                except ValueError as error:
+                    if 'no exact split known' not in str(error): raise
+                    first=error if not even else first
+            raise first
 
 
 def _runs_in_double(net: nn.Module, call_with: Callable, noise: float) -> bool:

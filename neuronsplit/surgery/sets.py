@@ -19,11 +19,18 @@ MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
 class Sets:
-    """The facts of a trace about channels that are copied together, by the labels that stand for them."""
+    """The facts of a trace about channels that are copied together, by the labels that stand for them.
 
-    def __init__(self, labels: Labels):
-        self.roots = labels.channels.roots(torch.arange(len(labels.channels) + 1))
-        rows = {tuple(torch.unique(self.roots[row[row >= 0]]).tolist()): why for why, row in labels.rows}
+    even: whether twins are even, so that sums over channels stay; without it, what is summed is copied whole or not.
+    """
+
+    def __init__(self, labels: Labels, even: bool = False):
+        self.even, self.roots = even, labels.channels.roots(torch.arange(len(labels.channels) + 1))
+        sums = [] if even else labels.sums
+        of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
+        whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
+        barred = [(one.why, of) for one, of in of_sums if one.made is None]
+        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *whole]}
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
@@ -31,7 +38,8 @@ class Sets:
         self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
         heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
         self.heads = list(heads.values())
-        self.units = self._units(labels)
+        units = [*labels.units, *((row[:1].expand_as(row), row) for _, row in whole)]
+        self.units = self._units(labels, units)
         by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
         self.readers = [
             (self.roots[reads], self.roots[by_role[name, MAKES]])
@@ -39,17 +47,18 @@ class Sets:
             if role == READS and (name, MAKES) in by_role
         ]
         self.barred = {
-            int(label): why for why, barred in reversed(labels.barred) for label in self.roots[barred[barred >= 0]]
+            int(label): why for why, of in reversed([*labels.barred, *barred]) for label in self.roots[of[of >= 0]]
         }
 
-    def _units(self, labels: Labels) -> Tensor:
+    def _units(self, labels: Labels, units: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
         partition = Partition()
         partition.add(len(labels.channels))
-        for a, b in [*labels.units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
+        for a, b in [*units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
             partition.merge(self.roots[a], self.roots[b])
         units = partition.roots(self.roots)
-        return torch.where(torch.bincount(units[:-1], minlength=len(units))[units] > 1, units, -1)
+        sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
+        return torch.where(sizes[units] > 1, units, -1)
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -68,7 +77,7 @@ class Sets:
                 mask[values[mask[weights]]] = True
                 mask[-1] = False
                 whole = mask[values] | (values < 0)
-                if not whole.all():
+                if len(weights) > 1 and not whole.all():
                     mask[weights[whole.all(1) & (values >= 0).any(1)]] = True
                 mask[-1] = False
         return mask

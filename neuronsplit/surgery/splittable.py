@@ -47,7 +47,7 @@ def _row(labels: Labels, sets: Sets, layer: str) -> dict[str, object]:
     row = {"layer": layer, "channels": len(order), "splits_together": 0, "changes": (), "reason": ""}
     for mask, why in sets.candidates(sets.mask(order[:1])):
         with suppress(ValueError):
-            places, _ = places_of(labels, [mask], sets.units, [order])
+            places, _ = places_of(labels, [mask], sets.units, [order], sets.even)
             if why is None:
                 found = {"splits_together": int(mask[order].sum()), "changes": tuple(place.name for place in places)}
                 return row | found | {"reason": ""}
