@@ -34,7 +34,7 @@ class Facts:
         self.outputs: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}  # of what reads: the axes it computes
         self.shared: list[tuple[str, dict[int, Tensor], Tensor]] = []  # entries (n,) that serve m channels each, (n, m)
         self.rows: list[tuple[str, Tensor]] = []  # labels that are copied all or none, with the reason
-        self.units: list[tuple[Tensor, Tensor]] = []  # labels of one head or group each, (n,) and (n,)
+        self.units: list[Tensor] = []  # labels (n, D) of which each row is one head or group
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
@@ -79,7 +79,7 @@ class Facts:
         rows = torch.unique(rows, dim=0)
         self.rows += [(why, row) for row in rows]
         if unit:
-            self.units.append((rows[:, :1].expand_as(rows).flatten(), rows.flatten()))
+            self.units.append(rows)
 
     def bar(self, labels: Tensor | None, why: str) -> None:
         """Note that channels cannot be copied."""

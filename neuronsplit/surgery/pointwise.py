@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, core, narrowed
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, core, narrowed, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 
@@ -86,7 +86,8 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
         labels.heads.append((torch.unique(coarse), values))
         labels.pin(kept if name in SUMS else other, why)
     else:
-        kept, other = (b, a) if labels.mixing else (a, b)
+        first, last = sorted((a, b), key=lambda of: next(axis for axis in range(of.dim()) if varies(of, axis)))
+        kept, other = (last, first) if labels.mixing else (first, last)
         labels.bar(other, f"{why}, {ACROSS}")
     return torch.where(kept == NONE, other, kept)
 

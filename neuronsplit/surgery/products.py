@@ -16,8 +16,8 @@ def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> No
     b, out = (b[:, None], out[..., None]) if b.dim() == 1 else (b, out)
     a, out = (a[None], out[None]) if a.dim() == 1 else (a, out)
     a, b, out = (tensor if tensor.dim() == 3 else tensor[None] for tensor in (a, b, out))
-    weights = [labels.is_weight(tensor) for tensor in (a, b)]
-    if a.shape[2] == 1 and (len(a) > 1 or not any(weights)):  # nothing is added up
+    shared = [of for of in (a, b) if labels.is_weight(of) and (len(of) == 1 or not of.stride(0))]
+    if a.shape[2] == 1 and not shared:  # nothing is added up
         pointwise(labels, "mul", {"self": a, "other": b}, out, why)
     elif (found := _multiply(labels, a, b, why)) is not None:
         labels.put(out, found)

@@ -38,8 +38,7 @@ class Sets:
         self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
         heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
         self.heads = list(heads.values())
-        units = [*labels.units, *((row[:1].expand_as(row), row) for _, row in whole)]
-        self.units = self._units(labels, units)
+        self.units = self._units(labels, [*labels.units, *(row[None] for _, row in whole)])
         by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
         self.readers = [
             (self.roots[reads], self.roots[by_role[name, MAKES]])
@@ -50,12 +49,13 @@ class Sets:
             int(label): why for why, of in reversed([*labels.barred, *barred]) for label in self.roots[of[of >= 0]]
         }
 
-    def _units(self, labels: Labels, units: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
         """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
         partition = Partition()
         partition.add(len(labels.channels))
-        for a, b in [*units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
-            partition.merge(self.roots[a], self.roots[b])
+        for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
+            if len(rows) == 1 or len(torch.unique(self.roots[rows], dim=0)) > 1:  # not tied since
+                partition.merge(self.roots[rows[:, :1]].expand_as(rows), self.roots[rows])
         units = partition.roots(self.roots)
         sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
         return torch.where(sizes[units] > 1, units, -1)
