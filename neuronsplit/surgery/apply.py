@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
-from neuronsplit.surgery.noted_sizes import Number, set_number
+from neuronsplit.surgery.noted_sizes import Number, set_number, weight_norms
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
 
 
@@ -27,7 +27,9 @@ class SplitRecord(NamedTuple):
     change: float  # the largest change of an output on the example inputs, relative to the largest output
 
 
-def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
+def recorded_edits(
+    record: SplitRecord, net: nn.Module, tensors: dict[str, Tensor]
+) -> dict[str, list[TensorEdit]]:
     """The edits that a record stands for, on the tensors of a network by their names."""
     places = [Place(*place) for place in record.places]
     if missing := [place.name for place in places if place.name not in tensors]:
@@ -39,7 +41,7 @@ def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str,
             )
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
-    return edits_of(places, tensors, of_sets, record.last)
+    return edits_of(places, tensors, of_sets, record.last, weight_norms(net))
 
 
 def make_split(
@@ -51,7 +53,7 @@ def make_split(
     """
     tensors = named_tensors(net)
     with torch.device("cpu"):
-        edits = recorded_edits(record, tensors)
+        edits = recorded_edits(record, net, tensors)
     old = {name: tensors[name] for name in edits}
     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         new = {name: _changed(name, tensor, edits[name]) for name, tensor in old.items()}

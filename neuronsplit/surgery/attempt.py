@@ -58,7 +58,7 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     as_lists = [[np.asarray(c).tolist() for c in each] for each in drawn]
     as_places = [list(place) for place in places]
     record = SplitRecord(search.neurons, search.rule, of_neurons, as_lists, as_places, last, [], {}, 0.0)
-    edits = recorded_edits(record, tensors)
+    edits = recorded_edits(record, search.net, tensors)
     new = {name: apply_edits(tensors[name], of) for name, of in edits.items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
     run, numbers = _run_with(

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 
 
 class Number(NamedTuple):
@@ -48,6 +51,19 @@ def noted_sizes(module: nn.Module) -> dict[str, object]:
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return {"normalized_shape": tuple(weight.shape)}
     return {"embedding_dim": weight.shape[1]} if isinstance(module, nn.Embedding) else {}
+
+
+def weight_norms(net: nn.Module) -> dict[str, str]:
+    """The names of g by those of v, of all weights under torch's weight_norm."""
+    found = {}
+    for name, module in net.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm):
+            found[f"{prefix}original1"] = f"{prefix}original0"
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                found[f"{prefix}{hook.name}_v"] = f"{prefix}{hook.name}_g"
+    return found
 
 
 def update_noted(net: nn.Module, names: Iterable[str]) -> list[Number]:

@@ -69,26 +69,26 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
     of_a, of_b = labels.channels.roots(a), labels.channels.roots(b)
     pairs = torch.unique(torch.stack([of_a, of_b]).flatten(1), dim=1)
     pairs = pairs[:, (pairs != NONE).all(0)]
-    one_b, one_a = (len(torch.unique(of)) == pairs.shape[1] for of in pairs)  # a has one b each; b has one a each
-    if name in SUMS and (one_a and one_b or bool((pairs != pairs[:, :1]).any(1).all())):
+    n_a, n_b = (len(torch.unique(of)) for of in pairs)
+    one_b, one_a = n_a == pairs.shape[1], n_b == pairs.shape[1]  # a channel of a meets one of b; one of b, one of a
+    kept, other = b, a
+    if pairs.shape[1] == n_a * n_b and not one_a and not one_b:
+        other, kept = sorted((a, b), key=lambda of: next(axis for axis in range(of.dim()) if varies(of, axis)))
+        kept, other = (kept, other) if labels.mixing else (other, kept)
+        labels.bar(other, f"{why}, {ACROSS}")
+    elif name in SUMS and (one_a == one_b or min(n_a, n_b) > 1):
         labels.tie(a, b)
-        kept, other = b, a
-    elif one_a and one_b:
+    elif one_a == one_b:
         labels.channels.merge(a, b)
         labels.pin(a, why, if_drawn=True)
         labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
-        kept, other = b, a
-    elif one_a or one_b:
+    else:
         kept, other = (b, a) if one_a else (a, b)
         coarse, fine = pairs if one_a else pairs.flip(0)
         of_coarse = [fine[coarse == one] for one in torch.unique(coarse)]
         values = torch.nn.utils.rnn.pad_sequence(of_coarse, batch_first=True, padding_value=NONE)
         labels.heads.append((torch.unique(coarse), values))
         labels.pin(kept if name in SUMS else other, why)
-    else:
-        first, last = sorted((a, b), key=lambda of: next(axis for axis in range(of.dim()) if varies(of, axis)))
-        kept, other = (last, first) if labels.mixing else (first, last)
-        labels.bar(other, f"{why}, {ACROSS}")
     return torch.where(kept == NONE, other, kept)
 
 
@@ -127,7 +127,7 @@ def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: st
         elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
             labels.accompany(whole, weight.expand(out.shape), why)
     if whole is not None:
-        if why.split()[0] not in HOMOGENEOUS | FACTORS:
+        if why.replace(",", " ").split()[0] not in HOMOGENEOUS | FACTORS:
             labels.unscaled_weights.setdefault(labels.entries.name(NONE - 1 - labels.raw(whole).flatten()[0]), why)
         labels.put(out, labels.raw(whole))
 
@@ -136,7 +136,7 @@ def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -
     """A parameter v, whose slices are normalised and multiplied by g."""
     v, g = given["v"], given["g"]
     if labels.is_weight(v) and labels.is_weight(g):
-        _computed_weight(labels, [v, g], tensors_in([out])[0], why)
+        _computed_weight(labels, [v, g], tensors_in([out])[0], f"mul, {why}")
 
 
 def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:

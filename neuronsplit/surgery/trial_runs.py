@@ -105,13 +105,18 @@ def find_numbers(
 
 
 def _groups(numbers: Iterator[Number], by_name: bool) -> list[list[Number]]:
-    """Numbers one by one; or those of one name in several modules, of which each has an effect only with the others."""
+    """Numbers one by one, and then all of a module; by name: those of several modules that grow alike.
+
+    In such a group, each number has an effect only with the others.
+    """
     groups: dict[tuple, list[Number]] = {}
+    of_modules: dict[str, dict[str, Number]] = {}
     for number in numbers:
-        key = number.attribute, str(number.old), str(number.new), "" if by_name else number.module
-        group = groups.setdefault(key, [])
+        growth = number.new / number.old if by_name and type(number.old) is int else (str(number.old), str(number.new))
+        group = groups.setdefault((number.attribute, growth, "" if by_name else number.module), [])
         group += [number] if number not in group else []
-    return list(groups.values())
+        of_modules.setdefault(number.module, {}).setdefault(number.attribute, number)
+    return [*groups.values(), *(list(of.values()) for of in of_modules.values() if len(of) > 1)]
 
 
 def _candidates(net: nn.Module, grown: list[Grown], names: Iterable[str], where: list[str]) -> Iterator[Number]:
@@ -121,12 +126,15 @@ def _candidates(net: nn.Module, grown: list[Grown], names: Iterable[str], where:
         while name := name.rpartition(".")[0]:
             owners.setdefault(name)
     owners.setdefault("")
+    holders = {}  # modules may share a configuration
+    for owner in owners:
+        module = net.get_submodule(owner)
+        for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
+            holders.setdefault(id(holder), (owner, prefix, list(getattr(holder, "__dict__", {}).items())))
     for new_sizes in grown:
-        for owner in owners:
-            module = net.get_submodule(owner)
-            for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
-                for attribute, value in list(getattr(holder, "__dict__", {}).items()):
-                    yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, new_sizes))
+        for owner, prefix, attributes in holders.values():
+            for attribute, value in attributes:
+                yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, new_sizes))
 
 
 def _changed(value: object, new_sizes: Grown) -> list:
