@@ -147,8 +147,8 @@ def _grown(
         for mask in masks:
             if mask[grid].any() and (slices := whole_slices(mask[grid], grid)):
                 for axis in range(grid.dim()) if mask[grid].all() else [slices[0]]:
-                    size = grid.shape[axis]
-                    pair = size, size + int(mask[grid].transpose(0, axis).flatten(1).any(1).sum())
+                    distinct = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), of any batch once
+                    pair = len(distinct), len(distinct) + int(mask[distinct].any(1).sum())
                     (of_heads if varies(units, axis) else pairs).append(pair)
     grown: list[trial_runs.Grown] = [{}, {}]
     for sizes_of, found in zip((of_heads, pairs), grown):
