@@ -5,6 +5,7 @@ A head of attention is copied with its weights and with its values. A set of cha
 """
 
 import heapq
+import re
 from collections.abc import Iterator
 from itertools import count
 
@@ -45,6 +46,10 @@ class Sets:
             for (name, role), reads in by_role.items()
             if role == READS and (name, MAKES) in by_role
         ]
+        alike: dict[tuple, list[Tensor]] = {}  # blocks that repeat have the same names but for numbers
+        for (name, axes, role), owner in labels.owners.items():
+            alike.setdefault((re.sub(r"\d+", "#", name), axes, role, len(owner)), []).append(self.roots[owner])
+        self.alike = [torch.stack(owners) for owners in alike.values() if len(owners) > 1]  # (blocks, n)
         self.barred = {
             int(label): why for why, of in reversed([*labels.barred, *barred]) for label in self.roots[of[of >= 0]]
         }
@@ -111,6 +116,7 @@ class Sets:
                     push(mask | self._with_heads(mask))
                 elif (self.units[:-1][mask[:-1]] >= 0).any():
                     push(mask | self._with_read(mask))
+                    push(mask | self._in_all_blocks(mask))  # one size for all of them
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
@@ -121,6 +127,11 @@ class Sets:
         """The heads that are made by parameters that read a set."""
         made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
         return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
+
+    def _in_all_blocks(self, mask: Tensor) -> Tensor:
+        """What a set is in one block of a network, in all that repeat it."""
+        same = [owners[:, mask[owners].any(0)].flatten() for owners in self.alike]
+        return self.mask(torch.cat(same)) if same else torch.zeros_like(mask)
 
     def _with_read(self, mask: Tensor) -> Tensor:
         """What is read by the parameters that make a set."""
