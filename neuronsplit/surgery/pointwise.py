@@ -80,8 +80,9 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
         labels.tie(a, b)
     elif one_a == one_b:
         labels.channels.merge(a, b)
-        labels.pin(a, why, if_drawn=True)
-        labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
+        labels.pin(a, why, if_drawn=name in FACTORS)
+        if name == "mul":
+            labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
     else:
         kept, other = (b, a) if one_a else (a, b)
         coarse, fine = pairs if one_a else pairs.flip(0)
