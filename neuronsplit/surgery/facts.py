@@ -158,14 +158,14 @@ def narrowed(*labels: Tensor) -> list[Tensor]:
     """Labels of one shape, with the size 1 along each axis along which none of them differs."""
     labels = list(labels)
     for axis in sorted(range(labels[0].dim()), key=lambda axis: -labels[0].shape[axis]):
-        if not any(varies(of, axis) for of in labels):
+        if labels[0].shape[axis] > 1 and not any(varies(of, axis) for of in labels):
             labels = [of.narrow(axis, 0, 1) for of in labels]
     return labels
 
 
 def varies(labels: Tensor, axis: int) -> bool:
     """Whether labels differ along an axis."""
-    expanded = labels.shape[axis] == 1 or not labels.stride(axis)
+    expanded = labels.shape[axis] <= 1 or not labels.stride(axis)
     return not expanded and bool((labels != labels.narrow(axis, 0, 1)).any())
 
 
