@@ -14,7 +14,6 @@ import neuronsplit
 PACKAGE = Path(neuronsplit.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-REBUILT_LATER = ("surgery",)  # its insides may still be long
 
 MAY_IMPORT = {  # besides itself and `names`
     "names": set(), "locations": set(), "core": set(), "data": {"locations"}, "growing": {"core", "data"},
@@ -84,8 +83,6 @@ def test_the_study_package_is_at_most_739_lines_of_code():
 
 @each_file
 def test_files_and_functions_are_short(file):
-    if part_of(file) in REBUILT_LATER:
-        return
     assert len(file.read_text().splitlines()) <= 200
     functions = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.FunctionDef)]
     assert [f.name for f in functions if f.end_lineno - f.lineno >= 40] == []

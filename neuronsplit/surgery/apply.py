@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
-from neuronsplit.surgery.noted_sizes import Number, set_numbers
+from neuronsplit.surgery.noted_sizes import Number, set_numbers, weight_norms
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
 from neuronsplit.surgery.trace import created_on
 
@@ -26,9 +26,10 @@ class SplitRecord(NamedTuple):
     numbers: list[list]  # of each size that a module notes and that has changed: a Number
     shapes: dict[str, tuple[list[int], list[int]]]  # of each changed parameter and buffer, before and after
     change: float  # the largest change of an output on the example inputs, relative to the largest output
+    unsaved: str = ""  # why a network that is made of this one's configuration is another; "" if it is the same
 
 
-def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
+def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
     """The edits that a record stands for, on the tensors of a network by their names."""
     places = [Place(*place) for place in record.places]
     if missing := [place.name for place in places if place.name not in tensors]:
@@ -38,7 +39,7 @@ def recorded_edits(record: SplitRecord, tensors: dict[str, Tensor]) -> dict[str,
             raise ValueError(f"{name!r} has the shape {shape}: allowed is {list(before)}, as recorded")
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
-    return edits_of(places, tensors, of_sets, record.last)
+    return edits_of(places, tensors, of_sets, record.last, weight_norms(net))
 
 
 def edited(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:
@@ -65,7 +66,7 @@ def make_split(
     """
     tensors = named_tensors(net)
     with torch.inference_mode(False), torch.no_grad(), created_on(torch.device("cpu")):
-        edits = recorded_edits(record, tensors)
+        edits = recorded_edits(record, net, tensors)
         new = {name: edited(name, tensors[name], edits[name]) for name in edits}
         old = {name: tensors[name] for name in edits}
         states = split_state(optimizers, net, old, edits, state, exponents)

@@ -11,7 +11,7 @@ from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.edits import Place, n_outputs
 from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
-from neuronsplit.surgery.places import places_of, tied_names, why_unscaled
+from neuronsplit.surgery.places import even_gain, places_of, scaled_norms, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
 from neuronsplit.surgery.trial_runs import Check, try_split
 
@@ -43,7 +43,7 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     by_key = dict(zip(keys, masks))
     distinct = [*by_key.values()]
     try:
-        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()))
+        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), sets.even)
     except ValueError as error:
         raise Inexact(str(error)) from error
     if not places:
@@ -52,8 +52,8 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
     coefficients = _coefficients(search, distinct, places, len(of_neurons))
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
-    tied = bool(tied_names(labels, distinct))
-    record, error = try_split(search.net, record, search.check, tied, *_grown_sizes(labels, sets, distinct))
+    norms = scaled_norms(labels, distinct) if sets.even else []
+    record, error = try_split(search.net, record, search.check, norms, *_grown_sizes(labels, sets, distinct))
     if error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
@@ -75,10 +75,13 @@ def _splits(neurons: dict[str, list[int]], sets: list[int]) -> list[int]:
 
 def _coefficients(search: Search, masks: list[Tensor], places: list[Place], n: int) -> list[list]:
     """The coefficients of n splits. Raises ValueError where they scale what lets no scale through."""
+    if search.sets.even:
+        gain = even_gain(search.labels, masks)
+        if gain is None or n > len(masks) or not SPLIT_RULES[search.rule].exact:
+            raise Inexact("nothing is summed" if gain is None else "allowed is an exact rule, and each set once")
+        return [[gain, gain, 0.5 / gain, 0.5 / gain]] * n  # αγ + βδ = 1
     if names := tied_names(search.labels, masks):
-        if n > len(masks) or not SPLIT_RULES[search.rule].exact:
-            raise ValueError(f"{names[0]!r} makes channels and reads them: allowed is an exact rule, and each set once")
-        return [[0.5**0.5] * 4] * n  # α, β, γ and δ are one, so that αγ + βδ = 1
+        raise Inexact(f"{names[0]!r} makes channels and reads them")
     n_out = n_outputs(places, search.labels.tensors)
     drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in range(n)]
     if any(map(_scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
@@ -102,10 +105,10 @@ def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[
     for channels in (torch.unique(sets.roots[owner]) for owner in labels.owners.values()):
         others.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
     for grid in sets.grids:
-        for inside in (mask[grid] for mask in masks if mask[grid].any()):
-            if slices := whole_slices(inside, grid):
-                for axis in range(grid.dim()) if inside.all() else [slices[0]]:
-                    n_copied = int(inside.transpose(0, axis).flatten(1).any(1).sum())
+        for mask in (mask for mask in masks if mask[grid].any()):
+            if found := whole_slices(mask[grid], grid):
+                for axis in range(grid.dim()) if mask[grid].all() else [found[0]]:
+                    slices = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), without a batch
                     sizes = of_heads if varies(sets.units[grid], axis) else others
-                    sizes.append((grid.shape[axis], grid.shape[axis] + n_copied))
+                    sizes.append((len(slices), len(slices) + int(mask[slices].any(1).sum())))
     return of_heads, others

@@ -49,11 +49,14 @@ def _rows(place: Place, tensor: Tensor) -> int:
     return torch.Size([tensor.shape[axis] for axis in place.outputs]).numel()
 
 
-def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last: bool) -> dict[str, list[TensorEdit]]:
+def edits_of(
+    places: list[Place], tensors: dict[str, Tensor], twins: Twins, last: bool, norms: dict[str, str]
+) -> dict[str, list[TensorEdit]]:
     """The edits of each parameter and buffer, by its name; axes that are read come first.
 
     tensors: the parameters and buffers by name. twins: the sets after the split, in terms of those before.
-    last: whether copies come last.
+    last: whether copies come last. norms: of weights that are normalised (v in torch's weight_norm): the one that has
+    their norms (g).
     """
     edits: dict[str, list[TensorEdit]] = defaultdict(list)
     first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
@@ -70,6 +73,8 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
         if place.role == "reads":
             rows = _rows(place, tensor)
             scale = _over_outputs(share[first : first + rows, of], tensor, place)
+            for edit in edits[place.name]:  # outputs that are copied keep their shares
+                scale = scale.index_select(edit.axis, edit.source) if scale.shape[edit.axis] > 1 else scale
             factor = partial(_gradient_factor, gain[of], one[None], shape)
             first += rows
         else:
@@ -80,7 +85,24 @@ def edits_of(places: list[Place], tensors: dict[str, Tensor], twins: Twins, last
             scale = scale.view(shape)
         copies = (of >= len(place.runs)).nonzero()[:, 0]
         edits[place.name].append(TensorEdit(place.axis, source, scale, factor, copies))
+    for v in [v for v in norms if v in edits]:
+        edits[norms[v]].append(_keep_norms(tensors[v], edits[v], edits[norms[v]], tensors[norms[v]]))
     return edits
+
+
+def _keep_norms(v: Tensor, edits: list[TensorEdit], of_g: list[TensorEdit], g: Tensor) -> TensorEdit:
+    """The edit of g that keeps g / ‖v‖, so that the weight v g / ‖v‖ is edited as v is (arXiv 1602.07868, eq. 2)."""
+
+    def norm(v: Tensor) -> Tensor:
+        axes = [axis for axis in range(v.dim()) if not g.dim() or g.shape[axis] == 1]
+        return v.double().norm(dim=axes, keepdim=bool(g.dim()))
+
+    before = norm(v.detach())
+    for edit in of_g:
+        before = before.index_select(edit.axis, edit.source)
+    ratio = norm(apply_edits(v.detach(), edits)) / before
+    whole, none = torch.arange(len(ratio) if g.dim() else 1), torch.empty(0, dtype=torch.long)
+    return TensorEdit(0, whole, ratio, lambda exponent: ratio**-exponent, none)
 
 
 def spread(runs: list[list[list[int]]], size: int, source: Tensor, last: bool) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,27 @@
 """What a run of a network says about its channels: which are copied together, and which let a scale through."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from neuronsplit.surgery.partition import NONE, Partition
 
 MAKES, READS, ALONG = "makes", "reads", "along"  # what a parameter is to a channel; "along" is copied with it only
+ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
+
+
+class Sum(NamedTuple):
+    """A sum over channels (n,): of one factor or of the products of two, as in a norm or the product of two vectors.
+
+    It stays the same if copies share it evenly. made: the label of the sum, () or (1,), if the channels can also be
+    copied all or none, as those of a head of attention.
+    """
+
+    why: str
+    channels: Tensor
+    others: Tensor | None
+    made: Tensor | None
 
 
 class Facts:
@@ -18,16 +34,20 @@ class Facts:
         self.outputs: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}  # of what reads: the axes it computes
         self.shared: list[tuple[str, dict[int, Tensor], Tensor]] = []  # entries (n,) that serve m channels each, (n, m)
         self.rows: list[tuple[str, Tensor]] = []  # labels that are copied all or none, with the reason
-        self.units: list[tuple[Tensor, Tensor]] = []  # labels of one head or group each, (n,) and (n,)
+        self.units: list[Tensor] = []  # labels (n, D) of which each row is one head or group
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
+        self.sums: list[Sum] = []
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
+        self.pinned_if_drawn: list[tuple[str, Tensor]] = []  # those that can be if all are scaled alike, by √½ or so
+        self.factors: dict[int, int] = {}  # of the label of a product: that of its other factor
+        self.module = ""  # the one that runs
         self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
-        self.normalised: list[Tensor] = []  # labels whose scale has no effect in a norm
+        self.normalised: list[tuple[str, Tensor]] = []  # labels whose scale has no effect, with the module of the norm
         self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
         self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
@@ -46,40 +66,54 @@ class Facts:
 
     def settle(self, labels: Tensor, axis: int) -> Tensor:
         """Tie all labels that stand at one place of an axis; returns one for each place (n,)."""
-        lines = labels.movedim(axis, -1).flatten(0, -2)  # (m, n)
-        if bool((lines != lines[:1]).any()):
-            lines = torch.unique(lines, dim=0)
-            first = lines.amax(0)
-            self.tie(first.expand_as(lines), lines)
-            return self.scales.roots(first)
-        return lines[0]
+        lines = lines_along(labels, axis)
+        first = lines.amax(0)
+        self.tie(first.expand_as(lines), lines)
+        return self.scales.roots(first)
 
     def all_or_none(self, rows: Tensor, why: str, unit: bool = False) -> None:
         """Note that the channels of each row (n, D) are copied together; a unit is a head or a group."""
         rows = torch.unique(rows, dim=0)
         self.rows += [(why, row) for row in rows]
         if unit:
-            self.units.append((rows[:, :1].expand_as(rows).flatten(), rows.flatten()))
+            self.units.append(rows)
+
+    def cut(self, labels: Tensor) -> None:
+        """Note labels along several axes, of which a size may be written in: whole slices along one are copied."""
+        self.grids.append(core(labels).clone())
+
+    def head(self, weights: Tensor, values: Tensor) -> None:
+        """Note labels of attention: of weights (B,), and of the values (B, D) that each multiplies."""
+        self.heads.append((weights.clone(), values.clone()))
 
     def bar(self, labels: Tensor | None, why: str) -> None:
         """Note that channels cannot be copied."""
         if labels is not None:
             self.barred.append((why, torch.unique(core(labels))))
 
-    def pin(self, labels: Tensor, why: str) -> None:
-        """Note that channels cannot be scaled."""
-        self.pinned.append((why, torch.unique(core(labels))))
+    def pin(self, labels: Tensor, why: str, if_drawn: bool = False) -> None:
+        """Note that channels cannot be scaled, or only all alike."""
+        (self.pinned_if_drawn if if_drawn else self.pinned).append((why, torch.unique(core(labels))))
+
+    def add_up(self, why: str, channels: Tensor, others: Tensor | None = None, made: Tensor | None = None) -> None:
+        """Note a sum over channels (n,), which are copied one by one with others that they are multiplied by."""
+        if others is not None:
+            self.channels.merge(channels, others)
+        for of in (channels, others):
+            if made is not None and of is not None:
+                self.pin(of, why, if_drawn=True)
+        self.sums.append(Sum(why, channels, others, made))
 
     def begin_scale(self, labels: Tensor, why: str, invariant: bool = True) -> Tensor:
         """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew.
 
         invariant: whether one scale of all channels that are normalised together has no effect.
         """
-        self.pin(labels, why)
+        self.pin(labels, why, if_drawn=invariant)
         distinct = torch.unique(core(labels))
         distinct = distinct[distinct != NONE]
         if invariant:
-            self.normalised.append(distinct)
+            self.normalised.append((self.module, distinct))
         fresh = torch.full((len(self.scales) + 1,), NONE)
         fresh[distinct] = self.new(len(distinct))
         self.channels.merge(fresh[distinct], distinct)
@@ -102,6 +136,16 @@ class Facts:
         return any(int(torch.isin(torch.unique(self.scales.roots(owner)), distinct).sum()) > 1 for owner in made)
 
 
+def lines_along(labels: Tensor, *axes: int) -> Tensor:
+    """The different lines (m, n) of labels along some axes, which are the last ones of each line."""
+    axes = sorted(axis % labels.dim() for axis in axes)
+    n = torch.Size([labels.shape[axis] for axis in axes]).numel()
+    (small,) = narrowed(labels)
+    small = small.expand([size if axis in axes else small.shape[axis] for axis, size in enumerate(labels.shape)])
+    lines = small.movedim(axes, list(range(-len(axes), 0))).reshape(-1, n)
+    return lines if len(lines) == 1 else torch.unique(lines, dim=0)
+
+
 def core(labels: Tensor) -> Tensor:
     """Drop the axes along which labels do not differ."""
     for axis in reversed(range(labels.dim())):
@@ -110,9 +154,19 @@ def core(labels: Tensor) -> Tensor:
     return labels
 
 
+def narrowed(*labels: Tensor) -> list[Tensor]:
+    """Labels of one shape, with the size 1 along each axis along which none of them differs."""
+    labels = list(labels)
+    for axis in sorted(range(labels[0].dim()), key=lambda axis: -labels[0].shape[axis]):
+        if labels[0].shape[axis] > 1 and not any(varies(of, axis) for of in labels):
+            labels = [of.narrow(axis, 0, 1) for of in labels]
+    return labels
+
+
 def varies(labels: Tensor, axis: int) -> bool:
     """Whether labels differ along an axis."""
-    return labels.shape[axis] > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())
+    expanded = labels.shape[axis] <= 1 or not labels.stride(axis)
+    return not expanded and bool((labels != labels.narrow(axis, 0, 1)).any())
 
 
 def varies_where_labelled(labels: Tensor, axis: int) -> bool:

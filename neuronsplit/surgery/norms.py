@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, core, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
@@ -31,7 +31,7 @@ def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     found = labels.settle(found, 1)
     groups = found.view(given["group"], -1)
     labels.all_or_none(groups, why, unit=True)
-    labels.grids.append(groups)
+    labels.cut(groups)
     _begin_scale(labels, found, given, out[0], why, invariant=True)
 
 
@@ -52,7 +52,7 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
         found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
     if found is None:
         return unknown(labels, name, given, out, why)
-    rows = torch.unique(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), dim=0)
+    rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
     labels.all_or_none(rows, why, unit=len(rows) > 1)
     made = labels.begin_scale(found, why)
     for key in ("weight", "bias"):
@@ -70,29 +70,61 @@ def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     axes = [axes] if isinstance(axes, int) else list(axes or range(found.dim()))
     axes = sorted({axis % found.dim() for axis in axes})
     if any(varies(found, axis) for axis in axes):
-        labels.pin(found, why)
-        rows = torch.unique(found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).flatten(0, -2), dim=0)
-        averages = name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0)
-        if averages or len(rows) > 1:  # several rows are of heads, which are copied one by one
-            labels.all_or_none(rows, why, unit=len(rows) > 1)
-            if len(rows) == 1:
-                statistic = labels.new(1)
-                labels.statistics.add(int(statistic))
-                for one in tensors_in([out]):
-                    labels.put(one, statistic)
-        elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands
-            for places in [tensor for tensor in tensors_in([out]) if not tensor.is_floating_point()]:
-                labels.put(places, label := labels.new(1))
-                labels.places_of[int(label)] = found, f"{why}, whose place among the channels is used"
-        else:
-            labels.bar(found, f"{why}, over channels")
-        return
+        return _over_channels(labels, name, given, out, found, axes, why)
     if name not in ("mean", "sum", "nansum", "amax", "amin", "max", "min"):
         labels.pin(found, why)
     for axis in axes:
         found = found.narrow(axis, 0, 1)
     for one in tensors_in([out]):
         labels.put(one, found if one.dim() == found.dim() else found.squeeze(axes))
+
+
+def _over_channels(
+    labels: Labels, name: str, given: dict, out: object, found: Tensor, axes: list[int], why: str
+) -> None:
+    """One number from several channels."""
+    rest = [size for axis, size in enumerate(found.shape) if axis not in axes]
+    lines = found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).reshape(torch.Size(rest).numel(), -1)
+    rows, number = torch.unique(lines, dim=0, return_inverse=True)
+    order = given.get("ord", given.get("p", 2))
+    if len(rows) > 1 and labels.on_one_axis(rows[0]):  # such as heads: each makes a number of its own
+        labels.all_or_none(rows, why, unit=True)
+        labels.pin(rows, why)
+    elif len(rows) > 1:  # such as layers that are stacked: what they make is added up
+        made = labels.new(len(rows))
+        labels.all_or_none(torch.cat([made[:, None], rows], 1), why)
+        labels.pin(rows, why)
+        for one in tensors_in([out]):
+            labels.put(one, made[number].view(one.shape))
+    elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
+        labels.pin(found, why, if_drawn=True)
+        labels.all_or_none(rows, why)
+        statistic = labels.new(1)
+        labels.statistics.add(int(statistic))
+        for one in tensors_in([out]):
+            labels.put(one, statistic)
+    elif name == "sum":
+        others = [labels.factors.get(label) for label in rows[0].tolist()]
+        labels.add_up(f"{why}, over channels", rows[0], torch.tensor(others) if None not in others else None)
+    elif name in ("norm", "linalg_vector_norm") and order in (2, None):
+        labels.add_up(f"{why}, over channels", rows[0], rows[0])
+    elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands
+        for places in [tensor for tensor in tensors_in([out]) if not tensor.is_floating_point()]:
+            labels.put(places, label := labels.new(1))
+            labels.places_of[int(label)] = core(found).clone(), f"{why}, whose place among the channels is used"
+        labels.pin(found, why)
+    else:
+        labels.bar(found, f"{why}, over channels")
+
+
+def distance(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """The distances of vectors, of two each."""
+    found = [labels.of(given[key]) for key in ("x1", "x2")]
+    if any(of is None for of in found) or given.get("p", 2) != 2:
+        return unknown(labels, name, given, out, why)
+    a, b = (labels.settle(of, -1) for of in found)
+    labels.tie(a, b)
+    labels.add_up(f"{why}, over channels", labels.scales.roots(a), labels.scales.roots(a))
 
 
 def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:

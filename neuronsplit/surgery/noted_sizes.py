@@ -6,6 +6,9 @@ from typing import NamedTuple
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 
 
 class Number(NamedTuple):
@@ -62,15 +65,27 @@ def changed_sizes(net: nn.Module, names: Iterable[str]) -> list[Number]:
     return [number for number in noted if number.old != number.new]
 
 
-def halved_eps(net: nn.Module, names: Iterable[str]) -> list[Number]:
-    """The eps of norms whose channels become twice as many, and half as large in the square."""
-    modules = {owner: net.get_submodule(owner) for owner in _owners(names)}
+def scaled_eps(net: nn.Module, norms: Iterable[str], factor: float) -> list[Number]:
+    """The eps of norms, by their names, if the squares of their channels are scaled by a factor."""
     return [
-        Number(owner, attribute, value, value / 2)
-        for owner, module in modules.items()
-        for attribute, value in vars(module).items()
-        if type(value) is float and "eps" in attribute and not isinstance(module, _NormBase)
+        Number(norm, attribute, value, value * factor)
+        for norm in norms
+        for attribute, value in vars(net.get_submodule(norm)).items()
+        if type(value) is float and "eps" in attribute
     ]
+
+
+def weight_norms(net: nn.Module) -> dict[str, str]:
+    """The names of g by those of v, of all weights under torch's weight_norm."""
+    found = {}
+    for name, module in net.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm):
+            found[f"{prefix}original1"] = f"{prefix}original0"
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                found[f"{prefix}{hook.name}_v"] = f"{prefix}{hook.name}_g"
+    return found
 
 
 def _owners(names: Iterable[str]) -> Iterable[str]:

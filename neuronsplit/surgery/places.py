@@ -42,16 +42,16 @@ def _some_layers(labels: Labels) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
-def places_of(labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor]) -> tuple[list[Place], bool]:
+def places_of(
+    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], even: bool
+) -> tuple[list[Place], bool]:
     """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
 
     units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
-    last where every axis has all of them, in order.
+    last where every axis has all of them, in order. even: whether what is normalised or summed takes the gain too.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled = _scaled(labels, sets)
-    if tied_names(labels, sets):
-        scaled |= _normalised(labels)
+    scaled = _scaled(labels, even)
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
@@ -98,21 +98,40 @@ def tied_names(labels: Labels, sets: list[Tensor]) -> list[str]:
     return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
 
 
-def _scaled(labels: Labels, sets: list[Tensor]) -> Tensor:
-    """Which labels (a mask) take the gain: those that something reads."""
+def even_gain(labels: Labels, sets: list[Tensor]) -> float | None:
+    """The gain of twins that are even, in each factor that is scaled; None where no channel of the sets meets itself.
+
+    In a tied parameter and in sums of products, two factors are scaled: each by √½. In other sums, one is: by ½.
+    """
+    chosen, pinned = torch.stack(sets).any(0), _mask(labels, [pinned for _, pinned in labels.pinned])
+    sums = [one for one in labels.sums if chosen[labels.channels.roots(one.channels)].any()]
+    both = [one for one in sums if one.others is not None and not pinned[torch.cat([one.channels, one.others])].any()]
+    return 0.5**0.5 if both or tied_names(labels, sets) else 0.5 if sums else None
+
+
+def scaled_norms(labels: Labels, sets: list[Tensor]) -> list[str]:
+    """The modules of norms whose channels are all copied, and take the gain."""
+    scaled, chosen = _scaled(labels, even=True), torch.stack(sets).any(0)
+    norms = [(module, of) for module, of in labels.normalised if chosen[labels.channels.roots(of)].all()]
+    return list(dict.fromkeys(module for module, of in norms if scaled[of].all()))
+
+
+def _scaled(labels: Labels, even: bool) -> Tensor:
+    """Which labels (a mask) take the gain: those that something reads; even twins: all that can be scaled."""
+    found = [owner for (_, _, role), owner in labels.owners.items() if role == READS]
+    if not even:
+        return _mask(labels, found)
+    found += [of for _, of in labels.normalised]
+    found += [of for one in labels.sums for of in (one.channels, one.others) if of is not None]
+    return _mask(labels, found) & ~_mask(labels, [pinned for _, pinned in labels.pinned])
+
+
+def _mask(labels: Labels, found: list[Tensor]) -> Tensor:
+    """The set of scale labels that some have."""
     mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
-    for (_, _, role), owner in labels.owners.items():
-        if role == READS:
-            mask[labels.scales.roots(owner)] = True
+    for of in found:
+        mask[labels.scales.roots(of)] = True
     mask[-1] = False
-    return mask[labels.scales.roots(torch.arange(len(mask)))]
-
-
-def _normalised(labels: Labels) -> Tensor:
-    """The labels (a mask) whose scale has no effect in a norm."""
-    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
-    for normalised in labels.normalised:
-        mask[labels.scales.roots(normalised)] = True
     return mask[labels.scales.roots(torch.arange(len(mask)))]
 
 
@@ -157,12 +176,12 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
 
 def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
     """What does not let a scale of the sets' channels through, of those that something reads."""
-    read, chosen, whys = _scaled(labels, sets), torch.stack(sets).any(0), []
+    read, chosen, whys = _scaled(labels, even=False), torch.stack(sets).any(0), []
     for (name, _, role), owner in labels.owners.items():
         made = owner[chosen[labels.channels.roots(owner)]]
         if role == MAKES and bool(read[made].any()):
             whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
-    for why, pinned in labels.pinned:
+    for why, pinned in [*labels.pinned, *labels.pinned_if_drawn]:
         pinned = labels.scales.roots(pinned[pinned >= 0])
         if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, core
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, core, narrowed, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 
@@ -42,25 +42,55 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     if not found:
         return _computed_weight(labels, weights, outs[0], why)
     channels = [of for of in found if not labels.is_statistic(of)]
-    begins, found = 0 < len(channels) < len(found), channels or found
-    for of in found[1:]:
-        (labels.tie if name in SUMS else labels.channels.merge)(found[0], of)
-    if not _scale_passes(labels, name, given, outs[0], len(found), len(weights)):
-        for of in found:
-            labels.pin(of, why)
-    elif name in FACTORS:
-        for of in found[:-1]:  # of several that are multiplied, the last may be scaled
-            labels.pin(of, why)
-    merged = found[-1]
-    for of in found[:-1]:
-        merged = torch.where(merged == NONE, of, merged)
+    begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
+    passes = _scale_passes(labels, name, given, outs[0], 1 + len(others), len(weights))
+    for of in others:
+        merged = _meet(labels, name, merged, of, why)
+    if name == "pow" and given.get("exponent") == 2:
+        labels.factors.update((one, one) for one in torch.unique(merged).tolist())
+        labels.pin(merged, why, if_drawn=True)
+    elif not passes:
+        labels.pin(merged, why)
     merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
         begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
-        meets(labels, weight, merged, MAKES if name in SUMS or begun else ALONG)
+        meets(labels, weight, merged.expand(outs[0].shape), MAKES if name in SUMS or begun else ALONG)
     for one in outs:
-        if one.shape == merged.shape:
+        if one.shape == outs[0].shape:
             labels.put(one, merged)
+
+
+def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
+    """Labels of what two activations, labelled a and b, become together, element by element.
+
+    Channels that meet one by one are copied together. One that meets several of the other is copied with all of them,
+    as the weights of attention are with the values of a head. If several meet several, one activation is labelled.
+    """
+    of_a, of_b = labels.channels.roots(a), labels.channels.roots(b)
+    pairs = torch.unique(torch.stack([of_a, of_b]).flatten(1), dim=1)
+    pairs = pairs[:, (pairs != NONE).all(0)]
+    n_a, n_b = (len(torch.unique(of)) for of in pairs)
+    one_b, one_a = n_a == pairs.shape[1], n_b == pairs.shape[1]  # a channel of a meets one of b; one of b, one of a
+    kept, other = b, a
+    if pairs.shape[1] == n_a * n_b and not one_a and not one_b:
+        other, kept = sorted((a, b), key=lambda of: next(axis for axis in range(of.dim()) if varies(of, axis)))
+        kept, other = (kept, other) if labels.mixing else (other, kept)
+        labels.bar(other, f"{why}, {ACROSS}")
+    elif name in SUMS and (one_a == one_b or min(n_a, n_b) > 1):
+        labels.tie(a, b)
+    elif one_a == one_b:
+        labels.channels.merge(a, b)
+        labels.pin(a, why, if_drawn=name in FACTORS)
+        if name == "mul":
+            labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
+    else:
+        kept, other = (b, a) if one_a else (a, b)
+        coarse, fine = pairs if one_a else pairs.flip(0)
+        of_coarse = [fine[coarse == one] for one in torch.unique(coarse)]
+        values = torch.nn.utils.rnn.pad_sequence(of_coarse, batch_first=True, padding_value=NONE)
+        labels.head(torch.unique(coarse), values)
+        labels.pin(kept if name in SUMS else other, why)
+    return torch.where(kept == NONE, other, kept)
 
 
 def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -70,7 +100,7 @@ def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
         return unknown(labels, name, given, out, why)
     values, gates = found.chunk(2, given.get("dim", -1))
     labels.channels.merge(values, gates)
-    labels.grids.append(found.unflatten(given.get("dim", -1), (2, -1)))
+    labels.cut(found.unflatten(given.get("dim", -1), (2, -1)))
     labels.pin(gates, why)
     labels.put(out, values)
 
@@ -98,7 +128,7 @@ def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: st
         elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
             labels.accompany(whole, weight.expand(out.shape), why)
     if whole is not None:
-        if why.split()[0] not in HOMOGENEOUS | FACTORS:
+        if why.replace(",", " ").split()[0] not in HOMOGENEOUS | FACTORS:
             labels.unscaled_weights.setdefault(labels.entries.name(NONE - 1 - labels.raw(whole).flatten()[0]), why)
         labels.put(out, labels.raw(whole))
 
@@ -107,7 +137,7 @@ def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -
     """A parameter v, whose slices are normalised and multiplied by g."""
     v, g = given["v"], given["g"]
     if labels.is_weight(v) and labels.is_weight(g):
-        _computed_weight(labels, [v, g], tensors_in([out])[0], why)
+        _computed_weight(labels, [v, g], tensors_in([out])[0], f"mul, {why}")
 
 
 def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
@@ -115,6 +145,8 @@ def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
     weight = weight.expand(found.shape)
     differ = [axis for axis in range(found.dim()) if weight.stride(axis) and weight.shape[axis] > 1]
     rest = [axis for axis in range(found.dim()) if axis not in differ]
+    for axis in rest:
+        found = found if varies(found, axis) else found.narrow(axis, 0, 1)
     weight = weight.permute(*differ, *rest)[(..., *[0] * len(rest))]  # each entry once
     found = found.permute(*differ, *rest).reshape(weight.numel(), -1)  # (n, m)
     found = torch.unique(found, dim=1) if bool((found != found[:, :1]).any()) else found[:, :1]

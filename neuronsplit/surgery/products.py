@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in
-
-ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
 
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -18,8 +16,10 @@ def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> No
     b, out = (b[:, None], out[..., None]) if b.dim() == 1 else (b, out)
     a, out = (a[None], out[None]) if a.dim() == 1 else (a, out)
     a, b, out = (tensor if tensor.dim() == 3 else tensor[None] for tensor in (a, b, out))
-    found = _multiply(labels, a, b, why)
-    if found is not None:
+    shared = [of for of in (a, b) if labels.is_weight(of) and (len(of) == 1 or not of.stride(0))]
+    if a.shape[2] == 1 and not shared:  # nothing is added up
+        pointwise(labels, "mul", {"self": a, "other": b}, out, why)
+    elif (found := _multiply(labels, a, b, why)) is not None:
         labels.put(out, found)
     if added:
         pointwise(labels, "add", {"self": out, "other": added[0]}, out, why)
@@ -38,7 +38,12 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
         found = read(labels, None if found is None else found.mT, a, 2, 1, why)
         return None if found is None else found.mT
     of_a, of_b = labels.of(a), labels.of(b)
-    if (of_a is not None and varies(of_a, 2)) or (of_b is not None and varies(of_b, 1)):
+    along_a, along_b = of_a is not None and varies(of_a, 2), of_b is not None and varies(of_b, 1)
+    if along_a != along_b and of_a is not None and of_b is not None and (varies(of_a, 1) or varies(of_b, 2)):
+        kept, other = (of_b, of_a) if along_a else (of_a, of_b)
+        labels.bar(other, f"{why}, {ACROSS}")
+        return kept.narrow(1 if along_a else 2, 0, 1)
+    if along_a or along_b:
         return _contract(labels, of_a, of_b, why)
     if of_a is None or of_b is None:
         return of_b[:, :1] if of_a is None and of_b is not None else None if of_a is None else of_a[:, :, :1]
@@ -47,9 +52,9 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
         labels.bar(of_b, why)
         return None
     if varies(of_a, 1):
-        labels.heads.append((of_b[:, 0, 0], of_a[:, :, 0]))
+        labels.head(of_b[:, 0, 0], of_a[:, :, 0])
         return of_a[:, :, :1]
-    labels.heads.append((of_a[:, 0, 0], of_b[:, 0]))
+    labels.head(of_a[:, 0, 0], of_b[:, 0])
     return of_b[:, :1]
 
 
@@ -61,13 +66,17 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
     if of_a is None or of_b is None:
         return labels.bar(of_b if of_a is None else of_a, f"{why}, with numbers that no parameter makes")
     for found, axis in ((of_a, 1), (of_b, 2)):
-        labels.pin(found, why)
         labels.tie(found.narrow(axis, 0, 1).expand_as(found), found)
     a, b = labels.scales.roots(of_a[:, 0]), labels.scales.roots(of_b[:, :, 0])  # (B, K)
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
     made = labels.new(len(rows))
-    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
-    labels.grids += [a, b]
+    if len(rows) == 1:
+        labels.add_up(why, a[0], b[0], made)
+    else:
+        labels.pin(rows, why)
+        labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    labels.cut(a)
+    labels.cut(b)
     return made[number][:, None, None]
 
 
@@ -81,7 +90,7 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
     if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
         labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")
         return made[None, None] if labels.mixing else found[:, :, :1]
-    rows = torch.unique(found.flatten(0, 1), dim=0) if varies(found, 0) or varies(found, 1) else found[:1, 0]
+    rows = lines_along(found, 2)
     if len(rows) > 1 and labels.on_one_axis(rows[:, 0]):  # heads, which share the parameter
         labels.bar(made, f"{why}, {ACROSS}")
         return _per_row(labels, found, rows, why)
@@ -94,7 +103,7 @@ def _per_row(labels: Labels, found: Tensor, rows: Tensor, why: str) -> Tensor:
     """Labels (B, I, 1) of what is computed from each row (n, K) of found (B, I, K), which is copied all or none."""
     made = labels.new(len(rows))
     labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
-    labels.grids.append(rows)
+    labels.cut(rows)
     labels.pin(rows, why)
     number = (found.flatten(0, 1)[:, None] == rows).all(2).float().argmax(1)  # (B · I,)
     return made[number].view(*found.shape[:2], 1)
@@ -107,7 +116,7 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     if not labels.is_weight(weight):
         return labels.bar(found, f"{why}, whose weight is computed")
     if found is not None:
-        found = found.transpose(1, -1).reshape(1, -1, x.shape[1])  # (1, I, C)
+        found = lines_along(found, 1)[None]  # (1, I, C)
         found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
         across = found is not None and not varies(found, 2) and varies(found, 1)
@@ -135,10 +144,10 @@ def _grouped(labels: Labels, found: Tensor | None, weight: Tensor, groups: int, 
         return labels.bar(found, f"{why}, grouped and transposed")
     made = labels.record(line(weight, 0), None, MAKES)[2]
     rows = made.view(groups, -1)
-    labels.grids.append(rows)
+    labels.cut(rows)
     if found is not None:
         taken = labels.settle(found, 2).view(groups, -1)
-        labels.grids.append(taken)
+        labels.cut(taken)
         labels.all_or_none(torch.cat([rows, taken], 1), why, unit=True)
     return made
 

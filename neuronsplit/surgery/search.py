@@ -12,9 +12,9 @@ from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.attempt import Inexact, Search, attempt
 from neuronsplit.surgery.candidates import Candidates
+from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.products import ACROSS
 from neuronsplit.surgery.runs import Call, Run
 from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
@@ -48,8 +48,9 @@ def find_split(
         labels, channels, traced, trains = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(call, noisy, traced, tolerance, trains)
-        search = Search(net, labels, Sets(labels), channels, check, rule, np.random.default_rng(rng), unscaled)
-        return _first_exact(search, candidates(channels, search.sets), together)
+        both, rng_of_all = (Sets(labels), Sets(labels, even=True)), np.random.default_rng(rng)
+        searches = [Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled) for sets in both]
+        return _first_exact(searches, candidates, together)
 
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
@@ -103,10 +104,12 @@ def _check(call: Call, noisy: Call, traced: Run, tolerance: float, trains: bool)
     return Check([opened, noisy], before + usual, tolerance, call if trains else None)
 
 
-def _first_exact(search: Search, candidates: Candidates, together: bool) -> SplitRecord:
+def _first_exact(
+    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys, random_state = [], search.rng.bit_generator.state
-    for neurons, masks, why in candidates:
+    whys, random_state = [], searches[0].rng.bit_generator.state
+    for search, (neurons, masks, why) in ((one, c) for one in searches for c in candidates(one.layers, one.sets)):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
             if why is not None:
@@ -119,7 +122,7 @@ def _first_exact(search: Search, candidates: Candidates, together: bool) -> Spli
             _require_alone(search, neurons, masks, whys)
         return record
     why = (whys or ["no set is whole"])[0]
-    raise ValueError(f"{next(iter(search.layers))!r} has no exact split known ({why}): allowed are other layers")
+    raise ValueError(f"{next(iter(searches[0].layers))!r} has no exact split known ({why}): allowed are other layers")
 
 
 def _require_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor], whys: list[str]) -> None:

@@ -5,6 +5,7 @@ A head of attention is copied with its weights and with its values. A set of cha
 """
 
 import heapq
+import re
 from collections.abc import Iterator
 from itertools import count
 
@@ -19,11 +20,18 @@ MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
 class Sets:
-    """The facts of a trace about channels that are copied together, by the labels that stand for them."""
+    """The facts of a trace about channels that are copied together, by the labels that stand for them.
 
-    def __init__(self, labels: Labels):
-        self.roots = labels.channels.roots(torch.arange(len(labels.channels) + 1))
-        rows = {tuple(torch.unique(self.roots[row[row >= 0]]).tolist()): why for why, row in labels.rows}
+    even: whether twins are even, so that sums over channels stay; without it, what is summed is copied whole or not.
+    """
+
+    def __init__(self, labels: Labels, even: bool = False):
+        self.even, self.roots = even, labels.channels.roots(torch.arange(len(labels.channels) + 1))
+        sums = [] if even else labels.sums
+        of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
+        whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
+        barred = [(one.why, of) for one, of in of_sums if one.made is None]
+        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *whole]}
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
@@ -31,25 +39,31 @@ class Sets:
         self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
         heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
         self.heads = list(heads.values())
-        self.units = self._units(labels)
+        self.units = self._units(labels, [*labels.units, *(row[None] for _, row in whole)])
         by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
         self.readers = [
             (self.roots[reads], self.roots[by_role[name, MAKES]])
             for (name, role), reads in by_role.items()
             if role == READS and (name, MAKES) in by_role
         ]
+        alike: dict[tuple, list[Tensor]] = {}  # blocks that repeat have the same names but for numbers
+        for (name, axes, role), owner in labels.owners.items():
+            alike.setdefault((re.sub(r"\d+", "#", name), axes, role, len(owner)), []).append(self.roots[owner])
+        self.alike = [torch.stack(owners) for owners in alike.values() if len(owners) > 1]  # (blocks, n)
         self.barred = {
-            int(label): why for why, barred in reversed(labels.barred) for label in self.roots[barred[barred >= 0]]
+            int(label): why for why, of in reversed([*labels.barred, *barred]) for label in self.roots[of[of >= 0]]
         }
 
-    def _units(self, labels: Labels) -> Tensor:
+    def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
         """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
         partition = Partition()
         partition.add(len(labels.channels))
-        for a, b in [*labels.units, *((w[:, None].expand_as(v).flatten(), v.flatten()) for w, v in labels.heads)]:
-            partition.merge(self.roots[a], self.roots[b])
+        for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
+            if len(rows) == 1 or len(torch.unique(self.roots[rows], dim=0)) > 1:  # not tied since
+                partition.merge(self.roots[rows[:, :1]].expand_as(rows), self.roots[rows])
         units = partition.roots(self.roots)
-        return torch.where(torch.bincount(units[:-1], minlength=len(units))[units] > 1, units, -1)
+        sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
+        return torch.where(sizes[units] > 1, units, -1)
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -68,7 +82,7 @@ class Sets:
                 mask[values[mask[weights]]] = True
                 mask[-1] = False
                 whole = mask[values] | (values < 0)
-                if not whole.all():
+                if len(weights) > 1 and not whole.all():
                     mask[weights[whole.all(1) & (values >= 0).any(1)]] = True
                 mask[-1] = False
         return mask
@@ -102,6 +116,7 @@ class Sets:
                     push(mask | self._with_heads(mask))
                 elif (self.units[:-1][mask[:-1]] >= 0).any():
                     push(mask | self._with_read(mask))
+                    push(mask | self._in_all_blocks(mask))  # one size for all of them
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
@@ -112,6 +127,11 @@ class Sets:
         """The heads that are made by parameters that read a set."""
         made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
         return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
+
+    def _in_all_blocks(self, mask: Tensor) -> Tensor:
+        """What a set is in one block of a network, in all that repeat it."""
+        same = [owners[:, mask[owners].any(0)].flatten() for owners in self.alike]
+        return self.mask(torch.cat(same)) if same else torch.zeros_like(mask)
 
     def _with_read(self, mask: Tensor) -> Tensor:
         """What is read by the parameters that make a set."""

@@ -25,6 +25,7 @@ from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
 from neuronsplit.surgery.optimizer_state import optimizers_of
+from neuronsplit.surgery.saved_config import follow_config
 from neuronsplit.surgery.search import find_split
 
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
@@ -65,7 +66,7 @@ def split_neuron(
     _require_options(rule, rng, state)
     optimizers, candidates = optimizers_of(optimizer), partial(with_neurons, {where: _numbers(neuron, neurons)})
     found = find_split(net, [where], candidates, example_inputs, rule, rng, together, unscaled)
-    return make_split(net, found, optimizers, state, state_exponents or {})
+    return follow_config(net, make_split(net, found, optimizers, state, state_exponents or {}), example_inputs)
 
 
 def widen(
@@ -90,7 +91,7 @@ def widen(
     _require(bool(widths), "widths {}: allowed are one or more layers")
     optimizers, candidates = optimizers_of(optimizer), partial(with_widths, dict(widths))
     found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
-    return make_split(net, found, optimizers, "carry", {})
+    return follow_config(net, make_split(net, found, optimizers, "carry", {}), example_inputs)
 
 
 def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:

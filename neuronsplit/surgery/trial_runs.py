@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
-from neuronsplit.surgery.noted_sizes import Number, changed_sizes, halved_eps, set_numbers
+from neuronsplit.surgery.noted_sizes import Number, changed_sizes, scaled_eps, set_numbers
 from neuronsplit.surgery.runs import Call, run, storage_of
 
 MAX_RUNS = 40  # of the network, to find the numbers that it needs
@@ -42,22 +42,24 @@ class _Trial(NamedTuple):
 
 
 def try_split(
-    net: nn.Module, record: SplitRecord, check: Check, tied: bool, of_heads: Sizes, others: Sizes
+    net: nn.Module, record: SplitRecord, check: Check, norms: list[str], of_heads: Sizes, others: Sizes
 ) -> tuple[SplitRecord, str | None]:
     """Run a network with a split, and find the numbers that it needs; then put all back.
 
-    tied: whether one parameter makes channels and reads them.
+    norms: the modules of norms over channels that are scaled, by α each.
     of_heads: numbers of heads and groups that grow, which are tried first.
     others: other sizes that grow.
     Returns the record with all that was found, and why the network does not run, or None.
     """
     tensors, numbers = exactness.named_tensors(net), []
-    new = {name: edited(name, tensors[name], edits) for name, edits in recorded_edits(record, tensors).items()}
+    new = {name: edited(name, tensors[name], edits) for name, edits in recorded_edits(record, net, tensors).items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in new}
     of_tensors = [pair for before, after in shapes.values() for pair in zip(before, after)]
     with exactness.replaced_tensors(net, new):
         try:
-            numbers += changed_sizes(net, new) + (halved_eps(net, new) if tied else [])
+            numbers += changed_sizes(net, new) + scaled_eps(
+                net, norms, record.coefficients[0][0] ** 2 if norms else 1.0
+            )
             set_numbers(net, numbers)
             trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
             candidates = partial(_candidates, net, list(new), [of_heads, [*others, *of_tensors]])
@@ -114,27 +116,35 @@ def _find_numbers(
 def _candidates(net: nn.Module, names: list[str], sizes: list[Sizes], last: _Trial) -> list[list[Number]]:
     """Numbers that may stand for a size that grows: those of the modules that failed first, then of parameters' owners.
 
-    They come one by one where a run failed. Where it did not, those of one name in several modules come at once, for
-    each may have an effect only with the others.
+    They come one by one where a run failed, and then all of a module at once. Where it did not, those of one name that
+    grow alike come at once, for each may have an effect only with the others.
     """
     owners = dict.fromkeys(reversed(last.modules))
     for name in names:
         while name := name.rpartition(".")[0]:
             owners.setdefault(name)
     groups: dict[tuple, list[Number]] = {}
-    for number in (one for grown in sizes for owner in [*owners, ""] for one in _numbers(net, owner, grown)):
-        key = number.attribute, str(number.old), str(number.new), number.module if last.error else ""
-        group = groups.setdefault(key, [])
+    of_modules: dict[str, dict[str, Number]] = {}
+    for number in _numbers(net, [*owners, ""], sizes):
+        alike = type(number.old) is int and last.error is None
+        growth = number.new / number.old if alike else (str(number.old), str(number.new))
+        group = groups.setdefault((number.attribute, growth, number.module if last.error else ""), [])
         group += [number] if number not in group else []
-    return list(groups.values())
+        of_modules.setdefault(number.module, {}).setdefault(number.attribute, number)
+    return [*groups.values(), *(list(of.values()) for of in of_modules.values() if len(of) > 1)]
 
 
-def _numbers(net: nn.Module, owner: str, grown: Sizes) -> Iterator[Number]:
-    """The numbers of a module and of its configuration that may stand for a size that grows."""
-    module = net.get_submodule(owner)
-    for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
-        for attribute, value in getattr(holder, "__dict__", {}).items():
-            yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, grown))
+def _numbers(net: nn.Module, owners: list[str], sizes: list[Sizes]) -> Iterator[Number]:
+    """The numbers of modules and of their configurations that may stand for a size that grows."""
+    holders: dict[int, tuple[str, str, dict]] = {}  # modules may share a configuration
+    for owner in owners:
+        module = net.get_submodule(owner)
+        for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
+            holders.setdefault(id(holder), (owner, prefix, getattr(holder, "__dict__", {})))
+    for grown in sizes:
+        for owner, prefix, attributes in holders.values():
+            for attribute, value in attributes.items():
+                yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, grown))
 
 
 def _changed(value: object, grown: Sizes) -> list:

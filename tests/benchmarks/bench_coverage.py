@@ -35,6 +35,7 @@ from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import read_table, write_table
 from neuronsplit.locations import ROOT
 from neuronsplit.surgery.apply import SplitRecord
+from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.split_neuron import replay, split_neuron
 from neuronsplit.surgery.trace import tensors_of
 
@@ -172,8 +173,8 @@ def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
 def change_after_sgd(case: Case, record: SplitRecord) -> float:
     """How far an even split and the network without it are apart after five steps of SGD."""
     net, twins = copy.deepcopy(case.net), copy.deepcopy(case.net)
-    tied = any(place[2] == "ties" for place in record.places)  # its coefficients are all √½, which is even too
-    even = record if tied else record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
+    shared = record.coefficients[0][0] != 1  # twins that share a sum evenly: the rule "outgoing" has α = 1
+    even = record if shared else record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
     replay([even], twins)
     rates = rates_of(net, [even])
     loss_of(net, case.seen).backward()
@@ -215,6 +216,8 @@ def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
     if steps:
         if not np.isfinite(five_steps(net, case.seen, adam)):
             return row | {"outcome": "wrong", "reason": "not finite after five steps of Adam"}
+        if not weight_norms(case.net).keys().isdisjoint(place[0] for place in record.places):
+            return row | {"record": record}  # θ' = Eθ does not hold for g
         row["after_sgd"] = change_after_sgd(case, record)
         if not row["after_sgd"] <= max(AFTER_STEPS, 100 * case.tolerance):
             return row | {"outcome": "wrong", "reason": "other than without the split after five steps of SGD"}
