@@ -12,21 +12,14 @@ import neuronsplit
 PACKAGE = Path(neuronsplit.__file__).parent
 NOTEBOOKS = [PACKAGE.parent / "notebooks" / f"{name}.py" for name in ("01_split_a_neuron", "02_grow_while_training")]
 FILES = sorted(PACKAGE.rglob("*.py"))
-REBUILT_LATER = ("surgery",)  # only its docstrings are checked
 WORDS_25 = "One " + "word " * 23 + "end."
-
-
-def part_of(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_sentence_of_the_package_has_at_most_25_words(file):
     source = file.read_text(encoding="utf-8")
     assert docstrings(source)
-    assert too_long(docstrings(source)) == []
-    if part_of(file) not in REBUILT_LATER:
-        assert too_long([*comments(source), *messages(source)]) == []
+    assert too_long([*docstrings(source), *comments(source), *messages(source)]) == []
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

@@ -14,8 +14,8 @@ ACROSS = "across other channels"  # why a channel is barred in a run of which a 
 class Sum(NamedTuple):
     """A sum over channels (n,): of one factor or of the products of two, as in a norm or the product of two vectors.
 
-    It stays the same if copies share it evenly. made: the label of the sum, () or (1,), if the channels can also be
-    copied all or none, as those of a head of attention.
+    It stays the same if copies share it evenly.
+    made: the label of the sum, if its channels can also be copied all or none, as those of a head of attention.
     """
 
     why: str
