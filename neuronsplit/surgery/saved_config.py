@@ -1,7 +1,7 @@
 """The configuration that a network is made of, such as `config` of Hugging Face, after a split.
 
-A network that is saved with its configuration has to come back as it is. A value of the configuration is changed on
-evidence: a network that is made of it is then more like this one, in its shapes and in the sizes that it notes.
+A network that is saved with its configuration has to come back as it is. A value of it is changed on evidence: what is
+made of it is then more like this network, in its shapes and sizes.
 """
 
 import copy
