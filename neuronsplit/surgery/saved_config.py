@@ -36,8 +36,8 @@ def follow_config(net: nn.Module, record: SplitRecord, example_inputs: object) -
         if _differences_with(net, tried, numbers) == [] and _same_outputs(net, example_inputs, tried):
             set_numbers(net, tried)
             return record._replace(numbers=[*record.numbers, *map(list, tried)])
-    what, made, own = (left or [("other outputs", "", "these")])[0]
-    return record._replace(unsaved=f"its config makes {what} {made}, and not {own}")
+    what, _, own = left[0] if left else ("these", None, "outputs")
+    return record._replace(unsaved=f"no values of its config make {what} {own} together with the others")
 
 
 def _fewest_differences(
