@@ -7,7 +7,7 @@ from neuronsplit.surgery.entries import line
 from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.pointwise import pointwise, tensors_in
+from neuronsplit.surgery.pointwise import pointwise, tensors_in, unknown
 
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -116,7 +116,8 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     if not labels.is_weight(weight):
         return labels.bar(found, f"{why}, whose weight is computed")
     if found is not None:
-        found = lines_along(found, 1)[None]  # (1, I, C)
+        inner = next((axis for axis in range(2, x.dim()) if _reads_whole(found, weight, out, axis)), inner)
+        found = lines_along(found, inner)[None]  # (1, I, C)
         found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
         across = found is not None and not varies(found, 2) and varies(found, 1)
@@ -136,6 +137,22 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     labels.put(out, made)
     if bias is not None:
         pointwise(labels, "add", {"self": out, "other": bias.view(made.shape)}, out, why)
+
+
+def _reads_whole(found: Tensor, weight: Tensor, out: Tensor, axis: int) -> bool:
+    """Whether a kernel covers an axis that has the channels, as that of a convolution over words in sentences."""
+    return varies(found, axis) and found.shape[axis] == weight.shape[axis] and out.shape[axis] == 1
+
+
+def bilinear(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """Products of the channels of two activations: a parameter, between them, reads both."""
+    weight = given["i2"]
+    if not labels.is_weight(weight) or given["sumdim"] != [2, 3]:
+        return unknown(labels, name, given, out, why)
+    for x, inner in ((given["i1"], 1), (given["i3"], 2)):
+        found = labels.of(x)
+        made = read(labels, None if found is None else lines_along(found, -1)[None], weight, inner, 0, why)
+    labels.put(out, made.flatten())
 
 
 def _grouped(labels: Labels, found: Tensor | None, weight: Tensor, groups: int, transposed: bool, why: str):

@@ -129,6 +129,7 @@ RULES: dict[str, Callable] = {
     **dict.fromkeys({"index_add", "scatter_add"}, adds),
     **dict.fromkeys("mm bmm addmm baddbmm mv addmv dot vdot".split(), products.product),
     "convolution": products.convolution,
+    "_trilinear": products.bilinear,
     **dict.fromkeys("embedding _embedding_bag _embedding_bag_forward_only".split(), products.embedding),
     "glu": glu,
     "_weight_norm_interface": weight_norm,

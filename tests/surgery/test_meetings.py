@@ -136,6 +136,22 @@ def averaged_weights():
     return Custom(forward, **heads, **linear(embed=(5, 8), out=(8, 3)))
 
 
+def sentences():
+    """The kernel of a convolution covers all channels of the words (Kim 2014)."""
+
+    def forward(n, x):
+        h = n.embed(x)[:, None]
+        return n.out(torch.cat([torch.relu(conv(h)).amax((2, 3)) for conv in (n.two, n.three)], 1))
+
+    convolutions = {"two": nn.Conv2d(1, 5, (2, 6)), "three": nn.Conv2d(1, 4, (3, 6))}
+    return Custom(forward, embed=nn.Embedding(7, 6), out=nn.Linear(9, 3), **convolutions)
+
+
+def bilinear():
+    return Custom(lambda n, x: n.out(torch.relu(n.both(torch.tanh(n.a(x)), n.b(x)))), both=nn.Bilinear(6, 4, 5),
+                  **linear(a=(5, 6), b=(5, 4), out=(5, 3)))  # fmt: skip
+
+
 FLAT, TOKENS, IMAGE, SIGNAL, TEXT = (4, 5), (3, 4, 5), (2, 2, 5, 5), (2, 2, 7), "text"
 TOGETHER = {"together": True}
 NETWORKS = {  # network, layer, shape of the input, options, widths after the split
@@ -163,6 +179,10 @@ NETWORKS = {  # network, layer, shape of the input, options, widths after the sp
     "weight norm that reads": (normed_convolution, "0", SIGNAL, {}, {"0": 7, "4": (3, 6)}),
     "a tied head with a norm": (masked_language_model, "down", TEXT, TOGETHER, {"embed": (7, 12), "head": (12, 12)}),
     "a token and a mean": (token_and_mean, "embed", TOKENS, TOGETHER, {"embed": 12, "out": (3, 24)}),
+    "words of sentences": (sentences, "embed", TEXT, {}, {"embed": (7, 7), "two": (5, 1, 2, 7), "three": (4, 1, 3, 7)}),
+    "what a bilinear layer reads": (bilinear, "a", FLAT, {}, {"a": 7, "b": 4, "both": (5, 7, 4)}),
+    "what it reads second": (bilinear, "b", FLAT, {}, {"a": 6, "b": 5, "both": (5, 6, 5)}),
+    "what it makes": (bilinear, "both", FLAT, {}, {"both": (6, 6, 4), "out": (3, 6)}),
     "averaged weights": (averaged_weights, "embed", TOKENS, TOGETHER, {"embed": 16, "out": (3, 16)}),
 }  # fmt: skip
 each_network = pytest.mark.parametrize("name", NETWORKS)
