@@ -89,34 +89,44 @@ class Sets:
 
     def candidates(self, mask: Tensor) -> Iterator[tuple[Tensor, str | None]]:
         """Sets that contain one and may split exactly, the smallest first; with each, why it cannot be, or None."""
-        number, seen, heap = count(), set(), []
-
-        def push(mask: Tensor) -> None:
-            mask = self.closed(mask)
-            heapq.heappush(heap, (int(mask.sum()), next(number), mask))
-
-        push(mask)
+        number, seen, tried = count(), set(), []
+        heap = [(0, next(number), self.closed(mask))]
         while heap and len(seen) < MAX_TRIED:
             _, _, mask = heapq.heappop(heap)
             if (key := mask.numpy().tobytes()) in seen:
                 continue
             seen.add(key)
-            barred = [self.barred[label] for label in mask.nonzero()[:, 0].tolist() if label in self.barred]
-            broken = [grid for grid in self.grids if whole_slices(mask[grid], grid) is None]
-            if barred or not broken:
-                yield mask, (barred or [None])[0]
-            if barred:
-                continue
-            for grid in broken[:1] or [grid for grid in self.grids if mask[grid].any() and not mask[grid].all()]:
-                for axis in range(grid.dim()):  # a size that is written in may need a larger set
-                    push(mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)]))
-            if not broken:
-                push(mask | self._with_units(mask))
-                if self._with_heads(mask).any():  # a network may have one size for its heads and what they read
-                    push(mask | self._with_heads(mask))
-                elif (self.units[:-1][mask[:-1]] >= 0).any():
-                    push(mask | self._with_read(mask))
-                    push(mask | self._in_all_blocks(mask))  # one size for all of them
+            why, broken = self._why_barred(mask), self._broken_grids(mask)
+            if why is not None or not broken:
+                yield mask, why
+            if why is None:
+                tried += [] if broken else [mask]
+                larger = map(self.closed, self._larger(mask, broken))
+                for one in larger:
+                    heapq.heappush(heap, (int(one.sum()), next(number), one))
+        for mask in tried:  # a network may have one size for the heads of all its blocks
+            mask = self.closed(mask | self._in_all_blocks(mask))
+            if mask.numpy().tobytes() not in seen and not self._broken_grids(mask):
+                seen.add(mask.numpy().tobytes())
+                yield mask, self._why_barred(mask)
+
+    def _why_barred(self, mask: Tensor) -> str | None:
+        return next((self.barred[label] for label in mask.nonzero()[:, 0].tolist() if label in self.barred), None)
+
+    def _broken_grids(self, mask: Tensor) -> list[Tensor]:
+        return [grid for grid in self.grids if whole_slices(mask[grid], grid) is None]
+
+    def _larger(self, mask: Tensor, broken: list[Tensor]) -> Iterator[Tensor]:
+        """Sets that contain one: with whole slices of a grid, with whole heads, or with what is read or made."""
+        for grid in broken[:1] or [grid for grid in self.grids if mask[grid].any() and not mask[grid].all()]:
+            for axis in range(grid.dim()):  # a size that is written in may need a larger set
+                yield mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)])
+        if not broken:
+            yield mask | self._with_units(mask)
+            if self._with_heads(mask).any():  # a network may have one size for its heads and what they read
+                yield mask | self._with_heads(mask)
+            elif (self.units[:-1][mask[:-1]] >= 0).any():
+                yield mask | self._with_read(mask)
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
