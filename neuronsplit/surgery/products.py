@@ -116,8 +116,8 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     if not labels.is_weight(weight):
         return labels.bar(found, f"{why}, whose weight is computed")
     if found is not None:
-        inner = next((axis for axis in range(2, x.dim()) if _reads_whole(found, weight, out, axis)), inner)
-        found = lines_along(found, inner)[None]  # (1, I, C)
+        along = next((axis for axis in range(2, x.dim()) if _reads_whole(found, weight, out, axis)), 1)
+        inner, found = along if along > 1 else inner, lines_along(found, along)[None]  # (1, I, C)
         found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
         across = found is not None and not varies(found, 2) and varies(found, 1)
