@@ -16,8 +16,9 @@ The forward pass runs as it is. Each storage has a shadow, with a label for each
 
 To split neuron 1 is to copy what is labelled 1: row 1 of A, and column 1 of B, which the copies share.
 
-Views of a tensor share its storage, and so their labels need no rule. Labels that meet in a sum are tied: these
-channels are copied and scaled alike. Labels that meet in a product of elements are linked: they are copied together.
+Views of a tensor share its storage, and so their labels need no rule. Labels that meet one by one in a sum are tied:
+these channels are copied and scaled alike. Those that meet so in a product of elements are copied together. A label that
+meets several others, as a gate of one unit does, stays by itself.
 """
 
 import torch

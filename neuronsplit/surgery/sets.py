@@ -1,7 +1,8 @@
 """Which channels split together: the smallest sets that can be copied whole.
 
 Three kinds of facts of a trace say so. Rows are copied all or none. On a grid, whole slices along one axis are copied.
-A head of attention is copied with its weights and with its values. A set of channels is a mask over all labels.
+A head of attention is copied with its weights and with its values. Channels that are summed can also be copied one by
+one, if twins are even. A set of channels is a mask over all labels.
 """
 
 import heapq
