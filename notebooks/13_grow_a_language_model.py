@@ -76,7 +76,7 @@ best = ends[[*MAIN][2:]].mean().idxmin()
 figure = growth_in_training.loss_against_cost(measured[measured.arm.isin([*MAIN])], MAIN)
 save_figure(figure, figures, "language-model-cost")
 answer = [
-    f"At equal multiply-adds, the loss of `{best}` ends {analysis.compare(ends, best, 'large')}.",
+    f"At equal multiply-adds, the loss of `{best}`, the best of the three, ends {analysis.compare(ends, best, 'large')}.",
     f"The loss of `large` ends {analysis.compare(ends, 'large', 'small')}.",
 ]
 Markdown("\n".join(f"- {sentence}" for sentence in answer))
@@ -284,11 +284,14 @@ for name, make in OPTIMIZERS.items():
     figure = curves.loss_around_split(losses, step=BEFORE, window=AFTER)
     figure.axes[0].set(title=f"{name}: all × 2, one run", yscale="linear")
     first_ratios[name] = losses["grown, same optimisers"][BEFORE] / losses["not grown"][BEFORE]
+    next_ten = losses.iloc[BEFORE + 1 : BEFORE + 11].mean()
+    assert name != "AdamW" or next_ten.idxmax() == "grown, new optimisers"
 same_first = np.allclose(list(first_ratios.values()), 1, atol=1e-5)
 print("the first loss is that of the network that has not grown:", same_first)
 
 # %% [markdown]
-# Notice that the curve crosses the dotted line on the grey band. What follows is not that of the small network: the next section says why.
+# Notice that the blue line crosses the dotted one on the grey band. It then leaves the band by a little: the next section says why. A new
+# AdamW stands out in the first steps.
 #
 # ## What theory says of the first steps
 #
@@ -366,7 +369,8 @@ rates_of.loc[["tokens.weight", *first_block, "norm.weight"]].round(2)
 # Notice the second table: with AdamW, an even growth makes `down` and `out` learn 2.83 times as fast. So the best learning rate of a grown
 # network may be another. Muon computes in bfloat16, so it agrees to a few percent only.
 #
-# The theory has another side: after an even growth, the large network is a small one for ever. Something has to part the twins.
+# The theory has another side: after an even growth, the large network is a small one for ever. Something has to part the twins. Copies that
+# carry their state stay alike for long, which is called *symmetry lock* ([SPARKLING](https://arxiv.org/abs/2602.02472)).
 #
 # ## What it is worth
 #
@@ -556,7 +560,8 @@ assert (of_arm.eq(chosen, axis=0)).all(axis=None)
 tried = grid.notna().apply(lambda row: list(grid.columns[row]), axis=1)  # learning rates, by arm
 n_edge = sum(chosen[arm] in (min(of), max(of)) for arm, of in tried.items())
 n_seeds, n_tuning = measured.seed.nunique(), long_run[long_run.tuning].seed.nunique()
-print(f"{settings['steps']} steps of the large network, {about['machine']}, Python {about['text']['python']}")
+print(f"{settings['steps']} steps of the large network, {about['machine']}")
+print(f"text: Python {about['text']['python']}, SHA-256 {about['text']['sha256'][:16]}…")
 print(f"{n_tuning} tuning seeds, {n_seeds} measured; chosen rates at the edge of the grid: {n_edge} of {len(chosen)}")
 grid.sort_index(axis=1).round(3).assign(chosen=chosen)
 
@@ -600,6 +605,7 @@ final, last = analysis.final_losses(recipes), recipes[recipes.point == POINTS]
 distance_of = last.groupby("arm")[list(panels)].mean().rename(columns=panels)
 outcome = pd.DataFrame({"rate": of_arm["min"].rename(RECIPES)[names], "loss": final[names].mean().round(3)})
 outcome["loss − that of noise"] = analysis.differences(final, "noise", names)
+outcome.loc["noise", "loss − that of noise"] = ""
 outcome.join(distance_of.round(3).add_prefix("distance: "))
 
 # %% [markdown]
