@@ -63,7 +63,7 @@ def twin_distances(table: pd.DataFrame, arms: list[str], columns: Mapping[str, s
             panel.plot(
                 100 * mean["multiply_adds"] / table["multiply_adds"].max(), mean[column], lw=1.8, label=arm,
                 color=style.color_of(first), marker="sD^ov"[firsts.index(first) % 5], markevery=5, ms=5,
-                ls=("-", "--", ":")[rests.index(rest) % 3], clip_on=False,
+                ls=("-", "--", ":", "-.")[rests.index(rest) % 4], clip_on=False,
             )  # fmt: skip
         panel.set_title(title, loc="left", fontsize=11)
         panel.set_ylim(0, None)
