@@ -27,9 +27,7 @@ class SplitRecord(NamedTuple):
     change: float  # the largest change of an output on the example inputs, relative to the largest output
 
 
-def recorded_edits(
-    record: SplitRecord, net: nn.Module, tensors: dict[str, Tensor]
-) -> dict[str, list[TensorEdit]]:
+def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
     """The edits that a record stands for, on the tensors of a network by their names."""
     places = [Place(*place) for place in record.places]
     if missing := [place.name for place in places if place.name not in tensors]:

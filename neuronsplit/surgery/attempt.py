@@ -61,9 +61,7 @@ def attempt(search: Search, masks: list[Tensor]) -> SplitRecord:
     edits = recorded_edits(record, search.net, tensors)
     new = {name: apply_edits(tensors[name], of) for name, of in edits.items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in edits}
-    run, numbers = _run_with(
-        search, tensors, new, _grown(search, distinct, shapes), distinct
-    )
+    run, numbers = _run_with(search, tensors, new, _grown(search, distinct, shapes), distinct)
     if run.error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in search.labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
@@ -84,7 +82,11 @@ def _splits(search: Search, sets: list[int]) -> list[int]:
 
 
 def _run_with(
-    search: Search, tensors: dict[str, Tensor], new: dict[str, Tensor], grown: list[trial_runs.Grown], masks: list[Tensor]
+    search: Search,
+    tensors: dict[str, Tensor],
+    new: dict[str, Tensor],
+    grown: list[trial_runs.Grown],
+    masks: list[Tensor],
 ) -> tuple[trial_runs.Run, list[noted_sizes.Number]]:
     """Run the network with new tensors, and the numbers that it needs; then put all back."""
     net, change = search.net, partial(exactness.max_relative_change, search.call())

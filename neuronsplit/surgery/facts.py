@@ -66,13 +66,10 @@ class Facts:
 
     def settle(self, labels: Tensor, axis: int) -> Tensor:
         """Tie all labels that stand at one place of an axis; returns one for each place (n,)."""
-        lines = labels.movedim(axis, -1).flatten(0, -2)  # (m, n)
-        if bool((lines != lines[:1]).any()):
-            lines = torch.unique(lines, dim=0)
-            first = lines.amax(0)
-            self.tie(first.expand_as(lines), lines)
-            return self.scales.roots(first)
-        return lines[0]
+        lines = lines_along(labels, axis)
+        first = lines.amax(0)
+        self.tie(first.expand_as(lines), lines)
+        return self.scales.roots(first)
 
     def all_or_none(self, rows: Tensor, why: str, unit: bool = False) -> None:
         """Note that the channels of each row (n, D) are copied together; a unit is a head or a group."""
@@ -80,6 +77,14 @@ class Facts:
         self.rows += [(why, row) for row in rows]
         if unit:
             self.units.append(rows)
+
+    def cut(self, labels: Tensor) -> None:
+        """Note labels along several axes, of which a size may be written in: whole slices along one are copied."""
+        self.grids.append(core(labels).clone())
+
+    def head(self, weights: Tensor, values: Tensor) -> None:
+        """Note labels of attention: of weights (B,), and of the values (B, D) that each multiplies."""
+        self.heads.append((weights.clone(), values.clone()))
 
     def bar(self, labels: Tensor | None, why: str) -> None:
         """Note that channels cannot be copied."""
@@ -131,6 +136,16 @@ class Facts:
         return any(int(torch.isin(torch.unique(self.scales.roots(owner)), distinct).sum()) > 1 for owner in made)
 
 
+def lines_along(labels: Tensor, *axes: int) -> Tensor:
+    """The different lines (m, n) of labels along some axes, which are the last ones of each line."""
+    axes = sorted(axis % labels.dim() for axis in axes)
+    n = torch.Size([labels.shape[axis] for axis in axes]).numel()
+    (small,) = narrowed(labels)
+    small = small.expand([size if axis in axes else small.shape[axis] for axis, size in enumerate(labels.shape)])
+    lines = small.movedim(axes, list(range(-len(axes), 0))).reshape(-1, n)
+    return lines if len(lines) == 1 else torch.unique(lines, dim=0)
+
+
 def core(labels: Tensor) -> Tensor:
     """Drop the axes along which labels do not differ."""
     for axis in reversed(range(labels.dim())):
@@ -143,14 +158,15 @@ def narrowed(*labels: Tensor) -> list[Tensor]:
     """Labels of one shape, with the size 1 along each axis along which none of them differs."""
     labels = list(labels)
     for axis in sorted(range(labels[0].dim()), key=lambda axis: -labels[0].shape[axis]):
-        if not any(varies(of, axis) for of in labels):
+        if labels[0].shape[axis] > 1 and not any(varies(of, axis) for of in labels):
             labels = [of.narrow(axis, 0, 1) for of in labels]
     return labels
 
 
 def varies(labels: Tensor, axis: int) -> bool:
     """Whether labels differ along an axis."""
-    return labels.shape[axis] > 1 and bool((labels != labels.narrow(axis, 0, 1)).any())
+    expanded = labels.shape[axis] <= 1 or not labels.stride(axis)
+    return not expanded and bool((labels != labels.narrow(axis, 0, 1)).any())
 
 
 def varies_where_labelled(labels: Tensor, axis: int) -> bool:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuronsplit.surgery.entries import Entries
-from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
 from neuronsplit.surgery.partition import NONE
 
 
@@ -51,6 +51,11 @@ class Labels(Facts):
 
     def raw(self, tensor: Tensor) -> Tensor:
         """The labels of a tensor's elements: of a channel, NONE, or below that of an entry of a parameter."""
+        (small,) = narrowed(self._elements(tensor))
+        return small.long().expand(tensor.shape)
+
+    def _elements(self, tensor: Tensor) -> Tensor:
+        """The part of a shadow that belongs to a tensor (its shape): a view, if there is one."""
         _, found = self.shadows.get(tensor.untyped_storage()._cdata, (None, None))
         if found is not None and len(found) * tensor.itemsize != tensor.untyped_storage().nbytes():
             return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
@@ -67,8 +72,8 @@ class Labels(Facts):
         """The labels of the channels in an activation (its shape), or None if there are none."""
         if not self.knows(tensor) or self.is_weight(tensor):
             return None
-        labels = self.raw(tensor)
-        return self.scales.roots(labels) if bool((labels >= 0).any()) else None
+        (labels,) = narrowed(self.raw(tensor))
+        return self.scales.roots(labels).expand(tensor.shape) if bool((labels >= 0).any()) else None
 
     def put(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
@@ -81,8 +86,9 @@ class Labels(Facts):
             for key in [key for key, (of, _) in self.shadows.items() if of.expired()]:
                 del self.shadows[key]
             size = storage.nbytes() // tensor.itemsize
-            self.shadows[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE)
-        self.raw(tensor).copy_(labels.expand(tensor.shape))
+            small = torch.int32 if int(self.entries.starts[-1]) < 2**30 else torch.int64  # half as much memory
+            self.shadows[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE, dtype=small)
+        self._elements(tensor).copy_(labels.expand(tensor.shape))
 
     # What parameters are to channels
 
@@ -137,7 +143,7 @@ class Labels(Facts):
         for other in {MAKES, READS, ALONG} - {role}:
             self.channels.merge(self.owners.get((name, axes, other), owner), owner)
         if len(axes) > 1:
-            self.grids.append(owner.view(sizes))
+            self.cut(owner.view(sizes))
         for other in self.companions.get(name, ()):
             places = tuple(along.get(axis, 0) for axis in range(other.dim()))
             of_other = NONE - 1 - self.raw(other)[places] if along else None  # (n,)

@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, core, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
@@ -31,7 +31,7 @@ def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     found = labels.settle(found, 1)
     groups = found.view(given["group"], -1)
     labels.all_or_none(groups, why, unit=True)
-    labels.grids.append(groups)
+    labels.cut(groups)
     _begin_scale(labels, found, given, out[0], why, invariant=True)
 
 
@@ -52,7 +52,7 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
         found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
     if found is None:
         return unknown(labels, name, given, out, why)
-    rows = torch.unique(found.reshape(-1, torch.Size(given["normalized_shape"]).numel()), dim=0)
+    rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
     labels.all_or_none(rows, why, unit=len(rows) > 1)
     made = labels.begin_scale(found, why)
     for key in ("weight", "bias"):
@@ -111,7 +111,7 @@ def _over_channels(
     elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands
         for places in [tensor for tensor in tensors_in([out]) if not tensor.is_floating_point()]:
             labels.put(places, label := labels.new(1))
-            labels.places_of[int(label)] = found, f"{why}, whose place among the channels is used"
+            labels.places_of[int(label)] = core(found).clone(), f"{why}, whose place among the channels is used"
         labels.pin(found, why)
     else:
         labels.bar(found, f"{why}, over channels")

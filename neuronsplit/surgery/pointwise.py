@@ -80,14 +80,15 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
         labels.tie(a, b)
     elif one_a == one_b:
         labels.channels.merge(a, b)
-        labels.pin(a, why, if_drawn=True)
-        labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
+        labels.pin(a, why, if_drawn=name in FACTORS)
+        if name == "mul":
+            labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
     else:
         kept, other = (b, a) if one_a else (a, b)
         coarse, fine = pairs if one_a else pairs.flip(0)
         of_coarse = [fine[coarse == one] for one in torch.unique(coarse)]
         values = torch.nn.utils.rnn.pad_sequence(of_coarse, batch_first=True, padding_value=NONE)
-        labels.heads.append((torch.unique(coarse), values))
+        labels.head(torch.unique(coarse), values)
         labels.pin(kept if name in SUMS else other, why)
     return torch.where(kept == NONE, other, kept)
 
@@ -99,7 +100,7 @@ def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
         return unknown(labels, name, given, out, why)
     values, gates = found.chunk(2, given.get("dim", -1))
     labels.channels.merge(values, gates)
-    labels.grids.append(found.unflatten(given.get("dim", -1), (2, -1)))
+    labels.cut(found.unflatten(given.get("dim", -1), (2, -1)))
     labels.pin(gates, why)
     labels.put(out, values)
 
@@ -144,6 +145,8 @@ def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
     weight = weight.expand(found.shape)
     differ = [axis for axis in range(found.dim()) if weight.stride(axis) and weight.shape[axis] > 1]
     rest = [axis for axis in range(found.dim()) if axis not in differ]
+    for axis in rest:
+        found = found if varies(found, axis) else found.narrow(axis, 0, 1)
     weight = weight.permute(*differ, *rest)[(..., *[0] * len(rest))]  # each entry once
     found = found.permute(*differ, *rest).reshape(weight.numel(), -1)  # (n, m)
     found = torch.unique(found, dim=1) if bool((found != found[:, :1]).any()) else found[:, :1]

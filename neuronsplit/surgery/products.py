@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, varies
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in
@@ -52,9 +52,9 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
         labels.bar(of_b, why)
         return None
     if varies(of_a, 1):
-        labels.heads.append((of_b[:, 0, 0], of_a[:, :, 0]))
+        labels.head(of_b[:, 0, 0], of_a[:, :, 0])
         return of_a[:, :, :1]
-    labels.heads.append((of_a[:, 0, 0], of_b[:, 0]))
+    labels.head(of_a[:, 0, 0], of_b[:, 0])
     return of_b[:, :1]
 
 
@@ -75,7 +75,8 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
     else:
         labels.pin(rows, why)
         labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
-    labels.grids += [a, b]
+    labels.cut(a)
+    labels.cut(b)
     return made[number][:, None, None]
 
 
@@ -89,7 +90,7 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
     if not varies(found, 2) and (varies(found, 1) or varies(found, 0)):  # it mixes what stands across the channels
         labels.bar(found if labels.mixing else made, f"{why}, {ACROSS}")
         return made[None, None] if labels.mixing else found[:, :, :1]
-    rows = torch.unique(found.flatten(0, 1), dim=0) if varies(found, 0) or varies(found, 1) else found[:1, 0]
+    rows = lines_along(found, 2)
     if len(rows) > 1 and labels.on_one_axis(rows[:, 0]):  # heads, which share the parameter
         labels.bar(made, f"{why}, {ACROSS}")
         return _per_row(labels, found, rows, why)
@@ -102,7 +103,7 @@ def _per_row(labels: Labels, found: Tensor, rows: Tensor, why: str) -> Tensor:
     """Labels (B, I, 1) of what is computed from each row (n, K) of found (B, I, K), which is copied all or none."""
     made = labels.new(len(rows))
     labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
-    labels.grids.append(rows)
+    labels.cut(rows)
     labels.pin(rows, why)
     number = (found.flatten(0, 1)[:, None] == rows).all(2).float().argmax(1)  # (B · I,)
     return made[number].view(*found.shape[:2], 1)
@@ -115,7 +116,7 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
     if not labels.is_weight(weight):
         return labels.bar(found, f"{why}, whose weight is computed")
     if found is not None:
-        found = found.transpose(1, -1).reshape(1, -1, x.shape[1])  # (1, I, C)
+        found = lines_along(found, 1)[None]  # (1, I, C)
         found = labels.settle(found, 2).expand_as(found) if varies(found, 2) else found
     if groups == 1:
         across = found is not None and not varies(found, 2) and varies(found, 1)
@@ -143,10 +144,10 @@ def _grouped(labels: Labels, found: Tensor | None, weight: Tensor, groups: int, 
         return labels.bar(found, f"{why}, grouped and transposed")
     made = labels.record(line(weight, 0), None, MAKES)[2]
     rows = made.view(groups, -1)
-    labels.grids.append(rows)
+    labels.cut(rows)
     if found is not None:
         taken = labels.settle(found, 2).view(groups, -1)
-        labels.grids.append(taken)
+        labels.cut(taken)
         labels.all_or_none(torch.cat([rows, taken], 1), why, unit=True)
     return made
 

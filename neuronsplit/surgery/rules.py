@@ -77,11 +77,11 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
 def _sizes_written_in(labels: Labels, name: str, given: dict, out: object) -> None:
     """Note the shapes of views that may stand in the code: whole slices of them are copied."""
     if name in ("view", "_unsafe_view", "unflatten") and (found := labels.of(out)) is not None:
-        labels.grids.append(found)
+        labels.cut(found)
     elif name in ("split", "unsafe_split") and (found := labels.of(given["self"])) is not None:
         axis, n_parts = given.get("dim", 0), len(out)
         if found.shape[axis] % n_parts == 0:
-            labels.grids.append(found.unflatten(axis, (n_parts, -1)))
+            labels.cut(found.unflatten(axis, (n_parts, -1)))
 
 
 def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
@@ -108,7 +108,7 @@ def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None
         if one.is_floating_point() or result.is_floating_point():
             labels.put(one, result.long() - 1)
     if name == "stack" and (found := labels.of(out)) is not None:
-        labels.grids.append(found)
+        labels.cut(found)
 
 
 def adds(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -61,10 +61,12 @@ def find_split(
             for even in (False, True):
                 sets = Sets(labels, even)
                 search = Search(net, call, labels, sets, orders, {}, draw, rule, unscaled, tolerance, trains)
-                try: return _first_exact(search, candidates(search), together)
+                try:
+                    return _first_exact(search, candidates(search), together)
                 except ValueError as error:
-                    if 'no exact split known' not in str(error): raise
-                    first=error if not even else first
+                    if "no exact split known" not in str(error):
+                        raise
+                    first = error if not even else first
             raise first
 
 

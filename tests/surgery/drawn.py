@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from networks import Custom
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 FUNCTIONS = {
     "relu": torch.relu, "leaky_relu": F.leaky_relu, "tanh": torch.tanh, "gelu": F.gelu, "silu": F.silu, "mish": F.mish,
@@ -267,6 +268,34 @@ def modulated(draw, T, C):
     return Custom(forward, a=a, b=b, c=c)
 
 
+def compared(draw, T, C):
+    """Channels that meet all others: outer products, one weight for all, stacked layers, sums over channels."""
+    ways = {
+        "weights": lambda n, x: n.a(x) * torch.softmax(n.one(x), 1),
+        "added": lambda n, x: torch.relu(n.a(x) + n.one(x)),
+        "stacked sum": lambda n, x: torch.stack([n.a(x), torch.tanh(n.b(x)), x], 2).sum(2),
+        "stacked mean": lambda n, x: (torch.stack([n.a(x), n.b(x)], 0) * n.two(x).movedim(2, 0)[..., None]).mean(0),
+        "outer": lambda n, x: (n.a(x)[..., :, None] * n.two(x)[..., None, :]).flatten(2),
+        "outer contracted": lambda n, x: torch.einsum("btc,btd,bsd->bsc", n.a(x), n.two(x), torch.relu(n.two(x))),
+        "outer sum": lambda n, x: torch.relu(n.a(x)[..., :, None] + n.two(x)[..., None, :]).mean(3),
+        "products": lambda n, x: x * (n.a(x) * n.b(x)).sum(2, keepdim=True),
+        "cosine": lambda n, x: x + F.cosine_similarity(n.a(x), torch.tanh(n.b(x)), dim=2)[..., None],
+        "pairs": lambda n, x: torch.tanh(F.normalize(n.a(x), dim=2) @ F.normalize(n.b(x), dim=2).mT) @ x,
+        "distances": lambda n, x: torch.softmax(-torch.cdist(n.a(x), n.b(x.flip(1))), 2) @ x,
+        "squares": lambda n, x: n.b(x) / (1 + n.a(x).pow(2).sum(2, keepdim=True)),
+        "sum": lambda n, x: x + n.a(x).sum(2, keepdim=True),
+        "unit": lambda n, x: n.b(x) * n.a(x) / (n.a(x).norm(dim=2, keepdim=True) + 1),
+    }
+    way = draw(st.sampled_from(sorted(ways)))
+    return Custom(ways[way], a=nn.Linear(C, C), b=nn.Linear(C, C), one=nn.Linear(C, 1), two=nn.Linear(C, 2))
+
+
+def normalised(draw, T, C):
+    """Layers whose weights are normalised, as rows, as columns or as a whole."""
+    to, dim = draw(st.integers(2, 4)), draw(st.sampled_from([0, 1, None]))
+    return nn.Sequential(weight_norm(nn.Linear(C, to), dim=dim), nn.Tanh(), weight_norm(nn.Linear(to, C), dim=dim))
+
+
 def borrowed(draw, T, C):
     """A matrix that is used twice: in a decoder, in a second layer, or as what another one is computed from."""
     way = draw(st.sampled_from(["decoder", "again", "computed", "siamese", "difference"]))
@@ -304,7 +333,8 @@ def of_torch(draw, T, C):
 
 
 PIECES = [linear, matrix, function, mlp, gate, joined, moved, reshaped, normed, reduced, pooled, convolved, attended,
-          multiplied, written, recurrent, looked_up, modulated, borrowed, of_torch, linear, function]  # fmt: skip
+          multiplied, written, recurrent, looked_up, modulated, compared, normalised, borrowed, of_torch, linear,
+          function]  # fmt: skip
 
 
 def draw_network(draw, n_pieces=5, width=4, tokens=4):

@@ -83,7 +83,9 @@ def unit(x):
 
 def normed_reader(kind, **options):
     """A layer that reads the channels has its weight normalised."""
-    return lambda: nn.Sequential(nn.Linear(5, 6), nn.ReLU(), kind(nn.Linear(6, 4), **options), nn.ReLU(), nn.Linear(4, 3))
+    return lambda: nn.Sequential(
+        nn.Linear(5, 6), nn.ReLU(), kind(nn.Linear(6, 4), **options), nn.ReLU(), nn.Linear(4, 3)
+    )
 
 
 def normed_convolution():
@@ -93,7 +95,7 @@ def normed_convolution():
 
 
 def masked_language_model():
-    """A head with a norm of its own, tied to the embedding, as in BERT: only norms of the residual axis keep eps / 2."""
+    """A head with a norm of its own, tied to the embedding, as in BERT; the eps of that norm stays."""
 
     def forward(n, x):
         h = n.norm(n.embed(x))
@@ -127,7 +129,10 @@ def averaged_weights():
         out, weights = n.second(x, x, x)
         return n.out(x + out), weights
 
-    heads = {"first": nn.MultiheadAttention(8, 2, batch_first=True), "second": nn.MultiheadAttention(8, 4, batch_first=True)}
+    heads = {
+        "first": nn.MultiheadAttention(8, 2, batch_first=True),
+        "second": nn.MultiheadAttention(8, 4, batch_first=True),
+    }
     return Custom(forward, **heads, **linear(embed=(5, 8), out=(8, 3)))
 
 
@@ -148,7 +153,7 @@ NETWORKS = {  # network, layer, shape of the input, options, widths after the sp
     "distance": (two_towers(lambda a, b: (a - b).norm(dim=-1)), "a.2", FLAT, TOGETHER, {"a.2": 5, "b.2": 5}),
     "distances of all pairs": (two_towers(torch.cdist), "a.2", FLAT, TOGETHER, {"a.2": 5, "b.2": 5}),
     "a sum of squares": (two_towers(lambda a, b: (a - b).pow(2).sum(-1)), "a.2", FLAT, TOGETHER, {"a.2": 5, "b.2": 5}),
-    "a product with a bounded vector": (two_towers(lambda a, b: (a.tanh() * b).sum(-1)), "a.2", FLAT, TOGETHER, {"b.2": 5}),
+    "a product with tanh": (two_towers(lambda a, b: (a.tanh() * b).sum(-1)), "a.2", FLAT, TOGETHER, {"b.2": 5}),
     "a plain sum": (two_towers(lambda a, b: a.sum(-1) + b[:, 0]), "a.2", FLAT, TOGETHER, {"a.2": 5, "b.2": 4}),
     "weight norm of rows": (normed_reader(weight_norm), "0", FLAT, {}, {"0": 7}),
     "weight norm of all": (normed_reader(weight_norm, dim=None), "0", FLAT, {}, {"0": 7}),

@@ -117,9 +117,9 @@ def grouped():
     return nn.Sequential(nn.Conv1d(5, 4, 1), nn.ReLU(), nn.Conv1d(4, 2, 1, groups=2), nn.ReLU(), nn.Conv1d(2, 3, 1))
 
 
-def weight_normed():
+def spectral_normed():
     net = plain()
-    nn.utils.parametrizations.weight_norm(net[0])
+    nn.utils.parametrizations.spectral_norm(net[0])
     return net
 
 
@@ -180,7 +180,7 @@ REFUSALS = {
                              IMAGE, EVEN, ".*'0' has no exact split known.*.*input"),
     "read along another axis": (lambda: nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Linear(7, 2)), "0", IMAGE, EVEN,
                                 ".*'0'.* in the network's output"),
-    "weight norm": (weight_normed, "0", FLAT, {}, "rule 'scaled' is not exact through _?weight_norm"),
+    "spectral norm": (spectral_normed, "0", FLAT, EVEN, "'0' has no exact split known .*across other channels"),
     "compiled": (lambda: torch.compile(plain()), "0", FLAT, {}, "layer '0': allowed are _orig_mod.0, _orig_mod.2"),
     "parallel": (lambda: nn.DataParallel(plain()), "0", FLAT, {}, "layer '0': allowed are module.0, module.2"),
 }  # fmt: skip

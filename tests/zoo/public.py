@@ -26,6 +26,8 @@ NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
     **{("mlp_mixer.MlpMixer/gmlp", f"blocks.{n}.mlp_channels.gate.proj"): _PLACES for n in range(2)},
     **{("ecaresnet26t", f"layer{n}.0.{layer}"): _NEIGHBOURS for n in range(1, 5)
        for layer in ("conv3", "downsample.1", "se.conv")},
+    **{("mvit", f"blocks.{n}.attn.rel_pos_{axis}"): "its rows are positions, which softmax runs over" for n in range(2)
+       for axis in "hwt"},
     ("fnet", "fnet.embeddings.projection"): _FOURIER,
     **{("fnet", f"fnet.encoder.layer.{n}.output.dense"): _FOURIER for n in range(2)},
     **{("convbert", f"convbert.encoder.layer.{n}.attention.self.conv_kernel_layer"): "softmax over the kernel's places"

@@ -41,6 +41,7 @@ NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
     ("pointnet", "stn.fc2"): _MATRIX, ("pointnet", "fstn.fc2"): _MATRIX, ("pointnet", "conv1"): _MATRIX,
     **{("real_nvp", f"layers.{n}.{net}.2"): _INPUTS for n in range(2) for net in "st"},
     ("glow_split", "zero"): _INPUTS,
+    **{("spectral_discriminator", layer): "its largest singular value changes" for layer in ("0", "2.weight_orig", "5")},
     ("weight_normed", "4"): "an orthogonal matrix has no two equal rows",
     ("capsules", "W"): "routing compares a capsule with its own share", ("capsules", "primary"): "routing as of W",
     ("subclassed_layers", "0"): "the next layer standardises the weights that read it",
