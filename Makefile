@@ -28,6 +28,7 @@ pictures: .venv/ready  # draw figures/ again, from figures/data and from network
 
 # The long run of notebook 13, two at a time: two tuning seeds at four learning rates, then five seeds at the best of
 # them. A file is a run of the notebook: its name has the seed, and the rates that are tried. What is there stays.
+# What the notebook shows after its training is of the table as it was, and may fail.
 STEPS ?= 2500
 WARM_UP ?= 100
 LM = runs/language-model
@@ -40,7 +41,7 @@ define LM_RUN
 mkdir -p $(@D)
 OMP_NUM_THREADS=1 .venv/bin/papermill --no-progress-bar notebooks/13_grow_a_language_model.ipynb $(@:.parquet=.ipynb) \
 	-p seed $(firstword $(subst +, ,$*)) -p steps $(STEPS) -p warm_up $(WARM_UP) -p save $@ -y '{tuning: "$(1)", arms: [$(2)], \
-	learning_rates: [$(subst $(space),$(comma) ,$(wordlist 2,9,$(subst +, ,$*)))]}' >$(@:.parquet=.log) 2>&1 || test -f $@  # cells after the training may fail on an older table
+	learning_rates: [$(subst $(space),$(comma) ,$(wordlist 2,9,$(subst +, ,$*)))]}' >$(@:.parquet=.log) 2>&1 || test -f $@
 endef
 $(LM_FIRST): $(LM)/first/%.parquet: | .venv/ready
 	$(call LM_RUN,,small$(comma) large)
