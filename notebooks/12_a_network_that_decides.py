@@ -422,7 +422,7 @@ correlation = np.corrcoef(*both)[0, 1]
 print(f"{learned.FILE.name}, {learned.FILE.stat().st_size} bytes, predicts the same: {correlation > 0.99}")
 
 # %% [markdown]
-# Next: [14_what_it_costs](14_what_it_costs.ipynb) measures what a study, a split and a policy cost.
+# Next: [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles a transformer in mid-training.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

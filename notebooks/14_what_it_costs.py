@@ -21,7 +21,7 @@
 #
 # Nothing is timed here: `make bench` measures everything anew.
 #
-# Before this: [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns which neuron to split.
+# Before this: [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles a transformer in mid-training.
 
 # %% tags=["parameters"]
 speed: str = "figures/data/speed.parquet"  # the parts and the full study, from the project's folder
