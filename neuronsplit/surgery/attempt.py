@@ -42,18 +42,22 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     keys = [mask.numpy().tobytes() for mask in masks]
     by_key = dict(zip(keys, masks))
     distinct = [*by_key.values()]
+    gains = [even_gain(labels, mask) if sets.even else None for mask in distinct]
+    if sets.even and not any(gains):
+        raise Inexact("nothing is summed")
     try:
-        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), sets.even)
+        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), [*map(bool, gains)])
     except ValueError as error:
         raise Inexact(str(error)) from error
     if not places:
         raise Inexact("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in sets.grids)
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
-    coefficients = _coefficients(search, distinct, places, len(of_neurons))
+    coefficients = _coefficients(search, places, [(distinct[of], gains[of]) for of in of_neurons])
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
-    norms = scaled_norms(labels, distinct) if sets.even else []
-    record, error = try_split(search.net, record, search.check, norms, *_grown_sizes(labels, sets, distinct))
+    eps = {norm: gain**2 for mask, gain in zip(distinct, gains) if gain for norm in scaled_norms(labels, mask)}
+    grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
+    record, error = try_split(search.net, record, search.check, eps, *grown)
     if error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
@@ -73,17 +77,19 @@ def _splits(neurons: dict[str, list[int]], sets: list[int]) -> list[int]:
     return splits
 
 
-def _coefficients(search: Search, masks: list[Tensor], places: list[Place], n: int) -> list[list]:
-    """The coefficients of n splits. Raises ValueError where they scale what lets no scale through."""
-    if search.sets.even:
-        gain = even_gain(search.labels, masks)
-        if gain is None or n > len(masks) or not SPLIT_RULES[search.rule].exact:
-            raise Inexact("nothing is summed" if gain is None else "allowed is an exact rule, and each set once")
-        return [[gain, gain, 0.5 / gain, 0.5 / gain]] * n  # αγ + βδ = 1
-    if names := tied_names(search.labels, masks):
+def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor, float | None]]) -> list[list]:
+    """The coefficients of splits of sets. Raises ValueError where they scale what lets no scale through.
+
+    splits: the set that each splits, and the gain of its twins if they are even.
+    """
+    masks = [mask for mask, gain in splits if gain is None]
+    if names := [name for mask in masks for name in tied_names(search.labels, mask)]:
         raise Inexact(f"{names[0]!r} makes channels and reads them")
+    even = [mask.numpy().tobytes() for mask, gain in splits if gain is not None]
+    if even and (len(set(even)) < len(even) or not SPLIT_RULES[search.rule].exact):
+        raise Inexact("what is summed splits by exact rules, and each set once")
     n_out = n_outputs(places, search.labels.tensors)
-    drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in range(n)]
+    drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in masks]
     if any(map(_scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
         if not search.unscaled:
             rules = {name: one for name, one in SPLIT_RULES.items() if one.exact}
@@ -91,7 +97,9 @@ def _coefficients(search: Search, masks: list[Tensor], places: list[Place], n: i
             allowed = ", ".join([*allowed, "or unscaled=True"])
             raise ValueError(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
-    return [[np.asarray(c).tolist() for c in each] for each in drawn]
+    left = iter(drawn)
+    found = [next(left) if gain is None else (gain, gain, 0.5 / gain, 0.5 / gain) for _, gain in splits]  # αγ + βδ = 1
+    return [[np.asarray(c).tolist() for c in each] for each in found]
 
 
 def _scales(coefficients: Coefficients) -> bool:
@@ -100,15 +108,22 @@ def _scales(coefficients: Coefficients) -> bool:
 
 
 def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[tuple[int, int]], ...]:
-    """Sizes before and after: numbers of heads and groups, and all others."""
+    """Sizes before and after splits of sets: numbers of heads and groups, and all others."""
     of_heads, others = [], []
     for channels in (torch.unique(sets.roots[owner]) for owner in labels.owners.values()):
         others.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
     for grid in sets.grids:
-        for mask in (mask for mask in masks if mask[grid].any()):
-            if found := whole_slices(mask[grid], grid):
-                for axis in range(grid.dim()) if mask[grid].all() else [found[0]]:
-                    slices = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), without a batch
-                    sizes = of_heads if varies(sets.units[grid], axis) else others
-                    sizes.append((len(slices), len(slices) + int(mask[slices].any(1).sum())))
+        axes = [(mask, axis) for mask in masks for axis in _axes(mask[grid], grid)]
+        for axis in dict.fromkeys(axis for _, axis in axes):
+            slices = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), without a batch
+            n_copied = sum(int(mask[slices].any(1).sum()) for mask, of in axes if of == axis)
+            (of_heads if varies(sets.units[grid], axis) else others).append((len(slices), len(slices) + n_copied))
     return of_heads, others
+
+
+def _axes(mask: Tensor, grid: Tensor) -> list[int]:
+    """The axes of a grid along which a mask may be copied."""
+    if mask.all():
+        return [*range(grid.dim())]
+    slices = whole_slices(mask, grid) if mask.any() else None
+    return [slices[0]] if slices else []

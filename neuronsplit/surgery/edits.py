@@ -62,7 +62,7 @@ def edits_of(
     first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
     gain, share = torch.cat([twins.gain, one]), twins.share
     if not len(share):  # nothing reads, as in a mean over heads: copies share the gradient evenly
-        share = 1 / torch.bincount(twins.source)[twins.source][None].double()
+        share = 1 / (torch.bincount(twins.source)[twins.source] * twins.gain)[None].double()
     share = torch.cat([share, one.expand(len(share), 1)], 1)
     for place in sorted(places, key=lambda place: place.role != "reads"):
         tensor = tensors[place.name]
@@ -95,8 +95,10 @@ def _keep_norms(v: Tensor, edits: list[TensorEdit], of_g: list[TensorEdit], g: T
 
     def norm(v: Tensor) -> Tensor:
         axes = [axis for axis in range(v.dim()) if not g.dim() or g.shape[axis] == 1]
-        return v.double().norm(dim=axes, keepdim=bool(g.dim()))
+        return torch.linalg.vector_norm(v.double(), dim=axes, keepdim=bool(g.dim()))
 
+    if any(v.shape[edit.axis] == 1 and g.dim() and g.shape[edit.axis] == 1 for edit in edits):
+        raise ValueError("weight norm over an axis with one entry: allowed are axes with several")
     before = norm(v.detach())
     for edit in of_g:
         before = before.index_select(edit.axis, edit.source)

@@ -1,8 +1,12 @@
 """What decides whether a split is exact: the outputs of a network are compared, in double precision where it can."""
 
+import copy
+import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -78,9 +82,11 @@ def _change(old: Tensor, new: Tensor) -> float:
 def in_evaluation(net: nn.Module) -> Iterator[None]:
     """A network in evaluation mode, without autocast; it and random states are as before at the end."""
     attributes = {module: dict(vars(module)) for module in net.modules()}  # a run may note something, as its last state
-    lists = [(one, one[:]) for of in attributes.values() for one in of.values() if isinstance(one, list)]
+    kinds = list, deque, dict, set
+    held = [(one, copy.copy(one)) for of in attributes.values() for one in of.values() if isinstance(one, kinds)]
     buffers = [(buffer, buffer.detach().clone()) for buffer in net.buffers()]
     devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
+    python, numpy = random.getstate(), np.random.get_state()
     net.eval()
     try:
         with ExitStack() as stack:
@@ -90,11 +96,14 @@ def in_evaluation(net: nn.Module) -> Iterator[None]:
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
         for module, before in attributes.items():
             vars(module).clear()
             vars(module).update(before)
-        for one, before in lists:
-            one[:] = before
+        for one, before in held:
+            one.clear()
+            (one.update if isinstance(one, dict | set) else one.extend)(before)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.resize_(before.shape).copy_(before)

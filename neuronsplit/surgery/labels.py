@@ -17,8 +17,8 @@ The forward pass runs as it is. Each storage has a shadow, with a label for each
 To split neuron 1 is to copy what is labelled 1: row 1 of A, and column 1 of B, which the copies share.
 
 Views of a tensor share its storage, and so their labels need no rule. Labels that meet one by one in a sum are tied:
-these channels are copied and scaled alike. Those that meet so in a product of elements are copied together. A label that
-meets several others, as a gate of one unit does, stays by itself.
+these channels are copied and scaled alike. Those that meet so in a product of elements are copied together. A label
+that meets several others, as a gate of one unit does, stays by itself.
 """
 
 import torch
@@ -27,6 +27,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
+from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
 
 
@@ -39,7 +40,7 @@ class Labels(Facts):
 
     def __init__(self, net: nn.Module, mixing: bool = False):
         super().__init__()
-        self.entries, self.mixing = Entries(net), mixing
+        self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
         self.shadows: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
 
@@ -93,9 +94,13 @@ class Labels(Facts):
 
     # What parameters are to channels
 
+    def name_of(self, weight: Tensor) -> str:
+        """The name of the parameter that a weight consists of."""
+        return self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+
     def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
         """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
-        name = self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+        name = self.name_of(weight)
         if self.tensors[name].shape == other.shape:
             self.companions.setdefault(name, []).append(other)
         else:
@@ -103,7 +108,7 @@ class Labels(Facts):
 
     def lose(self, weight: Tensor, why: str) -> None:
         """Note that a parameter, of which this consists, is followed no further."""
-        self.lost.setdefault(self.entries.name(NONE - 1 - self.raw(weight).flatten()[0]), why)
+        self.lost.setdefault(self.name_of(weight), why)
 
     def record(self, weight: Tensor, labels: Tensor | None, role: str, taken: tuple[int, ...] = ()):
         """Note what the entries of a parameter (n,) are to channels (n,), or to new ones if labels is None.

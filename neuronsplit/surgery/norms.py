@@ -64,6 +64,8 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
 def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
     """One number from several: channels that meet in it are copied all or none, if that leaves it unchanged."""
     found = labels.of(given["self"])
+    if labels.is_weight(given["self"]) and (weight := labels.name_of(given["self"])) not in labels.norms:
+        labels.unscaled_weights.setdefault(weight, why)
     if found is None:
         return
     axes = given.get("dim")
@@ -93,7 +95,7 @@ def _over_channels(
     elif len(rows) > 1:  # such as layers that are stacked: what they make is added up
         made = labels.new(len(rows))
         labels.all_or_none(torch.cat([made[:, None], rows], 1), why)
-        labels.pin(rows, why)
+        labels.pin(torch.cat([rows.flatten(), made]), why)
         for one in tensors_in([out]):
             labels.put(one, made[number].view(one.shape))
     elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
@@ -105,6 +107,8 @@ def _over_channels(
             labels.put(one, statistic)
     elif name == "sum":
         others = [labels.factors.get(label) for label in rows[0].tolist()]
+        if NONE in others:
+            return labels.bar(found, f"{why}, over products of more than two channels")
         labels.add_up(f"{why}, over channels", rows[0], torch.tensor(others) if None not in others else None)
     elif name in ("norm", "linalg_vector_norm") and order in (2, None):
         labels.add_up(f"{why}, over channels", rows[0], rows[0])

@@ -30,7 +30,10 @@ def set_numbers(net: nn.Module, numbers: Iterable[Number], old: bool = False) ->
 
 def noted_sizes(module: nn.Module) -> dict[str, object]:
     """What a module of torch.nn notes of the shapes of its parameters, by their present shapes."""
-    weight = getattr(module, "weight", None)
+    try:
+        weight = getattr(module, "weight", None)
+    except Exception:  # it is computed, from tensors that do not fit together
+        return {}
     if isinstance(module, nn.RNNBase):
         hidden = module.weight_hh_l0.shape[0] // {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
         return {"input_size": module.weight_ih_l0.shape[1], "hidden_size": hidden}
@@ -65,11 +68,11 @@ def changed_sizes(net: nn.Module, names: Iterable[str]) -> list[Number]:
     return [number for number in noted if number.old != number.new]
 
 
-def scaled_eps(net: nn.Module, norms: Iterable[str], factor: float) -> list[Number]:
-    """The eps of norms, by their names, if the squares of their channels are scaled by a factor."""
+def scaled_eps(net: nn.Module, factors: dict[str, float]) -> list[Number]:
+    """The eps of norms, by their names, if the squares of their channels are scaled by factors."""
     return [
         Number(norm, attribute, value, value * factor)
-        for norm in norms
+        for norm, factor in factors.items()
         for attribute, value in vars(net.get_submodule(norm)).items()
         if type(value) is float and "eps" in attribute
     ]

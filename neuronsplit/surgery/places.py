@@ -43,29 +43,31 @@ def _some_layers(labels: Labels) -> str:
 
 
 def places_of(
-    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], even: bool
+    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], even: list[bool]
 ) -> tuple[list[Place], bool]:
     """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
 
     units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
-    last where every axis has all of them, in order. even: whether what is normalised or summed takes the gain too.
+    last where every axis has all of them, in order. even: of each set, whether its twins are.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled = _scaled(labels, even)
+    scaled_of = {one: _scaled(labels, one) for one in set(even)}
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
-        shape = labels.tensors[name].shape
+        shape, why = labels.tensors[name].shape, labels.unscaled_weights.get(name)
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
         for number, mask in enumerate(sets):
             if not mask[grid].any():
                 continue
+            if role == READS and why:
+                raise ValueError(f"{name!r} is read through {why}, which lets no share through")
             if (slices := whole_slices(mask[grid], grid)) is None:
                 raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
             axis, inside = slices
             line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-            takes_gain = (scaled[owner] | (owner == NONE)).view(grid.shape)
+            takes_gain = (scaled_of[even[number]][owner] | (owner == NONE)).view(grid.shape)
             takes_gain = takes_gain.movedim(axis, 0).reshape(len(inside), -1).all(1)
             taken = "along" if role == MAKES and not takes_gain[inside].any() else role
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
@@ -91,27 +93,26 @@ def _add_shared(found: dict, labels: Labels, sets: list[Tensor]) -> None:
             _add(found, (name, axis, "along"), member, number, ([], [], torch.zeros_like(member, dtype=torch.long)))
 
 
-def tied_names(labels: Labels, sets: list[Tensor]) -> list[str]:
-    """The parameters that make channels of the sets, and read them along the same axis, such as tied embeddings."""
-    chosen = torch.stack(sets).any(0)
+def tied_names(labels: Labels, chosen: Tensor) -> list[str]:
+    """The parameters that make channels of a set, and read them along the same axis, such as tied embeddings."""
     both = [key[:2] for key in labels.owners if key[2] == READS and (*key[:2], MAKES) in labels.owners]
     return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
 
 
-def even_gain(labels: Labels, sets: list[Tensor]) -> float | None:
-    """The gain of twins that are even, in each factor that is scaled; None where no channel of the sets meets itself.
+def even_gain(labels: Labels, chosen: Tensor) -> float | None:
+    """The gain of twins that are even, in each factor that is scaled; None where no channel of a set meets itself.
 
     In a tied parameter and in sums of products, two factors are scaled: each by √½. In other sums, one is: by ½.
     """
-    chosen, pinned = torch.stack(sets).any(0), _mask(labels, [pinned for _, pinned in labels.pinned])
+    pinned = _mask(labels, [pinned for _, pinned in labels.pinned])
     sums = [one for one in labels.sums if chosen[labels.channels.roots(one.channels)].any()]
     both = [one for one in sums if one.others is not None and not pinned[torch.cat([one.channels, one.others])].any()]
-    return 0.5**0.5 if both or tied_names(labels, sets) else 0.5 if sums else None
+    return 0.5**0.5 if both or tied_names(labels, chosen) else 0.5 if sums else None
 
 
-def scaled_norms(labels: Labels, sets: list[Tensor]) -> list[str]:
-    """The modules of norms whose channels are all copied, and take the gain."""
-    scaled, chosen = _scaled(labels, even=True), torch.stack(sets).any(0)
+def scaled_norms(labels: Labels, chosen: Tensor) -> list[str]:
+    """The modules of norms whose channels are all in a set, and take the gain."""
+    scaled = _scaled(labels, even=True)
     norms = [(module, of) for module, of in labels.normalised if chosen[labels.channels.roots(of)].all()]
     return list(dict.fromkeys(module for module, of in norms if scaled[of].all()))
 

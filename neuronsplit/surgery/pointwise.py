@@ -40,21 +40,27 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     if not found and name.endswith("_like"):
         return None
     if not found:
-        return _computed_weight(labels, weights, outs[0], why)
+        numbers = [value for value in given.values() if type(value) in (int, float)]
+        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not any(numbers[1:]))
+        keeps |= name == "mul" and len({labels.name_of(weight) for weight in weights}) == len(weights)
+        keeps |= name == "div" and len(weights) == 1 and weights[0] is tensors[0]
+        return _computed_weight(labels, weights, outs[0], why, keeps)
     channels = [of for of in found if not labels.is_statistic(of)]
     begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
     passes = _scale_passes(labels, name, given, outs[0], 1 + len(others), len(weights))
     for of in others:
         merged = _meet(labels, name, merged, of, why)
     if name == "pow" and given.get("exponent") == 2:
-        labels.factors.update((one, one) for one in torch.unique(merged).tolist())
+        _multiplied(labels, [(one, one) for one in torch.unique(merged).tolist()])
         labels.pin(merged, why, if_drawn=True)
     elif not passes:
         labels.pin(merged, why)
     merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
         begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
-        meets(labels, weight, merged.expand(outs[0].shape), MAKES if name in SUMS or begun else ALONG)
+        one_by_one = meets(labels, weight, merged.expand(outs[0].shape), MAKES if name in SUMS or begun else ALONG)
+        if name in SUMS and not one_by_one:  # such as one threshold for all channels
+            labels.pin(merged, why)
     for one in outs:
         if one.shape == outs[0].shape:
             labels.put(one, merged)
@@ -82,7 +88,7 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
         labels.channels.merge(a, b)
         labels.pin(a, why, if_drawn=name in FACTORS)
         if name == "mul":
-            labels.factors.update(torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
+            _multiplied(labels, torch.stack([b, a]).flatten(1).unique(dim=1).T.tolist())
     else:
         kept, other = (b, a) if one_a else (a, b)
         coarse, fine = pairs if one_a else pairs.flip(0)
@@ -91,6 +97,13 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
         labels.head(torch.unique(coarse), values)
         labels.pin(kept if name in SUMS else other, why)
     return torch.where(kept == NONE, other, kept)
+
+
+def _multiplied(labels: Labels, pairs: list[tuple[int, int]]) -> None:
+    """Note the factors of products, by the label of each; NONE where there are more than two."""
+    for label, other in pairs:
+        known = [labels.factors[one] for one in (label, other) if one in labels.factors]
+        labels.factors[label] = other if not known or known == [other] or known == [other] * 2 else NONE
 
 
 def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
@@ -116,11 +129,17 @@ def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: 
     if name in SUMS:
         others = len(tensors) - n_found - n_weights - (name == "where") - (name == "copy")
         return not others and not any(numbers)
-    return name in HOMOGENEOUS or (name in ("clamp", "clamp_min", "masked_fill", "fill") and not any(numbers))
+    bounds = sum(tensor.is_floating_point() for tensor in tensors) - n_found
+    return name in HOMOGENEOUS or (
+        name in ("clamp", "clamp_min", "masked_fill", "fill") and not any(numbers) and not bounds
+    )
 
 
-def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str) -> None:
-    """A function of one parameter's entries has them too; of several, the first of the full shape stands for all."""
+def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str, keeps: bool) -> None:
+    """A function of one parameter's entries has them too; of several, the first of the full shape stands for all.
+
+    keeps: whether the function is scaled as the entries are.
+    """
     whole = next((weight for weight in weights if weight.shape == out.shape), None)
     for weight in weights:
         if whole is None:
@@ -128,8 +147,8 @@ def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: st
         elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
             labels.accompany(whole, weight.expand(out.shape), why)
     if whole is not None:
-        if why.replace(",", " ").split()[0] not in HOMOGENEOUS | FACTORS:
-            labels.unscaled_weights.setdefault(labels.entries.name(NONE - 1 - labels.raw(whole).flatten()[0]), why)
+        if not keeps:
+            labels.unscaled_weights.setdefault(labels.name_of(whole), why)
         labels.put(out, labels.raw(whole))
 
 
@@ -137,11 +156,11 @@ def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -
     """A parameter v, whose slices are normalised and multiplied by g."""
     v, g = given["v"], given["g"]
     if labels.is_weight(v) and labels.is_weight(g):
-        _computed_weight(labels, [v, g], tensors_in([out])[0], f"mul, {why}")
+        _computed_weight(labels, [v, g], tensors_in([out])[0], why, keeps=True)
 
 
-def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
-    """Note what the entries of a parameter are to the channels that they meet, element by element."""
+def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> bool:
+    """Note what the entries of a parameter are to the channels that they meet; whether each meets one channel."""
     weight = weight.expand(found.shape)
     differ = [axis for axis in range(found.dim()) if weight.stride(axis) and weight.shape[axis] > 1]
     rest = [axis for axis in range(found.dim()) if axis not in differ]
@@ -155,5 +174,6 @@ def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> None:
         labels.record(weight, found[:, 0], role)
         if role == MAKES:
             labels.begun = labels.begun[~torch.isin(labels.scales.roots(labels.begun), labels.scales.roots(found))]
-    else:
-        labels.shared.append((*labels.entries.positions(NONE - 1 - labels.raw(weight).flatten()), found))
+        return bool((found >= 0).all()) and (weight.numel() > 1 or len(torch.unique(found)) == 1)
+    labels.shared.append((*labels.entries.positions(NONE - 1 - labels.raw(weight).flatten()), found))
+    return False

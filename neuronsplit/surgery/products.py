@@ -1,7 +1,7 @@
 """Rules for products: a parameter reads the channels along one axis, and makes new ones along another."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuronsplit.surgery.entries import line
 from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies
@@ -82,7 +82,11 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
 
 def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer: int, why: str) -> Tensor:
     """Labels (1, 1, J) of a product with a parameter, which reads found (B, I, K) along its inner axis."""
-    _, axes, made = labels.record(line(weight, outer), None, MAKES)
+    own = labels.tensors[labels.name_of(weight)]
+    if isinstance(own, nn.Parameter) and own.dim() == 1 and weight.shape[outer] == 1:  # a vector makes one number
+        axes, made = (), labels.new(1)
+    else:
+        _, axes, made = labels.record(line(weight, outer), None, MAKES)
     if found is None:
         name, along = labels.entries.positions(NONE - 1 - labels.raw(line(weight, inner)))
         labels.reads_numbers.add((name, tuple(along)))

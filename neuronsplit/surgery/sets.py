@@ -32,6 +32,15 @@ class Sets:
         of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
         whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
         barred = [(one.why, of) for one, of in of_sums if one.made is None]
+        if even:  # a share has to come through one factor at least
+            pinned = labels.scales.roots(
+                torch.cat([torch.empty(0, dtype=torch.long), *(of for _, of in labels.pinned)])
+            )
+            for one in labels.sums:
+                fixed = torch.isin(labels.scales.roots(one.channels), pinned)
+                if one.others is not None:
+                    fixed &= torch.isin(labels.scales.roots(one.others), pinned)
+                barred.append((one.why, one.channels[fixed]))
         rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *whole]}
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)

@@ -56,10 +56,10 @@ def _smallest_set(labels: Labels, of_both: tuple[Sets, Sets], channel: int) -> t
     reasons = []
     for sets, (mask, why) in ((one, c) for one in of_both for c in one.candidates(one.mask(torch.tensor([channel])))):
         try:
-            places, _ = places_of(labels, [mask], sets.units, [], sets.even)
+            places, _ = places_of(labels, [mask], sets.units, [], [sets.even])
         except ValueError:
             why = why or "no set of channels is whole slices"
-        if not (even_gain(labels, [mask]) if sets.even else not tied_names(labels, [mask])):
+        if not (even_gain(labels, mask) if sets.even else not tied_names(labels, mask)):
             why = why or "it makes channels and reads them"
         if why is None:
             return mask, tuple(place.name for place in places), ""

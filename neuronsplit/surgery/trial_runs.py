@@ -42,11 +42,11 @@ class _Trial(NamedTuple):
 
 
 def try_split(
-    net: nn.Module, record: SplitRecord, check: Check, norms: list[str], of_heads: Sizes, others: Sizes
+    net: nn.Module, record: SplitRecord, check: Check, eps: dict[str, float], of_heads: Sizes, others: Sizes
 ) -> tuple[SplitRecord, str | None]:
     """Run a network with a split, and find the numbers that it needs; then put all back.
 
-    norms: the modules of norms over channels that are scaled, by α each.
+    eps: the factor of the eps of norms, by their modules.
     of_heads: numbers of heads and groups that grow, which are tried first.
     others: other sizes that grow.
     Returns the record with all that was found, and why the network does not run, or None.
@@ -57,9 +57,7 @@ def try_split(
     of_tensors = [pair for before, after in shapes.values() for pair in zip(before, after)]
     with exactness.replaced_tensors(net, new):
         try:
-            numbers += changed_sizes(net, new) + scaled_eps(
-                net, norms, record.coefficients[0][0] ** 2 if norms else 1.0
-            )
+            numbers += changed_sizes(net, new) + scaled_eps(net, eps)
             set_numbers(net, numbers)
             trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
             candidates = partial(_candidates, net, list(new), [of_heads, [*others, *of_tensors]])
@@ -98,7 +96,7 @@ def _find_numbers(
     changed: gets what was changed, in order.
     Returns the last run.
     """
-    last, untried = trial(), None
+    last, untried, n_noted = trial(), None, len(changed)
     for _ in range(MAX_RUNS - 1):
         untried = iter(candidates(last)) if untried is None else untried
         if last.passes or (numbers := next(untried, None)) is None:
@@ -110,6 +108,12 @@ def _find_numbers(
         else:
             set_numbers(net, numbers, old=True)
             del changed[-len(numbers) :]
+    for number in changed[n_noted:] if last.passes and len(changed) > n_noted + 1 else []:
+        set_numbers(net, [number], old=True)  # is it needed, or was it changed along with others?
+        if trial().passes:
+            changed.remove(number)
+        else:
+            set_numbers(net, [number])
     return last
 
 
