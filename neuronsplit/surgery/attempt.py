@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.edits import Place, n_outputs
+from neuronsplit.surgery.exactness import DOUBLE
 from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.noted_sizes import scaled_eps
 from neuronsplit.surgery.places import even_gain, places_of, scaled_norms, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -56,6 +58,9 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     coefficients = _coefficients(search, places, [(distinct[of], gains[of]) for of in of_neurons])
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
     eps = {norm: gain**2 for mask, gain in zip(distinct, gains) if gain for norm in scaled_norms(labels, mask)}
+    hidden = [norm for norm in eps if not scaled_eps(search.net, {norm: 1.0})]
+    if hidden and search.check.tolerance > DOUBLE:  # too loose to notice it
+        raise Inexact(f"the eps of {hidden[0]!r} is written into it")
     grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
     record, error = try_split(search.net, record, search.check, eps, *grown)
     if error is not None:

@@ -102,8 +102,8 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
 def _multiplied(labels: Labels, pairs: list[tuple[int, int]]) -> None:
     """Note the factors of products, by the label of each; NONE where there are more than two."""
     for label, other in pairs:
-        known = [labels.factors[one] for one in (label, other) if one in labels.factors]
-        labels.factors[label] = other if not known or known == [other] or known == [other] * 2 else NONE
+        again = labels.factors.get(label) == other  # in training
+        labels.factors[label] = other if again or labels.factors.keys().isdisjoint((label, other)) else NONE
 
 
 def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
