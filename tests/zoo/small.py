@@ -26,7 +26,6 @@ _CHANCES = "its softmax is the output"
 _EXPERT = "an expert doubled takes more than its share of softmax or of the choice"
 _WRITTEN = "its size is written into forward"
 _MATRIX = "a square matrix is made, and the identity added"
-_INPUTS = "its channels are those of the input"
 NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
     ("mixture_of_experts", "1.gate"): _EXPERT, ("mixture_of_experts_top_k", "router"): _EXPERT,
     ("packed_lstm", "hidden2tag"): _CHANCES, ("elman_by_hand", "h2o"): _CHANCES, ("gcn", "gc3"): _CHANCES,
@@ -39,8 +38,6 @@ NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
     ("mlp_mixer", "blocks.1.mlp_tokens.fc2"): "its channels are the places of the image",
     ("pointnet", "stn.conv2"): _WRITTEN, ("pointnet", "fstn.conv2"): _WRITTEN, ("pointnet", "conv3"): _WRITTEN,
     ("pointnet", "stn.fc2"): _MATRIX, ("pointnet", "fstn.fc2"): _MATRIX, ("pointnet", "conv1"): _MATRIX,
-    **{("real_nvp", f"layers.{n}.{net}.2"): _INPUTS for n in range(2) for net in "st"},
-    ("glow_split", "zero"): _INPUTS,
     **{("spectral_discriminator", layer): "its largest singular value changes"
        for layer in ("0", "2.weight_orig", "5")},
     ("weight_normed", "4"): "an orthogonal matrix has no two equal rows",
