@@ -29,7 +29,7 @@ pictures: .venv/ready  # draw figures/ again, from figures/data and from network
 # The long run of notebook 13, two at a time: two tuning seeds at four learning rates, then five seeds at the best of
 # them. A file is a run of the notebook: its name has the seed, and the rates that are tried. What is there stays.
 # What the notebook shows after its training is of the table as it was, and may fail.
-STEPS ?= 2500
+STEPS ?= 2000
 WARM_UP ?= 100
 LM = runs/language-model
 LM_FIRST = $(foreach s,100 101,$(LM)/first/$(s)+0.004+0.008+0.016+0.032.parquet)
