@@ -44,7 +44,10 @@ def _layer_of(parameter: str) -> str:
 
 
 def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> dict[str, object]:
-    channels = layer_axis(labels, layer)
+    try:
+        channels = layer_axis(labels, layer)
+    except ValueError as error:  # such as a cell whose recurrent weights are normalised
+        return {"layer": layer, "channels": 0, "splits_together": 0, "changes": (), "reason": str(error)}
     mask, changes, reason = smallest_set(int(channels[0]))
     n_together = 0 if mask is None else int(mask[channels].sum())
     return {"layer": layer, "channels": len(channels), "splits_together": n_together, "changes": changes,

@@ -220,3 +220,11 @@ def test_what_a_run_notes_and_draws_is_as_before(layer):
     assert net.masks == {} and net.last == [] and net.steps == 0
     assert random.getstate() == states[0] and np.array_equal(np.random.get_state()[1], states[1])
     net(x)
+
+
+def test_one_layer_that_is_not_found_hides_no_other_from_the_table():
+    cell = nn.utils.parametrizations.weight_norm(nn.GRUCell(5, 6), "weight_hh")
+    net = Custom(lambda n, x: n.out(n.cell(torch.relu(n.a(x)))), a=nn.Linear(5, 5), cell=cell, out=nn.Linear(6, 2))
+    table = splittable(net, torch.randn(FLAT)).set_index("layer")
+    assert table.splits_together["a"] == 1 and table.reason["a"] == ""
+    assert (table.splits_together == 0).sum() > 0
