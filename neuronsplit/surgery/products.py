@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in, unknown
@@ -145,7 +145,8 @@ def convolution(labels: Labels, name: str, given: dict, out: Tensor, why: str) -
 
 def _reads_whole(found: Tensor, weight: Tensor, out: Tensor, axis: int) -> bool:
     """Whether a kernel covers an axis that has the channels, as that of a convolution over words in sentences."""
-    return varies(found, axis) and found.shape[axis] == weight.shape[axis] and out.shape[axis] == 1
+    differs = varies(found, axis) and varies_where_labelled(found, axis)  # and not by padding
+    return differs and found.shape[axis] == weight.shape[axis] and out.shape[axis] == 1
 
 
 def bilinear(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -147,6 +147,12 @@ def sentences():
     return Custom(forward, embed=nn.Embedding(7, 6), out=nn.Linear(9, 3), **convolutions)
 
 
+def padded():
+    """A depthwise kernel covers the whole padded image."""
+    convolutions = nn.Conv2d(2, 6, 5), nn.ReLU(), nn.ZeroPad2d(1), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 3, 1)
+    return nn.Sequential(*convolutions)
+
+
 def bilinear():
     return Custom(lambda n, x: n.out(torch.relu(n.both(torch.tanh(n.a(x)), n.b(x)))), both=nn.Bilinear(6, 4, 5),
                   **linear(a=(5, 6), b=(5, 4), out=(5, 3)))  # fmt: skip
@@ -180,6 +186,7 @@ NETWORKS = {  # network, layer, shape of the input, options, widths after the sp
     "a tied head with a norm": (masked_language_model, "down", TEXT, TOGETHER, {"embed": (7, 12), "head": (12, 12)}),
     "a token and a mean": (token_and_mean, "embed", TOKENS, TOGETHER, {"embed": 12, "out": (3, 24)}),
     "words of sentences": (sentences, "embed", TEXT, {}, {"embed": (7, 7), "two": (5, 1, 2, 7), "three": (4, 1, 3, 7)}),
+    "a padded image": (padded, "0", IMAGE, {}, {"0": 7, "3": 7, "4": (3, 7)}),
     "what a bilinear layer reads": (bilinear, "a", FLAT, {}, {"a": 7, "b": 4, "both": (5, 7, 4)}),
     "what it reads second": (bilinear, "b", FLAT, {}, {"a": 6, "b": 5, "both": (5, 6, 5)}),
     "what it makes": (bilinear, "both", FLAT, {}, {"both": (6, 6, 4), "out": (3, 6)}),
