@@ -125,6 +125,6 @@ def _same_outputs(net: nn.Module, example_inputs: object, changes: list[Number])
         device = torch.get_default_device()
         with torch.no_grad():
             outputs = [outputs_of(call_with(one, example_inputs, device, torch.float64, 0.0)()) for one in (own, made)]
-    except Exception:  # of the user's network, so of any kind
+        return max_relative_change(*outputs) < SAME
+    except Exception:  # of the user's network, so of any kind; the split has been made, and its record must not be lost
         return False
-    return max_relative_change(*outputs) < SAME

@@ -111,8 +111,7 @@ class Sets:
                 yield mask, why
             if why is None:
                 tried += [] if broken else [mask]
-                larger = map(self.closed, self._larger(mask, broken))
-                for one in larger:
+                for one in map(self.closed, self._larger(mask, broken)):
                     heapq.heappush(heap, (int(one.sum()), next(number), one))
         for mask in tried:  # a network may have one size for the heads of all its blocks
             mask = self.closed(mask | self._in_all_blocks(mask))
