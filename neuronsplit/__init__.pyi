@@ -1,4 +1,4 @@
-from . import analysis, core, data, growing, names, plots, study, surgery
+from . import analysis, core, data, growing, measuring, names, plots, study, surgery
 from .analysis.files import provenance, read_table
 from .core.mlp import MLP
 from .core.split import SPLIT_RULES
@@ -16,7 +16,7 @@ __version__: str
 __all__ = [
     "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
     "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset",
-    "load_extensions", "names", "neuron_scores", "plots", "provenance",
+    "load_extensions", "measuring", "names", "neuron_scores", "plots", "provenance",
     "read_table", "replay", "run_experiment", "split_neuron", "splittable", "study", "surgery",
     "widen",
 ]  # fmt: skip

@@ -43,10 +43,10 @@ import neuronsplit as ns
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.analysis.tables import lineage
-from neuronsplit.growing import twin_divergence
 from neuronsplit.growing.scores import fire_rate, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
 from neuronsplit.locations import ROOT
+from neuronsplit.measuring import twin_divergence
 from neuronsplit.names import NO_GROWTH
 from neuronsplit.plots.families import family_trees_by_angle
 from neuronsplit.plots.style import save_figure, use_style

@@ -38,8 +38,8 @@ import torch
 import neuronsplit as ns
 from neuronsplit.analysis import oracle
 from neuronsplit.analysis.stats import intervals, paired_tests
-from neuronsplit.growing.all_splits import HORIZONS, policy_choices
 from neuronsplit.locations import ROOT
+from neuronsplit.measuring.all_splits import HORIZONS, policy_choices
 from neuronsplit.names import NEURON, SHUFFLE_LOSSES, UNSPLIT
 from neuronsplit.plots.comparisons import draw_intervals, paired_differences
 from neuronsplit.plots.style import save_figure, use_style

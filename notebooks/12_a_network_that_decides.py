@@ -41,8 +41,8 @@ from neuronsplit.analysis import oracle
 from neuronsplit.analysis.stats import intervals, paired_tests, style_tests
 from neuronsplit.analysis.tables import paired_differences
 from neuronsplit.growing import learned
-from neuronsplit.growing.all_splits import HORIZONS, policy_choices
 from neuronsplit.locations import ROOT
+from neuronsplit.measuring.all_splits import HORIZONS, policy_choices
 from neuronsplit.names import NO_SPLIT, STAY_NARROW
 from neuronsplit.plots import comparisons
 from neuronsplit.plots.style import color_of, save_figure, use_style

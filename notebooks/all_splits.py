@@ -48,8 +48,8 @@ from IPython.display import Markdown, display
 import neuronsplit as ns
 from neuronsplit.analysis import oracle, sentences, split_sentences, wording
 from neuronsplit.extensions import load_extensions
-from neuronsplit.growing.all_splits import policy_choices
 from neuronsplit.locations import ROOT
+from neuronsplit.measuring.all_splits import policy_choices
 from neuronsplit.names import NEURON, SHUFFLE_LOSSES, UNSPLIT
 from neuronsplit.plots import comparisons
 from neuronsplit.plots.style import save_figure, use_style

@@ -10,16 +10,16 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import draw_coefficients
 from neuronsplit.data.datasets import load_dataset
-from neuronsplit.growing.all_splits import (
+from neuronsplit.growing.scores import FEATURES, forward_blocks
+from neuronsplit.growing.train import Run
+from neuronsplit.growing.which import POLICIES, Policy, argmax, choose
+from neuronsplit.measuring.all_splits import (
     HORIZONS,
     N_COEFFICIENT_DRAWS,
     policy_choices,
     run_all_splits,
     train_with_random_splits,
 )
-from neuronsplit.growing.scores import FEATURES, forward_blocks
-from neuronsplit.growing.train import Run
-from neuronsplit.growing.which import POLICIES, Policy, argmax, choose
 from neuronsplit.names import NETWORK_KEYS, SHUFFLE_LOSSES
 
 DIGITS, SEEDS, BATCH_SIZE, WIDTH = load_dataset("digits"), [3, 8], 32, 4

@@ -8,12 +8,13 @@ import torch
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import Dataset, Subset, load_dataset
-from neuronsplit.growing.all_splits import grow_greedily, run_all_splits
 from neuronsplit.growing.curvature import steepest_split
+from neuronsplit.growing.greedy import grow_greedily
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.scores import FEATURES, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
 from neuronsplit.growing.which import POLICIES, choose
+from neuronsplit.measuring.all_splits import run_all_splits
 from neuronsplit.names import SHUFFLE_LOSSES
 
 DIGITS, SEEDS = load_dataset("digits"), [3, 8]

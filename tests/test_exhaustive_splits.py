@@ -6,8 +6,8 @@ import torch
 
 from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
-from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS, run_all_splits, train_with_random_splits
 from neuronsplit.growing.train import Run
+from neuronsplit.measuring.all_splits import HORIZONS, N_COEFFICIENT_DRAWS, run_all_splits, train_with_random_splits
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 from neuronsplit.study.experiment import run_experiment
 

@@ -13,7 +13,7 @@ import yaml
 
 import neuronsplit as ns
 from neuronsplit.analysis.files import read_results
-from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
+from neuronsplit.measuring.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
 from neuronsplit.names import COUNT_COLUMNS, ID_COLUMNS, NETWORK_KEYS, SHUFFLE_LOSSES, TABLE_COLUMNS, TEXT_COLUMNS
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.data.datasets import Subset, load_dataset
 from neuronsplit.growing.train import Run, train_step
-from neuronsplit.growing.twin_divergence import (
+from neuronsplit.measuring.twin_divergence import (
     angles,
     effective_rank,
     firing_disagreement,

@@ -39,7 +39,7 @@ def _count(number: int, noun: str) -> str:
 def gains(table: pd.DataFrame, choices: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Measure how much lower the choice of each policy ends than the mean branch.
 
-    choices: policy → what it chooses, as `growing.all_splits.policy_choices` returns it. The index is that of the
+    choices: policy → what it chooses, as `measuring.all_splits.policy_choices` returns it. The index is that of the
         table's rows of type "neuron". The column `probability` adds to 1 for each network and horizon. The policy
         prefers the highest value of the column `preference`, which is NaN if it prefers none.
 

@@ -3,5 +3,5 @@
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "all_splits curvature how learned metrics scores train twin_divergence when which".split()
+_MODULES = "curvature greedy how learned metrics scores train when which".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

@@ -1,6 +1,6 @@
 """*Which* neuron is split: a policy scores every neuron and picks one by the scores.
 
-The greedy choice is not one of POLICIES, because it trains every split for an epoch: see all_splits.py.
+The greedy choice is not one of POLICIES, because it trains every split for an epoch: see greedy.py.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from neuronsplit.plots import style
 def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
     """Draw a metric of twins over the epochs after the split: the median over the pairs of each growth.
 
-    rows: what `growing.twin_divergence.track_twins` yields. metric: angle, firing_disagreement or effective_rank.
+    rows: what `measuring.twin_divergence.track_twins` yields. metric: angle, firing_disagreement or effective_rank.
     title: the label of the y axis.
     There is a panel per optimiser. The band is the middle half.
     """
@@ -38,7 +38,7 @@ def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
 def predicted_vs_measured_angles(rows: pd.DataFrame) -> Figure:
     """Draw measured against predicted angles of twins, with a panel per number of steps.
 
-    rows: what `growing.twin_divergence.predicted_and_measured_angles` returns.
+    rows: what `measuring.twin_divergence.predicted_and_measured_angles` returns.
     """
     steps = rows["steps"].unique()
     figure, axes = style.row_of_panels(len(steps), 3.2, 3.4, sharex=True, sharey=True)

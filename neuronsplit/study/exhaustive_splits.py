@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.growing import all_splits, train
-from neuronsplit.growing.how import GROWTHS
+from neuronsplit.growing import how, train
+from neuronsplit.measuring import all_splits
 from neuronsplit.names import EXPERIMENT, SHUFFLE_LOSSES
 from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
 
@@ -41,7 +41,7 @@ class ExhaustiveSplits(BaseExperiment):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.growth not in (names := [name for name, growth in GROWTHS.items() if growth.needs_parent]):
+        if self.growth not in (names := [name for name, growth in how.GROWTHS.items() if growth.needs_parent]):
             raise ValueError(f"growth {self.growth!r}: allowed are {', '.join(names)}")
         most = min(self.width - 1, self.epochs_before)
         if self.prior_splits > most:
@@ -62,7 +62,7 @@ class ExhaustiveSplits(BaseExperiment):
 def run_exhaustive_splits(experiment: ExhaustiveSplits, seeds: Sequence[int]) -> pd.DataFrame:
     """Split every neuron of the networks of some seeds, and train each branch on.
 
-    Returns the table of `growing.all_splits.run_all_splits`, with a row per branch and horizon. Its first columns are
+    Returns the table of `measuring.all_splits.run_all_splits`, with a row per branch and horizon. Its first columns are
     the fields of the experiment.
     """
     e, seeds, dataset = experiment, checked_seeds(seeds), dataset_of(experiment)

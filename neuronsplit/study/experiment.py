@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.growing import all_splits, train
+from neuronsplit.growing import greedy, train
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.when import SCHEDULES
 from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
@@ -27,7 +27,7 @@ def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterat
     options = {"growth": first.growth, "epochs": first.epochs}
     options |= {"splits": 0 if first.policy in CONTROLS else first.splits}
     if first.policy == GREEDY:
-        records = all_splits.grow_greedily(run, dataset, **options)
+        records = greedy.grow_greedily(run, dataset, **options)
     else:
         records = train.grow_while_training(run, dataset, [e.policy for e in group], schedule=first.schedule, **options)
     fields = {name: getattr(first, name) for name in ID_COLUMNS} | {"seed": np.repeat(seeds, len(group))}

@@ -8,7 +8,7 @@ import torch
 from timing import BATCH_SIZE, publish, seconds
 
 from neuronsplit.data.datasets import load_dataset
-from neuronsplit.growing.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
+from neuronsplit.measuring.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
 from neuronsplit.names import SHUFFLE_LOSSES
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 

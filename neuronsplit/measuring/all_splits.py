@@ -1,9 +1,5 @@
-"""Make every possible split of a network and train on after each of them.
+"""Make every possible split of a network, train on after each of them, and measure how well each did."""
 
-`grow_greedily` goes on with the best split of each epoch. `run_all_splits` measures them all.
-"""
-
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 
@@ -14,66 +10,15 @@ from torch import Tensor
 
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.data.datasets import Dataset, Subset
-from neuronsplit.growing.metrics import block_metrics, mean_metrics
+from neuronsplit.growing.greedy import every_neuron
+from neuronsplit.growing.metrics import block_metrics
 from neuronsplit.growing.scores import FEATURES, forward_blocks, uniform
-from neuronsplit.growing.train import Run, test_metrics, train_metrics
-from neuronsplit.growing.which import POLICIES, argmin, pick_probabilities, preference
+from neuronsplit.growing.train import Run
+from neuronsplit.growing.which import POLICIES, pick_probabilities, preference
 from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
 
 HORIZONS = (1, 3, 10)  # epochs after the split
 N_COEFFICIENT_DRAWS = 5  # further splits of neuron 0, each with other coefficients
-
-
-def fork_splits(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
-    """Fork a run into K branches per replica, and split neuron neurons[r, k] (R, K) in branch k of replica r.
-
-    growth: a name in GROWTHS. subset: the data that the networks train on.
-    Returns the branches. Those of one replica draw the same coefficients.
-    """
-    branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
-    branches.grow(growth, neurons.flatten(), subset)
-    return branches
-
-
-def every_neuron(run: Run) -> Tensor:
-    """Return the numbers of all hidden neurons of each replica, (R, H)."""
-    return torch.arange(run.mlp.width, device=run.mlp.weights[0].device).expand(run.mlp.n_replicas, -1)
-
-
-def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epochs: int) -> Iterator[dict]:
-    """Grow networks, one per seed, by one split per epoch that is chosen by looking an epoch ahead.
-
-    run: has one replica per seed. growth: a name in GROWTHS. splits, epochs: how many of each there are.
-    Yields the records of `train.grow_while_training`, one per epoch.
-
-    Every possible split is trained for an epoch on the same mini-batches. The one with the lowest validation loss goes
-    on. So the split of an epoch is known only after the next one, and records come an epoch late.
-    """
-    n_branches, pending_record = 1, {}
-    for epoch in range(1, epochs + 1):
-        best, run, record = _train_and_keep_best(run, dataset, n_branches)
-        n_branches = 1
-        if epoch <= splits:
-            n_branches = run.mlp.width
-            run = fork_splits(run, every_neuron(run), growth, dataset.train)
-        record = {"epoch": epoch} | record | {"hidden": run.mlp.width, "parameters": run.mlp.n_parameters()}
-        if pending_record:
-            yield pending_record | {"split_neuron": best.tolist() if epoch <= splits + 1 else None}
-        pending_record = record
-    yield pending_record | {"split_neuron": None}
-
-
-@use_onednn_matmul()
-def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[Tensor, Run, dict]:
-    """Train an epoch; return the best branch (S,) of each seed, a run of these branches, and their record."""
-    train, val = run.epoch(dataset.train), run.evaluate(dataset.validation)  # losses, correct (R, N)
-    mean_losses = val[0].mean(1).view(-1, n_branches).nan_to_num(torch.inf, torch.inf)  # (S, B)
-    best = argmin(mean_losses, [])
-    survivors = [seed * n_branches + branch for seed, branch in enumerate(best.tolist())]
-    run = run.fork(survivors)
-    record = train_metrics(run, *(values[survivors] for values in train))
-    record |= mean_metrics("val", *(values[survivors] for values in val))
-    return best, run, record | test_metrics(run, dataset)
 
 
 def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
@@ -110,7 +55,7 @@ def run_all_splits(run: Run, dataset: Dataset, growth: str) -> pd.DataFrame:
 
 
 def _branches(run: Run, neurons: Tensor, growth: str, subset: Subset) -> Run:
-    """Split neurons (R, K) as `fork_splits` does, but the last N_COEFFICIENT_DRAWS with coefficients of their own."""
+    """Fork K branches per replica, and split neurons (R, K); the last ones draw coefficients of their own."""
     branches = run.fork([r for r in range(len(neurons)) for _ in range(neurons.shape[1])])
     for r, rng in enumerate(run.coefficients):
         end = (r + 1) * neurons.shape[1]

@@ -1,0 +1,7 @@
+"""What is measured of networks in training: every possible split, and how twins diverge."""
+
+import lazy_loader
+
+# The modules are imported when they are first used, and completion shows them.
+_MODULES = "all_splits twin_divergence".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)
