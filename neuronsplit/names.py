@@ -17,5 +17,5 @@ NETWORK_KEYS = "dataset growth optimizer learning_rate width prior_splits epochs
 SHUFFLE_LOSSES = ["loss_shuffle_0", "loss_shuffle_1"]  # validation losses under two shuffles of the mini-batches
 
 EXPERIMENT = "experiment"  # in the files of a study: the id of the experiment that a row is of
-RESULTS_VERSION = 7  # raised when a change to the package changes what an experiment computes
+RESULTS_VERSION = 8  # raised when a change to the package changes what an experiment computes
 TEXT_COLUMNS = "policy growth schedule dataset optimizer branch_type".split()  # text, even if it looks like "NA" or 1

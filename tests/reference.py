@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import SPLIT_RULES
+from neuronsplit.data.datasets import Subset
 from neuronsplit.surgery.split_neuron import split_neuron
 
 OPTIMIZERS = {
@@ -16,6 +17,15 @@ OPTIMIZERS = {
     "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9),
     "adam": torch.optim.Adam,
 }
+
+
+def split_by_seed(dataset, seed: int):
+    """The data of one seed: training and validation examples are drawn anew from all of both."""
+    images, labels = (torch.cat(tensors) for tensors in zip(dataset.train, dataset.validation))
+    order = torch.from_numpy(stream(seed, "split").permutation(len(labels)))
+    images, labels, n_train = images[order], labels[order], len(dataset.train.labels)
+    train, validation = Subset(images[:n_train], labels[:n_train]), Subset(images[n_train:], labels[n_train:])
+    return dataset._replace(train=train, validation=validation)
 
 
 def network(mlp: MLP, replica: int) -> nn.Sequential:
@@ -97,6 +107,7 @@ def size_of(net: nn.Sequential) -> dict[str, int]:
 
 def run(experiment, dataset, seed: int) -> list[dict]:
     """One seed of an experiment: a row per epoch."""
+    dataset = split_by_seed(dataset, seed)
     control = experiment.policy in ("no-split", "stay-narrow")
     width = experiment.width + (experiment.splits if experiment.policy == "no-split" else 0)
     sizes = (dataset.train.images.shape[1], width, len(dataset.classes))
@@ -131,6 +142,7 @@ def split_with_optimizer(net: nn.Sequential, optimizer, neuron: int, experiment,
 
 def run_greedily(experiment, dataset, seed: int) -> list[dict]:
     """One seed of plain SGD that trains every split for an epoch and goes on with the best one: a row per epoch."""
+    dataset = split_by_seed(dataset, seed)
     sizes = (dataset.train.images.shape[1], experiment.width, len(dataset.classes))
     nets, rows = [network(MLP(sizes, [seed]), 0)], []
     order, coefficients = (stream(seed, name) for name in ("order", "coefficients"))

@@ -1,4 +1,4 @@
-"""Data that differ by seed: images (S, N, n_in) and labels (S, N) give what each seed gives alone on its own data."""
+"""Data that differ by seed: rows (S, N) of shared images give what each seed gives alone on a copy of its own data."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import torch
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import Dataset, Subset, load_dataset
-from neuronsplit.growing.curvature import steepest_split
+from neuronsplit.growing.curvature import smallest_eigenvalue, steepest_split
 from neuronsplit.growing.greedy import grow_greedily
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.scores import FEATURES, forward_blocks
@@ -20,27 +20,16 @@ from neuronsplit.names import SHUFFLE_LOSSES
 DIGITS, SEEDS = load_dataset("digits"), [3, 8]
 
 
-def resplit(seed: int) -> Dataset:
-    """The digits with a seed's own split into training, validation and test images."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(1797))
-    images, labels = (torch.cat([subset[i] for subset in DIGITS[:3]])[order] for i in (0, 1))
-    parts = [Subset(images[i], labels[i]) for i in torch.arange(1797).split([1200, 297, 300])]
-    return DIGITS._replace(train=parts[0], validation=parts[1], test=parts[2], extra_test={"again": parts[2]})
+IMAGES, LABELS = (torch.cat(tensors) for tensors in zip(*DIGITS[:3]))
+ORDERS = [torch.from_numpy(np.random.default_rng(seed).permutation(1797)).split([1200, 297, 300]) for seed in SEEDS]
 
 
-OWN = [resplit(seed) for seed in SEEDS]
+def dataset(train: Subset, validation: Subset, test: Subset) -> Dataset:
+    return DIGITS._replace(train=train, validation=validation, test=test, extra_test={"again": test})
 
 
-def stacked(subsets) -> Subset:
-    return Subset(*map(torch.stack, zip(*subsets)))
-
-
-TOGETHER = DIGITS._replace(
-    train=stacked(own.train for own in OWN),
-    validation=stacked(own.validation for own in OWN),
-    test=stacked(own.test for own in OWN),
-    extra_test={"again": stacked(own.test for own in OWN)},
-)
+OWN = [dataset(*(Subset(IMAGES[rows], LABELS[rows]) for rows in parts)) for parts in ORDERS]  # copies
+TOGETHER = dataset(*(Subset(IMAGES, LABELS, torch.stack(parts)) for parts in zip(*ORDERS)))  # shared
 
 
 def started(seeds, per_seed=1, optimizer="sgd", width=5):
@@ -84,6 +73,9 @@ def test_activations_and_scores(per_seed):
             torch.testing.assert_close(block.hidden[0][replicas], own_block.hidden[0])
             assert all(torch.equal(labels, own_block.labels) for labels in block.labels[replicas])
         for score in FEATURES:
+            if score is smallest_eigenvalue:  # its directions are those of the images that all seeds share
+                rows = TOGETHER.train.rows[[SEEDS.index(own_run.seeds[0])]]
+                own_blocks = forward_blocks(own_run.mlp, Subset(IMAGES, LABELS, rows))
             found, expected = score(run.mlp, blocks)[replicas], score(own_run.mlp, own_blocks)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6, msg=lambda m, s=score: f"{s}: {m}")
 
@@ -113,10 +105,10 @@ def test_growths(growth, per_seed):
 def test_the_steepest_direction():
     run, alone = runs(2)
     neurons = torch.tensor([[0, 3], [1, 4], [2, 2], [4, 0]])
-    values, directions = steepest_split(run.mlp, *TOGETHER.train, neurons)
+    values, directions = steepest_split(run.mlp, TOGETHER.train, neurons)
     assert values.shape == (4, 2) and directions.shape == (4, 2, 65)
     for replicas, own_run, own in alone:
-        own_values, own_directions = steepest_split(own_run.mlp, *own.train, neurons[replicas])
+        own_values, own_directions = steepest_split(own_run.mlp, own.train, neurons[replicas])
         torch.testing.assert_close(values[replicas], own_values)
         torch.testing.assert_close(directions[replicas], own_directions)
 
@@ -152,3 +144,8 @@ def test_every_split():
     table, expected = (t.sort_values(keys[:4], kind="stable").reset_index(drop=True) for t in (table, expected))
     assert table[keys[:4]].equals(expected[keys[:4]])
     np.testing.assert_allclose(table[SHUFFLE_LOSSES], expected[SHUFFLE_LOSSES], rtol=1e-3)
+
+
+def test_other_seeds_than_those_of_the_run_are_refused():
+    with pytest.raises(ValueError, match="^images of 2 seeds: allowed are 3, or the same for all$"):
+        started([1, 2, 3]).epoch(TOGETHER.train)

@@ -1,8 +1,12 @@
 import hashlib
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from neuronsplit.core.seeds import PURPOSES
 from neuronsplit.data import download
 from neuronsplit.data.datasets import DATASETS, Dataset, Subset, fingerprint, load_dataset
 
@@ -84,7 +88,8 @@ def test_a_dataset_is_loaded_once_and_a_name_registered_again_is_loaded_again(mo
         (torch.zeros(2, 4).double(), torch.zeros(2).long(), "has torch.float64 and torch.int64: allowed are float32"),
         (torch.zeros(2, 4), torch.zeros(2).int(), "has torch.float32 and torch.int32: allowed are float32 images"),
         (torch.zeros(2, 4), torch.zeros(3).long(), r"has shapes \(\(2, 4\), \(3,\)\): allowed are"),
-        (torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2).long(), r"has shapes \(\(2, 1, 2, 2\), "),
+        (torch.zeros(2, 5), torch.zeros(2).long(), r"has shapes \(\(2, 5\), .* with one n_in in all parts$"),
+        (torch.zeros(2, 2, 4), torch.zeros(2, 2).long(), r"has shapes \(\(2, 2, 4\), "),
         (torch.zeros(0, 4), torch.zeros(0).long(), r"has shapes \(\(0, 4\), \(0,\)\)"),
         (torch.zeros(2, 4), torch.tensor([0, 3]), "has label 3: allowed are 0 to 2"),
     ],
@@ -150,9 +155,58 @@ def test_the_fingerprint_is_the_sha256_of_names_types_shapes_and_values():
     assert found == hashlib.sha256(text).hexdigest()
 
 
-@pytest.mark.parametrize("lead", [(), (3,)], ids=["shared", "by seed"])
-def test_the_head_of_a_subset_is_its_first_examples(lead):
-    subset = Subset(torch.rand(*lead, 7, 4), torch.randint(3, (*lead, 7)))
-    head = subset.head(2)
-    assert head.images.shape == (*lead, 2, 4) and torch.equal(head.images, subset.images[..., :2, :])
-    assert head.labels.shape == (*lead, 2) and torch.equal(head.labels, subset.labels[..., :2])
+def test_the_examples_of_seeds_are_read_off_a_pool_that_stays_where_it_is():
+    """Against plain loops over seeds; two parts of one pool and their blocks take no more memory than it does."""
+    images, labels, rows = torch.rand(9, 4), torch.randint(3, (9,)), torch.tensor([[8, 0, 3, 3, 5], [1, 2, 6, 7, 0]])
+    subset = Subset(images, labels, rows)
+    assert torch.equal(subset.images, torch.stack([torch.stack([images[i] for i in row]) for row in rows]))
+    assert torch.equal(subset.labels, torch.stack([torch.stack([labels[i] for i in row]) for row in rows]))
+    for part, row in zip(subset.of_seeds(), rows, strict=True):
+        assert torch.equal(part.images, images[row]) and torch.equal(part.labels, labels[row])
+    for block in (*subset.split(2), subset.head(3)):
+        assert block.pool[0].data_ptr() == images.data_ptr() and block.pool[1].data_ptr() == labels.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(2, 6), torch.tensor([5, 0, 3]), torch.randint(7, (3, 5))])
+def test_blocks_are_all_examples_in_their_order(rows):
+    subset = Subset(torch.rand(7, 4), torch.randint(3, (7,)), rows)
+    blocks = subset.split(2)
+    assert [block.labels.shape[-1] for block in blocks] == [2] * (len(blocks) - 1) + [subset.labels.shape[-1] % 2 or 2]
+    assert torch.equal(torch.cat([block.images for block in blocks], dim=-2), subset.images)
+    assert torch.equal(torch.cat([block.labels for block in blocks], dim=-1), subset.labels)
+    head = subset.head(3)
+    assert torch.equal(head.images, subset.images[..., :3, :]) and torch.equal(head.labels, subset.labels[..., :3])
+
+
+@given(counts=st.tuples(*[st.integers(1, 30)] * 2), seeds=st.lists(st.integers(0, 2**32), min_size=1, max_size=4))
+def test_each_seed_draws_its_training_and_validation_examples_from_all_of_both(counts, seeds):
+    """Each example is one of both, once; a seed's split is the same whatever the others are."""
+    n_train, n_val = counts
+    parts = {"train": random_subset(n_train, 1), "validation": random_subset(n_val, 2)}
+    DATASETS["mine"] = lambda: made(**parts)
+    try:
+        own, whole = load_dataset("mine", seeds), load_dataset("mine")
+        alone = [load_dataset("mine", [seed]) for seed in seeds]
+    finally:
+        del DATASETS["mine"]
+    images, labels = (torch.cat(tensors) for tensors in zip(*parts.values()))
+    assert own.test is whole.test and own.extra_test is whole.extra_test and own.classes == whole.classes
+    assert own.train.images.shape == (len(seeds), n_train, 4) and own.validation.labels.shape == (len(seeds), n_val)
+    for s, seed in enumerate(seeds):
+        order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index("split"),)))
+        order = torch.from_numpy(order.permutation(n_train + n_val))
+        assert torch.equal(own.train.images[s], images[order[:n_train]])
+        assert torch.equal(own.validation.labels[s], labels[order[n_train:]])
+        rows = torch.cat([own.train.rows[s], own.validation.rows[s]])
+        assert rows.sort().values.tolist() == list(range(n_train + n_val))
+        assert torch.equal(alone[s].train.rows[0], own.train.rows[s])
+
+
+def test_seeds_copy_no_images_and_without_seeds_the_parts_are_as_they_were_made(monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", made)
+    whole, own = load_dataset("mine"), load_dataset("mine", [0, 1])
+    assert fingerprint(whole) == fingerprint(made())
+    pools = {part.pool[0].data_ptr() for part in (whole.train, whole.validation, own.train, own.validation)}
+    assert len(pools) == 1
+    assert whole.validation.images.data_ptr() == whole.train.images.data_ptr() + 6 * 4 * 4  # they are views
+    assert not torch.equal(own.train.rows[0], own.train.rows[1])

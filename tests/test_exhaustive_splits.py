@@ -27,7 +27,7 @@ def test_its_table_is_that_of_all_splits_behind_its_fields():
     }  # fmt: skip
     assert list(table)[: len(fields)] == list(fields)
     assert table[list(fields)].drop_duplicates().iloc[0].to_dict() == fields
-    digits = load_dataset("digits")
+    digits = load_dataset("digits", [3, 4])
     run = Run.start(MLP((64, 3, 10), [3, 4]), [3, 4], "sgd", 0.05, 32)
     train_with_random_splits(run, digits, "scaled", 1, 2)
     expected = run_all_splits(run, digits, "scaled")

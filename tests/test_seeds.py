@@ -12,5 +12,5 @@ def test_a_stream_depends_on_its_seed_and_purpose_alone():
 
 
 def test_an_unknown_purpose_is_refused():
-    with pytest.raises(ValueError, match="^purpose 'dropout': allowed are weights, order, coefficients, draws$"):
+    with pytest.raises(ValueError, match="^purpose 'dropout': allowed are weights, order, coefficients, draws, split$"):
         stream(0, "dropout")

@@ -49,10 +49,9 @@ VARIANTS = [
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(map(str, changes.values())))
 def test_an_experiment_equals_the_reference_one_network_at_a_time(changes):
     experiment = replace(SMALL, **changes)
-    greedy = experiment.policy == GREEDY
-    table = run_experiment(experiment, SEEDS[:2] if greedy else SEEDS)  # the choices of the third are near to a tie
+    run = reference.run_greedily if experiment.policy == GREEDY else reference.run
+    table = run_experiment(experiment, [1, 2, 4])  # with 0 and 3, a choice or an answer nearly ties
     for seed, rows in table.groupby("seed"):
-        run = reference.run_greedily if greedy else reference.run
         expected = pd.DataFrame(run(experiment, load_dataset("digits"), seed))
         assert rows.split_neuron.dropna().tolist() == expected.split_neuron.dropna().tolist()
         assert rows.hidden.tolist() == expected.hidden.tolist()
@@ -172,7 +171,7 @@ def test_the_policy_of_a_growth_without_parent_has_no_effect_and_is_kept_as_give
 
 
 def test_the_last_mini_batch_is_recorded():
-    data, table = load_dataset("digits"), run_experiment(replace(SMALL, splits=0, epochs=1), [0])
+    data, table = load_dataset("digits", [0]), run_experiment(replace(SMALL, splits=0, epochs=1), [0])
     run = Run.start(MLP((64, 4, 10), [0]), [0], "sgd", SMALL.learning_rate, 32)
     losses, correct = run.epoch(data.train)
     assert table.last_batch_loss.item() == pytest.approx(losses[0, -32:].mean().item())
@@ -182,7 +181,7 @@ def test_the_last_mini_batch_is_recorded():
 @pytest.mark.parametrize("growth", GROWTHS)
 def test_divergence_stands_in_the_table(growth):
     table = run_experiment(replace(SMALL, learning_rate=1e30, growth=growth), SEEDS)
-    assert not np.isfinite(table.test_loss[table.epoch == 6]).any()
+    assert not (table.test_loss[table.epoch == 6] < 1e20).any()  # a dead network has a finite loss
 
 
 def test_training_learns():
@@ -276,16 +275,6 @@ def test_seeds_of_a_schedule_that_looks_at_losses_train_one_by_one(monkeypatch):
     alone = [run_experiment(experiment, [seed]) for seed in SEEDS]
     pd.testing.assert_frame_equal(table, pd.concat(alone, ignore_index=True), check_exact=True)
     assert len({tuple(one.hidden) for one in alone}) == 3  # each grows at epochs of its own
-
-
-@pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_images_per_seed_are_refused_in_a_study(part, monkeypatch):
-    data = random_data(0)
-    own = Subset(*(torch.stack([values, values]) for values in getattr(data, part)))
-    monkeypatch.setitem(DATASETS, "mine", lambda: data._replace(**{part: own}))
-    message = "^dataset 'mine' has images per seed: allowed in a study are data that all seeds share$"
-    with pytest.raises(ValueError, match=message):
-        run_experiment(replace(SMALL, dataset="mine"), [0, 1])
 
 
 def test_a_control_may_have_fewer_epochs_than_splits_for_it_makes_none():

@@ -35,7 +35,7 @@ def test_an_angle_by_construction(degrees, scale):
 
 def test_the_images_for_which_only_one_twin_fires_are_counted():
     mlp, images = MLP((64, 6, 10), [0, 1]), DIGITS.validation.images
-    found = firing_disagreement(mlp, images, [0, 2], [1, 3])
+    found = firing_disagreement(mlp.hidden(images)[-1], [0, 2], [1, 3])
     for r in range(2):
         fires = (images @ mlp.weights[0][r].mT).relu() > 0
         assert found[r, 1].item() == pytest.approx((fires[:, 2] ^ fires[:, 3]).float().mean().item())
@@ -45,9 +45,9 @@ def test_the_effective_rank_of_equal_directions_is_their_number():
     """Three neurons fire for images of their own, equally strongly, and two never fire."""
     mlp = MLP((3, 5, 2)).to(torch.float64)
     mlp.weights[0][0] = torch.cat([torch.eye(3), -torch.ones(2, 3)]).double()
-    assert effective_rank(mlp, torch.eye(3).double()).item() == pytest.approx(3)
+    assert effective_rank(mlp.hidden(torch.eye(3).double())[-1]).item() == pytest.approx(3)
     mlp.weights[0][0, 1:3] = mlp.weights[0][0, 0]
-    assert effective_rank(mlp, torch.eye(3).double()).item() == pytest.approx(1)
+    assert effective_rank(mlp.hidden(torch.eye(3).double())[-1]).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -41,7 +41,7 @@ class MLP:
     @classmethod
     def for_dataset(cls, dataset, width: int, seeds: Sequence[int]) -> "MLP":
         """Make networks with one hidden layer of this width, one per seed, that fit a `Dataset`."""
-        return cls((dataset.train.images.shape[-1], width, len(dataset.classes)), seeds)
+        return cls((dataset.test.images.shape[-1], width, len(dataset.classes)), seeds)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -117,9 +117,7 @@ class MLP:
         to those neurons that fired. The caller may change a layer's weights once it has been yielded.
         """
         # Inside, tensors are (R, n_out, N): products with few neurons and many inputs are faster in this layout.
-        grad = logits.mT.softmax(1)
-        grad.scatter_(1, labels.expand(len(grad), -1)[:, None], -1, reduce="add")
-        grad /= grad.shape[2]
+        grad = logit_gradient(logits, labels).mT
         for k, inputs in reversed(list(enumerate([images, *hidden]))):
             # relu'(z) is the sign of relu(z): 1 or 0. It is used before the yield, after which weights[k] may change.
             grad_in = torch.bmm(self.weights[k].mT, grad).mul_(inputs.mT.sign()) if k else grad
@@ -155,6 +153,16 @@ class MLP:
         self.biases[-2] = torch.cat([self.biases[-2], bias], dim=1)
         self.weights[-1] = torch.cat([self.weights[-1], w_out], dim=2)
         self.epochs_since_split = torch.cat([self.epochs_since_split, torch.zeros_like(bias[:, :, 0])], dim=1)
+
+
+def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient (R, N, C) of each replica's mean cross-entropy by its logits (R, N, C).
+
+    labels: (N,) or (R, N).
+    """
+    grad = logits.mT.softmax(1)
+    grad.scatter_(1, labels.expand(len(grad), -1)[:, None], -1, reduce="add")
+    return grad.div_(grad.shape[2]).mT
 
 
 def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-PURPOSES = ("weights", "order", "coefficients", "draws")  # append only: a stream depends on the position of its purpose
+# Append only, because a stream depends on the position of its purpose.
+PURPOSES = ("weights", "order", "coefficients", "draws", "split")
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:

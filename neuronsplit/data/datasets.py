@@ -1,7 +1,7 @@
 """Data sets as tensors, and the registry of them."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -9,22 +9,59 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
+from neuronsplit.core.seeds import stream
 from neuronsplit.data import download
 
 # This is the sha256 of scikit-learn's digits: all images as bytes, then all labels.
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
-class Subset(NamedTuple):
-    """A part of a data set; all seeds share it, or a leading axis S holds one part per seed."""
+class Subset:
+    """A part of a data set: images (N, n_in) with labels (N,), or those of S seeds, (S, N, n_in) with (S, N).
 
-    images: Tensor  # (N, n_in) or (S, N, n_in) of floats; those of the package lie in [−0.5, 0.5]
-    labels: Tensor  # (N,) or (S, N) of int64
+    images: floats (M, n_in); pixels of the package lie in [−0.5, 0.5]. labels: int64 (M,).
+    rows: which of these the part has: a slice, or (S, N) whole numbers, with a row per seed.
+    What is given is the pool, which several parts can share. The images of seeds are copied each time they are read.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: slice | Tensor = slice(None)):
+        self.pool, self.rows = (images, labels), rows
+
+    @property
+    def images(self) -> Tensor:
+        """The images, (N, n_in) or (S, N, n_in)."""
+        images, rows = self.pool[0], self.rows
+        return images[rows] if isinstance(rows, slice) else embedding(rows, images)  # which is faster than images[rows]
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels, (N,) or (S, N)."""
+        return self.pool[1][self.rows]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.images, self.labels))
+
+    @property
+    def by_seed(self) -> bool:
+        """Whether each seed has examples of its own."""
+        return isinstance(self.rows, Tensor) and self.rows.dim() == 2
+
+    def of_seeds(self) -> Iterator["Subset"]:
+        """Yield the part of each seed, where each has examples of its own."""
+        for rows in self.rows:
+            yield Subset(*(tensor[rows] for tensor in self.pool))
+
+    def split(self, size: int) -> list["Subset"]:
+        """Cut it into blocks of so many examples, or of so many of each seed; the last one can be smaller."""
+        if self.by_seed:
+            return [Subset(*self.pool, rows) for rows in self.rows.split(size, dim=1)]
+        return [Subset(*block) for block in zip(*(tensor.split(size) for tensor in self))]
 
     def head(self, n: int) -> "Subset":
         """Return the first n examples, or those of each seed."""
-        return Subset(self.images[..., :n, :], self.labels[..., :n])
+        return self.split(n)[0]
 
 
 class Dataset(NamedTuple):
@@ -38,29 +75,41 @@ class Dataset(NamedTuple):
     extra_test: Mapping[str, Subset] = MappingProxyType({})  # further parts to evaluate, by name
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str, seeds: Sequence[int] | None = None) -> Dataset:
     """Load a data set by its name in DATASETS; the result is cached.
+
+    seeds: whole numbers from 0. Each has a split of its own, in which the training and the validation examples are
+        drawn anew from all of both. The test examples are the same for all.
 
     Raises ValueError for an unknown name, a damaged file, or tensors that are not those of a `Subset`.
     Raises OSError if the data cannot be obtained.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset {name!r}: allowed are {', '.join(DATASETS)}")
-    return _load(DATASETS[name])
+    dataset = _load(DATASETS[name])
+    if seeds is None:
+        return dataset
+    pool, n_train = dataset.train.pool, len(dataset.train.labels)
+    orders = np.stack([stream(seed, "split").permutation(len(pool[1])) for seed in seeds])
+    train, validation = (Subset(*pool, torch.from_numpy(rows)) for rows in np.split(orders, [n_train], axis=1))
+    return dataset._replace(train=train, validation=validation)
 
 
 @cache  # by function: a name that is registered again with another function is loaded again
 def _load(loader: Callable[[], Dataset]) -> Dataset:
     dataset = loader()
+    n_in = dataset.train.images.shape[-1:]
     for name, (images, labels) in _parts(dataset):
         if (images.dtype, labels.dtype) != (torch.float32, torch.int64):
             raise ValueError(f"{name} has {images.dtype} and {labels.dtype}: allowed are float32 images, int64 labels")
         shapes = tuple(images.shape), tuple(labels.shape)
-        if len(shapes[0]) not in (2, 3) or shapes[0][:-1] != shapes[1] or not labels.numel():
-            raise ValueError(f"{name} has shapes {shapes}: allowed are ((N, n_in), (N,)) or ((S, N, n_in), (S, N))")
+        if shapes[0] != (*shapes[1], *n_in) or labels.dim() != 1 or not labels.numel():
+            raise ValueError(f"{name} has shapes {shapes}: allowed are ((N, n_in), (N,)), with one n_in in all parts")
         if not 0 <= labels.min() <= labels.max() < len(dataset.classes):
             raise ValueError(f"{name} has label {labels.max()}: allowed are 0 to {len(dataset.classes) - 1}")
-    return dataset
+    pool, n_train = [torch.cat(tensors) for tensors in zip(*dataset[:2])], len(dataset.train.labels)
+    train, validation = Subset(*pool, slice(n_train)), Subset(*pool, slice(n_train, None))
+    return dataset._replace(train=train, validation=validation)  # so that seeds can share the pool
 
 
 def _parts(dataset: Dataset) -> list[tuple[str, Subset]]:
@@ -117,7 +166,7 @@ DATASETS = {"fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_
 
 
 def _shuffled(n: int) -> Tensor:
-    """Return a permutation of n indices: the same one every time, so that all seeds share one split of the data."""
+    """Return a permutation of n indices: the same one every time."""
     return torch.from_numpy(np.random.default_rng(0).permutation(n))
 
 

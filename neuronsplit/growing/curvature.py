@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
-from neuronsplit.core.mlp import MLP
+from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
+from neuronsplit.data.datasets import Subset
 
 PCA_IMAGES = 1000  # images are enough to find the principal directions of all
 
 
-def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
+def steepest_split(mlp: MLP, sample: Subset, neurons: Tensor) -> tuple[Tensor, Tensor]:
     """Return the smallest eigenvalue of the splitting matrix of each neuron, and its eigenvector.
 
-    images, labels: (N, n_in) and (N,), or (S, N, n_in) and (S, N) for S seeds.
-    neurons: (R, K).
+    sample: the images on which it is taken. neurons: (R, K).
     Returns the eigenvalues (R, K) and the eigenvectors (R, K, n_in + 1), directions of the incoming weights and bias.
 
     The splitting matrix of a neuron (w, b) is S = E[∂L/∂a · σ''(z) x xᵀ]. Here a is the neuron's activation, and x is
@@ -25,10 +26,11 @@ def steepest_split(mlp: MLP, images: Tensor, labels: Tensor, neurons: Tensor) ->
     Raises ValueError for networks with more than one hidden layer.
     """
     _check_one_hidden_layer(mlp)
-    if images.dim() == 3:
-        parts = zip(_slices(mlp, len(images)), images, labels)
-        values, vectors = zip(*(steepest_split(mlp[own], x, y, neurons[own]) for own, x, y in parts))
+    if sample.by_seed:
+        parts = zip(_slices(mlp, len(sample.rows)), sample.of_seeds())
+        values, vectors = zip(*(steepest_split(mlp[own], part, neurons[own]) for own, part in parts))
         return torch.cat(values), torch.cat(vectors)
+    images, labels = sample
     w, b = (p.take_along_dim(neurons[..., None], 1) for p in (mlp.weights[-2], mlp.biases[-2]))  # (R, K, ·)
     w_out = mlp.weights[-1].take_along_dim(neurons[:, None], 2)  # (R, C, K)
     logit_grad = mlp(images).softmax(2)  # (R, N, C)
@@ -66,31 +68,33 @@ def smallest_eigenvalue(mlp: MLP, blocks: list, n_directions: int = 12, n_inputs
     Raises ValueError for networks with more than one hidden layer.
     """
     _check_one_hidden_layer(mlp)
-    if blocks[0].images.dim() == 3:  # the images of each seed have principal directions of their own
-        values = []
-        for seed, own in enumerate(_slices(mlp, len(blocks[0].images))):
-            own_blocks = [block.of_replicas(own)._replace(images=block.images[seed]) for block in blocks]
-            values.append(smallest_eigenvalue(mlp[own], own_blocks, n_directions, n_inputs))
-        return torch.cat(values)
-    (w_in, w_out), bias = mlp.weights, mlp.biases[0]
-    n_blocks = -(-PCA_IMAGES // len(blocks[0].images))
-    components = _principal_components(torch.cat([b.images for b in blocks[:n_blocks]])[:PCA_IMAGES], n_inputs)
-    w_proj = (w_in @ components).flatten(0, 1)  # (R H, D)
+    (w_in, w_out), bias, subset = mlp.weights, mlp.biases[0], blocks[0].subset
+    if subset.by_seed:  # the images that all seeds draw theirs from
+        images = subset.pool[0]
+        components = _principal_components(images[:: max(1, len(images) // PCA_IMAGES)], n_inputs)
+        projected = images @ components  # (M, D)
+    else:
+        n_blocks = -(-PCA_IMAGES // len(subset.images))
+        components = _principal_components(torch.cat([b.images for b in blocks[:n_blocks]])[:PCA_IMAGES], n_inputs)
+    w_proj = w_in @ components  # (R, H, D)
     # Entry (i, j) of a neuron's matrix is Σ_n weight_n x_ni x_nj over the images. So one product gives the matrices of
     # all neurons: weights (R H, n) times (n, pairs), the products of two projections of each image. The matrices are
     # symmetric, so one triangle is enough: the pairs with row ≤ column.
-    row, column = torch.triu_indices(*[min(n_directions, components.shape[1]) + 1] * 2, device=components.device)
-    total = 0
-    for images, labels, hidden, logits in blocks:
-        x_proj = images @ components  # (n, D)
-        sigmoid = torch.addmm(bias.flatten()[:, None], w_proj, x_proj.mT).mul_(3).sigmoid_()  # (R H, n)
-        _, logit_grad, _ = next(mlp.gradients(images, hidden, logits, labels))  # (R, n, C), of the block's mean loss
-        weight = torch.bmm(w_out.mT, logit_grad.mT).flatten(0, 1)  # (R H, n): ∂L/∂a
+    size, total = min(n_directions, components.shape[1]) + 1, 0
+    for block in blocks:
+        # (S, n, D), where S is 1 if all seeds share the images
+        x_proj = embedding(block.subset.rows, projected) if subset.by_seed else (block.images @ components)[None]
+        sigmoid = torch.baddbmm(merge_replicas(bias, x_proj), merge_replicas(w_proj, x_proj), x_proj.mT)
+        sigmoid.mul_(3).sigmoid_()  # (S, R / S · H, n)
+        weight = torch.bmm(w_out.mT, logit_gradient(block.logits, block.labels).mT)  # (R, H, n): ∂L/∂a
+        weight = merge_replicas(weight, x_proj)
         weight.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # times s − s², a third of softplus''
-        x_proj = torch.cat([torch.ones_like(x_proj[:, :1]), x_proj], dim=1)
-        total = total + weight @ (x_proj[:, row] * x_proj[:, column]) * len(images)  # (R H, pairs)
-    matrices = total.new_zeros(len(total), *[row.max() + 1] * 2)
-    matrices[:, column, row] = total * (3 / sum(len(block.images) for block in blocks))  # eigvalsh reads the lower half
+        x_proj = torch.cat([torch.ones_like(x_proj[..., :1]), x_proj[..., : size - 1]], dim=2)
+        pairs = torch.cat([x_proj[..., i, None] * x_proj[..., i:] for i in range(size)], dim=2)
+        total += torch.bmm(weight, pairs) * pairs.shape[1]  # (S, R / S · H, pairs)
+    matrices, n_images = total.new_zeros(bias.numel(), size, size), sum(block.logits.shape[1] for block in blocks)
+    row, column = torch.triu_indices(size, size, device=total.device)
+    matrices[:, column, row] = total.flatten(0, 1) * (3 / n_images)  # eigvalsh reads the lower half
     values = torch.linalg.eigvalsh(matrices.double().nan_to_num(0, 0, 0))  # a network that diverged has NaN
     return values[:, 0].unflatten(0, bias.shape[:2])
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronsplit.core.mlp import MLP, merge_replicas
+from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
 from neuronsplit.core.optimizers import Optimizer, append_with_state, split_with_state
 from neuronsplit.core.split import SPLIT_RULES, draw_coefficients
 from neuronsplit.data.datasets import Subset
 from neuronsplit.growing.curvature import steepest_split
+from neuronsplit.growing.scores import iter_blocks
 
 GROWTH_IMAGES = 10_000  # training images that a growth may look at
 STEEPEST_STEP = 0.1  # distance of the twins of steepest-descent from their parent, relative to its norm
@@ -48,7 +49,7 @@ def steepest_descent(mlp: MLP, optimizer: Optimizer, neurons: Tensor, sample: Su
 
     This is exact only in the limit ε → 0. Source: Wu, Wang & Liu 2019, arXiv 1910.02366, algorithm 1.
     """
-    _, direction = steepest_split(mlp, *sample, neurons[:, None])  # (R, 1, n_in + 1)
+    _, direction = steepest_split(mlp, sample, neurons[:, None])  # (R, 1, n_in + 1)
     split_with_state(mlp, optimizer, neurons, draw_coefficients("even", rngs, mlp.sizes[-1]))
     w, b = mlp.weights[-2], mlp.biases[-2]
     parent = torch.cat([w[:, -1:], b[:, -1:]], dim=2)  # (R, 1, n_in + 1)
@@ -76,13 +77,13 @@ def gradmax(mlp: MLP, optimizer: Optimizer, neurons: None, sample: Subset, rngs:
     incoming weights are 0, where ReLU has no gradient. Here they point along −M v, in the direction of their first
     step. Their norm is GRADMAX_SCALE times the mean norm of the others.
     """
-    images, labels = sample
-    inputs = [images, *mlp.hidden(images)][-2]  # (N, n_in) or (S, N, n_in); of a hidden layer, (R, N, n_in)
-    logit_grad = mlp(images).softmax(2)  # (R, N, n_out)
-    labels = labels.repeat_interleave(mlp.n_replicas // len(labels), 0) if labels.dim() == 2 else labels
-    logit_grad.scatter_(2, labels.expand(mlp.n_replicas, -1)[..., None], -1, reduce="add")
-    m = torch.matmul(merge_replicas(logit_grad.mT.contiguous(), inputs), inputs)  # (S, R / S · n_out, n_in)
-    m = m.view(mlp.n_replicas, -1, m.shape[2]).mT / images.shape[-2]  # (R, n_in, n_out)
+    m = 0
+    for block in iter_blocks(mlp, sample):
+        logit_grad = logit_gradient(block.logits, block.labels)  # (R, n, n_out), of the block's mean loss
+        inputs = [block.images, *block.hidden][-2]  # (n, n_in) or (S, n, n_in); of a hidden layer, (R, n, n_in)
+        product = torch.matmul(merge_replicas(logit_grad.mT.contiguous(), inputs), inputs)  # (S, R / S · n_out, n_in)
+        m += product.view(mlp.n_replicas, -1, inputs.shape[-1]).mT * logit_grad.shape[1]  # (R, n_in, n_out)
+    m /= sample.labels.shape[-1]
     m = m.nan_to_num(0, 0, 0)  # a network that diverged has NaN
     _, _, right = torch.linalg.svd(m, full_matrices=False)
     w_out = right[:, :1].mT * mlp.weights[-1].norm(dim=1).mean(1)[:, None, None]  # (R, n_out, 1)

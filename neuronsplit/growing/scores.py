@@ -13,41 +13,47 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from neuronsplit.core.mlp import MLP, merge_replicas
+from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
 from neuronsplit.data.datasets import Subset
 from neuronsplit.growing.curvature import smallest_eigenvalue
 
 GRADIENT_IMAGES = 4000  # fewer images are enough here, where a gradient costs as much as a pass through the network
 BLOCK_SIZE = 1000  # images per block, or fewer so that activations (R, H, n) have at most MAX_BLOCK_NUMEL entries
 MAX_BLOCK_NUMEL = 2**24
+MAX_COPIED_NUMEL = 6_000_000  # of the images (S, n, n_in) of seeds; from 32 MB on, each copy would get new memory pages
 
 
 class Activations(NamedTuple):
     """A block of images, with the activations and logits that networks compute from them."""
 
-    images: Tensor  # (n, n_in), or (S, n, n_in) of S seeds
-    labels: Tensor  # (n,) or (R, n)
+    subset: Subset  # of n images, or of n images of each of S seeds
     hidden: list[Tensor]  # (R, n, H) of each hidden layer
     logits: Tensor  # (R, n, C)
 
+    @property
+    def images(self) -> Tensor:
+        """The images (n, n_in), or (S, n, n_in) of S seeds."""
+        return self.subset.images
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels (n,), or (R, n)."""
+        labels = self.subset.labels
+        return labels if labels.dim() == 1 else labels.repeat_interleave(len(self.logits) // len(labels), dim=0)
+
     def of_replicas(self, replicas: slice) -> "Activations":
-        """Return the same block for some replicas; the images stay as they are."""
-        labels = self.labels if self.labels.dim() == 1 else self.labels[replicas]
-        return Activations(self.images, labels, [a[replicas] for a in self.hidden], self.logits[replicas])
+        """Return the same block for some replicas, equally many of each seed."""
+        return self._replace(hidden=[a[replicas] for a in self.hidden], logits=self.logits[replicas])
 
 
 def iter_blocks(mlp: MLP, subset: Subset) -> Iterator[Activations]:
-    """Run networks on a subset block by block; one block at a time is in memory.
-
-    Images (S, N, n_in) of S seeds give blocks with images (S, n, n_in) and labels (R, n).
-    """
-    size = max(1, min(BLOCK_SIZE, MAX_BLOCK_NUMEL // (mlp.n_replicas * max(mlp.sizes[1:]))))
-    labels = subset.labels
-    if labels.dim() == 2:
-        labels = labels.repeat_interleave(mlp.n_replicas // len(labels), dim=0)  # (R, N)
-    for images, block_labels in zip(subset.images.split(size, dim=-2), labels.split(size, dim=-1)):
-        hidden = mlp.hidden(images)
-        yield Activations(images, block_labels, hidden, mlp.logits(hidden[-1]))
+    """Run networks on a subset block by block; one block at a time is in memory."""
+    size = min(BLOCK_SIZE, MAX_BLOCK_NUMEL // (mlp.n_replicas * max(mlp.sizes[1:])))
+    if subset.by_seed:
+        size = min(size, MAX_COPIED_NUMEL // (len(subset.rows) * mlp.sizes[0]))
+    for block in subset.split(max(1, size)):
+        hidden = mlp.hidden(block.images)
+        yield Activations(block, hidden, mlp.logits(hidden[-1]))
 
 
 def forward_blocks(mlp: MLP, subset: Subset) -> list[Activations]:
@@ -118,7 +124,8 @@ def _gradient(mlp: MLP, blocks: list[Activations]) -> Tensor:
     """Return the gradient of each neuron's incoming weights, bias and outgoing weights: (R, H, n_in + 1 + C)."""
 
     def of_block(block: Activations) -> Tensor:
-        (_, grad_logits, hidden), (_, grad_hidden, inputs) = islice(_gradients(mlp, block), 2)
+        gradients = mlp.gradients(block.images, block.hidden, block.logits, block.labels)
+        (_, grad_logits, hidden), (_, grad_hidden, inputs) = islice(gradients, 2)
         grad_rows = merge_replicas(grad_hidden.mT, inputs)
         by_w_in = torch.matmul(grad_rows, inputs).view_as(mlp.weights[-2])
         return torch.cat([by_w_in, grad_hidden.sum(1)[..., None], torch.bmm(grad_logits.mT, hidden).mT], dim=2)
@@ -136,14 +143,9 @@ def outgoing_gradient_norm(mlp: MLP, blocks: list[Activations]) -> Tensor:
     """Return the gradient norm (R, H) of each neuron's outgoing weights."""
 
     def of_block(block: Activations) -> Tensor:
-        _, grad_logits, hidden = next(_gradients(mlp, block))
-        return torch.bmm(grad_logits.mT, hidden)  # (R, C, H)
+        return torch.bmm(logit_gradient(block.logits, block.labels).mT, block.hidden[-1])  # (R, C, H)
 
     return _mean(blocks, of_block).norm(dim=1)
-
-
-def _gradients(mlp: MLP, block: Activations) -> Iterator[tuple[int, Tensor, Tensor]]:
-    return mlp.gradients(block.images, block.hidden, block.logits, block.labels)
 
 
 def activation_variance(mlp: MLP, blocks: list[Activations]) -> Tensor:

@@ -66,21 +66,20 @@ class Run:
     def batches(self, subset: Subset) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffle a subset for each seed, and yield mini-batches: images (S, B, n_in) and labels (R, B).
 
-        Raises ValueError unless images (S, N, n_in) have as many parts as there are seeds.
+        Raises ValueError where each seed has images of its own, and there are other seeds than these.
         """
-        n_images, n_seeds = subset.labels.shape[-1], len(self.order)
-        if subset.images.dim() == 3 and len(subset.images) != n_seeds:
-            raise ValueError(f"images of {len(subset.images)} seeds: allowed are {n_seeds}, or the same for all seeds")
+        n_seeds, n_images = len(self.order), subset.labels.shape[-1]
+        images, labels = subset.pool if subset.by_seed else subset
         n_used = n_images - n_images % self.batch_size
         index = torch.from_numpy(np.stack([rng.permutation(n_images)[:n_used] for rng in self.order]))  # (S, N)
-        index = index.to(subset.labels.device)
-        labels = subset.labels.expand(n_seeds, -1).gather(1, index)
-        labels = labels.repeat_interleave(self.mlp.n_replicas // n_seeds, dim=0)  # (R, N)
-        if subset.images.dim() == 3:  # each seed has its own images, one seed after the other in `rows`
-            index += n_images * torch.arange(n_seeds, device=index.device)[:, None]
-        rows = subset.images.flatten(0, -2)  # (N, n_in) or (S N, n_in)
+        index = index.to(labels.device)
+        if subset.by_seed:
+            if len(subset.rows) != n_seeds:
+                raise ValueError(f"images of {len(subset.rows)} seeds: allowed are {n_seeds}, or the same for all")
+            index = subset.rows.gather(1, index)
+        labels = labels[index].repeat_interleave(self.mlp.n_replicas // n_seeds, dim=0)  # (R, N)
         for i, batch_labels in zip(index.split(self.batch_size, dim=1), labels.split(self.batch_size, dim=1)):
-            yield rows.index_select(0, i.flatten()).unflatten(0, i.shape), batch_labels
+            yield images.index_select(0, i.flatten()).unflatten(0, i.shape), batch_labels
 
     @use_onednn_matmul()
     def evaluate(self, subset: Subset) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.split import Coefficients, draw_coefficients
 from neuronsplit.data.datasets import Dataset, Subset
+from neuronsplit.growing.scores import iter_blocks
 from neuronsplit.growing.train import Run, train_step
 from neuronsplit.names import NO_GROWTH
 
@@ -34,19 +35,22 @@ def angles(mlp: MLP, first: list[int], second: list[int]) -> Tensor:
     return _angle(theta[:, first], theta[:, second])
 
 
-def firing_disagreement(mlp: MLP, images: Tensor, first: list[int], second: list[int]) -> Tensor:
-    """Return the share (R, P) of the images for which only one neuron of a pair fires; pairs are those of `angles`."""
-    firing = mlp.hidden(images)[-1] > 0  # (R, N, H)
+def firing_disagreement(hidden: Tensor, first: list[int], second: list[int]) -> Tensor:
+    """Return the share (R, P) of the images for which only one neuron of a pair fires; pairs are those of `angles`.
+
+    hidden: the activations (R, N, H).
+    """
+    firing = hidden > 0
     return (firing[..., first] != firing[..., second]).double().mean(1)
 
 
-def effective_rank(mlp: MLP, images: Tensor) -> Tensor:
-    """Return the effective rank (R,) of the last hidden layer's activations.
+def effective_rank(hidden: Tensor) -> Tensor:
+    """Return the effective rank (R,) of activations (R, N, H).
 
     This is exp of the entropy of the normalised singular values. Source: Roy & Vetterli 2007, The effective rank: a
     measure of effective dimensionality, eq. 3.
     """
-    values = torch.linalg.svdvals(mlp.hidden(images)[-1].double().nan_to_num(0, 0, 0))  # (R, H)
+    values = torch.linalg.svdvals(hidden.double().nan_to_num(0, 0, 0))  # (R, H)
     shares = values / values.sum(1, keepdim=True)
     return torch.special.entr(shares).sum(1).exp()
 
@@ -145,10 +149,11 @@ def track_twins(
 
 
 def _twin_columns(run: Run, dataset: Dataset, pairs: tuple[list[int], list[int]]) -> dict:
-    mlp, images, n_pairs = run.mlp, dataset.validation.images, len(pairs[0])
-    of_network = {"seed": torch.tensor(run.seeds), "effective_rank": effective_rank(mlp, images)}
+    mlp, n_pairs = run.mlp, len(pairs[0])
+    hidden = torch.cat([block.hidden[-1] for block in iter_blocks(mlp, dataset.validation)], dim=1)  # (R, N, H)
+    of_network = {"seed": torch.tensor(run.seeds), "effective_rank": effective_rank(hidden)}
     of_network["test_loss"] = run.evaluate(dataset.test)[0].mean(1)
-    of_pair = {"angle": angles(mlp, *pairs), "firing_disagreement": firing_disagreement(mlp, images, *pairs)}
+    of_pair = {"angle": angles(mlp, *pairs), "firing_disagreement": firing_disagreement(hidden, *pairs)}
     columns = {name: values.repeat_interleave(n_pairs) for name, values in of_network.items()}
     columns |= {"pair": torch.arange(n_pairs).repeat(len(run.seeds))}
     columns |= {name: values.flatten() for name, values in of_pair.items()}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 
@@ -97,16 +97,13 @@ def checked_seeds(seeds: Iterable[int]) -> list[int]:
     return seeds
 
 
-def dataset_of(experiment: BaseExperiment) -> Dataset:
-    """Return the data of an experiment.
+def dataset_of(experiment: BaseExperiment, seeds: Sequence[int] | None = None) -> Dataset:
+    """Return the data of an experiment, split by each of some seeds into training and validation examples.
 
-    Raises ValueError where each seed has its own images, or a mini-batch needs more images than there are.
+    Raises ValueError where a mini-batch needs more images than there are.
     """
-    name, dataset = experiment.dataset, load_dataset(experiment.dataset)
-    subsets = dataset.train, dataset.validation, dataset.test, *dataset.extra_test.values()
-    if any(subset.images.dim() == 3 for subset in subsets):
-        raise ValueError(f"dataset {name!r} has images per seed: allowed in a study are data that all seeds share")
+    dataset = load_dataset(experiment.dataset, seeds)
     available = dataset.train.labels.shape[-1]
     if experiment.batch_size > available:
-        raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {name}")
+        raise ValueError(f"batch_size {experiment.batch_size}: allowed are 1 to {available} on {experiment.dataset}")
     return dataset

@@ -65,7 +65,8 @@ def run_exhaustive_splits(experiment: ExhaustiveSplits, seeds: Sequence[int]) ->
     Returns the table of `measuring.all_splits.run_all_splits`, with a row per branch and horizon. Its first columns are
     the fields of the experiment.
     """
-    e, seeds, dataset = experiment, checked_seeds(seeds), dataset_of(experiment)
+    e, seeds = experiment, checked_seeds(seeds)
+    dataset = dataset_of(e, seeds)
     mlp = MLP.for_dataset(dataset, e.width - e.prior_splits, seeds)
     run = train.Run.start(mlp, seeds, e.optimizer, e.learning_rate, e.batch_size)
     all_splits.train_with_random_splits(run, dataset, e.growth, e.prior_splits, e.epochs_before)

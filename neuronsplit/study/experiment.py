@@ -16,11 +16,12 @@ from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
 
 def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
     """Train experiments that differ in the policy only; yield the rows of all after each epoch."""
-    first, dataset = group[0], dataset_of(group[0])
+    first = group[0]
     if first.by_seed and len(seeds) > 1:
         for seed in seeds:
             yield from train_growing(group, [seed])
         return
+    dataset = dataset_of(first, seeds)
     mlp = MLP.for_dataset(dataset, first.width + (first.splits if first.policy == NO_SPLIT else 0), seeds)
     mlp = mlp[[r for r in range(len(seeds)) for _ in group]]
     run = train.Run.start(mlp, seeds, first.optimizer, first.learning_rate, first.batch_size)
@@ -41,6 +42,7 @@ def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterat
 class Experiment(BaseExperiment):
     """Everything but the seed that decides a result. The fields are parameters of the experiment notebook.
 
+    Each seed has a split of its own of the data into training and validation examples, as `load_dataset` makes it.
     The control "no-split" trains width + splits neurons from the start. The control "stay-narrow" trains the first
     width throughout. Growth and schedule have no effect on controls, and are recorded as given. A growth that needs no
     parent does not use the policy, which is then recorded as given too.
