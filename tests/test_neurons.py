@@ -50,6 +50,17 @@ def test_images_stand_in_a_grid_and_wrong_answers_are_red():
     np.testing.assert_allclose(figure.axes[2].images[0].get_array(), images[2].reshape(2, 3))
 
 
+def test_signals_are_drawn_as_curves_and_their_weights_as_strips(tmp_path):
+    signals = np.random.default_rng(0).normal(size=(3, 40))
+    figure = neurons.image_grid(torch.tensor(signals), (1, 40), ["a", "b", "c"], [True, False, True], columns=2)
+    curves = [axis.lines[0].get_ydata() for axis in figure.axes[:3]]
+    np.testing.assert_array_equal(curves, signals)
+    axis, _ = neurons.weight_images([signals], ["mine"], (1, 40)).axes
+    assert axis.images[0].get_array().shape == (2, 41 * 10)
+    neurons.weight_animation([signals[:2], signals], (1, 40), tmp_path / "g.gif")
+    assert Image.open(tmp_path / "g.gif").n_frames == 2
+
+
 def test_a_figure_becomes_a_png_and_is_closed():
     assert neurons.to_png(neurons.draw_split()).startswith(b"\x89PNG")
     assert not plt.get_fignums()

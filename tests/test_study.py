@@ -195,7 +195,7 @@ def test_training_learns():
         ("policy", "max_loss", "no-split, stay-narrow, random, max-loss, min-loss, loss-probs, max-fire"),
         ("policy", None, "no-split, stay-narrow, random"),
         ("policy", ["random"], "no-split, stay-narrow, random"),
-        ("dataset", "mnist", "fashion-mnist, fashion-mnist-2021, digits"),
+        ("dataset", "mnist", "fashion-mnist, fashion-mnist-2021, digits, mnist-1d"),
         ("growth", "halved", "scaled, even, outgoing, scaled-outgoing, antisymmetric, net2net, steepest-descent"),
         ("schedule", "never", "every-epoch, 5-per-5-epochs, all-at-half, all-at-1, all-at-10, plateau"),
         ("optimizer", "lbfgs", "sgd, momentum, adam"),

@@ -3,5 +3,5 @@
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "datasets download".split()
+_MODULES = "datasets download mnist_1d".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

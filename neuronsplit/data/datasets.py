@@ -13,6 +13,7 @@ from torch.nn.functional import embedding
 
 from neuronsplit.core.seeds import stream
 from neuronsplit.data import download
+from neuronsplit.data.mnist_1d import ensure_mnist_1d
 
 # This is the sha256 of scikit-learn's digits: all images as bytes, then all labels.
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
@@ -162,7 +163,20 @@ def digits() -> Dataset:
     return Dataset(*subsets, shape=(8, 8), classes=tuple("0123456789"))
 
 
-DATASETS = {"fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_2021, "digits": digits}
+def mnist_1d() -> Dataset:
+    """Load 3,000 + 1,000 + 1,000 signals of 40 values, like digits (Greydanus & Kobak 2024, arXiv 2011.14439).
+
+    All values together have mean 0 and variance 1. The authors have no validation examples: both first parts are their
+    training examples.
+    """
+    rows = torch.from_numpy(ensure_mnist_1d(download.FOLDER))  # (5000, 41), with the label last
+    subsets = (Subset(part[:, :-1].contiguous(), part[:, -1].long()) for part in rows.split([3000, 1000, 1000]))
+    return Dataset(*subsets, shape=(1, 40), classes=tuple("0123456789"))
+
+
+DATASETS = {
+    "fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_2021, "digits": digits, "mnist-1d": mnist_1d,
+}  # fmt: skip
 
 
 def _shuffled(n: int) -> Tensor:

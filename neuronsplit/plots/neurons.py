@@ -66,12 +66,15 @@ def image_grid(
 ) -> Figure:
     """Draw images (N, pixels) in a grid, with titles that are red for images that are not correct.
 
-    shape: height and width of an image. columns: images per row.
+    shape: height and width of an image; those of height 1 are drawn as curves. columns: images per row.
     """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.45 * rows), layout="constrained")
     for axis, pixels, title, right in zip(axes.flat, np.asarray(images), titles, correct):
-        axis.imshow(pixels.reshape(shape), cmap="gray_r", vmin=-0.5, vmax=0.5)
+        if shape[0] == 1:
+            axis.plot(pixels, color="black", lw=1)
+        else:
+            axis.imshow(pixels.reshape(shape), cmap="gray_r", vmin=-0.5, vmax=0.5)
         axis.set_title(title, fontsize=8, color="black" if right else "#b2182b")
     for axis in axes.flat:
         axis.axis("off")

@@ -35,7 +35,7 @@ MARKERS = {  # of schedules
     "every-epoch": "o", "5-per-5-epochs": "s", "all-at-half": "D", "all-at-1": "^", "all-at-10": "P", "plateau": "v",
 }  # fmt: skip
 MORE_MARKERS = "X*ph<>dH8"  # of schedules that MARKERS does not have, one each
-SETTINGS = ("digits", "fashion-mnist", "fashion-mnist-2021", "sgd", "momentum", "adam")  # they have no colour
+SETTINGS = ("digits", "fashion-mnist", "fashion-mnist-2021", "mnist-1d", "sgd", "momentum", "adam")  # without colour
 TITLES = {
     "train_loss": "train loss", "train_accuracy": "train accuracy",
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
