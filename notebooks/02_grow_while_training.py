@@ -23,7 +23,7 @@
 # Before this: [01_split_a_neuron](01_split_a_neuron.ipynb) explains the split.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # what is learned: digits or fashion-mnist
+dataset: str = "digits"  # what is learned: digits, mnist-1d or fashion-mnist
 width: int = 10  # hidden neurons at the start
 epochs: int = 20  # epochs, each of which ends with a split
 learning_rate: float = 0.05  # of plain SGD
@@ -59,7 +59,7 @@ use_style()
 # %% [markdown]
 # ## Data and network
 #
-# Pixels run from −0.5 to 0.5 in all three sets. A policy may look at the validation images. The test images only show us the result.
+# The pixels of images run from −0.5 to 0.5 in all three sets. A policy may look at the validation images. The test images only show us the result.
 
 # %%
 data = ns.load_dataset(dataset)

@@ -25,7 +25,7 @@
 
 # %% tags=["parameters"]
 policy: str = "random"  # which neuron is split, or a control: no-split, stay-narrow
-dataset: str = "digits"  # what is learned: digits or fashion-mnist
+dataset: str = "digits"  # what is learned: digits, mnist-1d or fashion-mnist
 growth: str = "scaled"  # how a neuron is split, or another way to grow by one
 schedule: str = "every-epoch"  # when
 optimizer: str = "sgd"  # how the network learns: sgd, momentum or adam
@@ -78,7 +78,8 @@ planned[0]
 # %% [markdown]
 # ## Data
 #
-# Images are rows of pixels. The built-in data run from −0.5 to 0.5.
+# Images are rows of pixels. Those of the built-in images run from −0.5 to 0.5. Each seed draws its own training and validation images from both
+# parts together, in the sizes that the cell prints. All seeds share the test images.
 
 # %%
 data = ns.load_dataset(planned[0].dataset)

@@ -251,8 +251,8 @@ if table == "figures/data/replay.parquet":
 # %% [markdown]
 # ## What this project decides where the original is silent
 #
-# - **The split of the data** is the same for all seeds: 50,000 images for training, 10,000 for validation and 10,000 for testing. Pixels run from
-#   −0.5 to 0.5 in all three.
+# - **The split of the data** has 50,000 images for training, 10,000 for validation and 10,000 for testing. Pixels run from −0.5 to 0.5 in all
+#   three. In the tables of this notebook, all seeds share one split. In newer ones, each seed draws the first two parts anew.
 # - **Train loss and accuracy** are means over the epoch as it went. Validation is what the policy saw, before the epoch's split, and test comes
 #   after the split. In the tables of `figures/data` whose JSON file has no `results`, which are older, validation comes after the split too.
 # - **A seed** decides the first weights, the order of the images, the coefficients and the random choices. Each has a stream of its own. The

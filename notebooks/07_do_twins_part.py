@@ -21,7 +21,7 @@
 # Before this: [06_the_2021_study](06_the_2021_study.ipynb) runs the original study again.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # what the live part learns: digits or fashion-mnist
+dataset: str = "digits"  # what the live part learns: digits, mnist-1d or fashion-mnist
 width: int = 10  # hidden neurons, each of which is split
 epochs_before: int = 10  # epochs before the split
 epochs_after: int = 30  # epochs after it
@@ -54,7 +54,8 @@ from neuronsplit.plots.twins import kappa_histogram, predicted_vs_measured_angle
 
 torch.set_num_threads(1)
 use_style()
-data, seeds = ns.load_dataset(dataset), list(range(n_seeds))
+seeds = list(range(n_seeds))
+data = ns.load_dataset(dataset, seeds)  # each seed draws its own training and validation images
 GROWTHS = "scaled even outgoing scaled-outgoing antisymmetric net2net steepest-descent".split()
 
 
@@ -176,11 +177,11 @@ medians.unstack("optimizer").swaplevel(axis=1).sort_index(axis=1, level=0, sort_
 # the end of training.
 
 # %%
-trees = {}
+trees, own = {}, ns.load_dataset(dataset, seeds=[0])
 for growth in ("even", "scaled", "outgoing", "antisymmetric"):
-    run = Run.start(ns.MLP.for_dataset(data, width, seeds=[0]), [0], "sgd", learning_rates["sgd"], batch_size=32)
+    run = Run.start(ns.MLP.for_dataset(own, width, seeds=[0]), [0], "sgd", learning_rates["sgd"], batch_size=32)
     plan = {"growth": growth, "schedule": "every-epoch", "splits": epochs_after - 10, "epochs": epochs_after}
-    records = grow_while_training(run, data, ["random"], **plan)
+    records = grow_while_training(run, own, ["random"], **plan)
     history = pd.DataFrame([record | {"split_neuron": (record["split_neuron"] or [None])[0]} for record in records])
     tree = lineage(history)
     angle = twin_divergence.angles(run.mlp, list(tree.index), list(tree.parent))[0].numpy()
@@ -195,11 +196,11 @@ _ = family_trees_by_angle(trees, epochs_after)
 # It gives two that never fire: no gradient reaches them. `min-fire` finds such neurons where there are any.
 
 # %%
-mlp = ns.MLP.for_dataset(data, width, seeds=[0])
+mlp = ns.MLP.for_dataset(own, width, seeds=[0])
 mlp.biases[0][0, 3] = -100
-before = fire_rate(mlp, forward_blocks(mlp, data.validation))[0]  # (H,)
+before = fire_rate(mlp, forward_blocks(mlp, own.validation))[0]  # (H,)
 mlp.split(3, [ns.SPLIT_RULES["scaled"].draw(rng, len(data.classes))])
-after = fire_rate(mlp, forward_blocks(mlp, data.validation))[0]  # (H + 1,)
+after = fire_rate(mlp, forward_blocks(mlp, own.validation))[0]  # (H + 1,)
 print("fire rate before:", before[3].item(), " of its twins:", after[[3, width]].tolist())
 assert before[3] == 0 and (after[[3, width]] == 0).all()
 

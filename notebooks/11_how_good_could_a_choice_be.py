@@ -20,7 +20,7 @@
 # Before this: [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # what the live networks learn: digits or fashion-mnist
+dataset: str = "digits"  # what the live networks learn: digits, mnist-1d or fashion-mnist
 learning_rate: float = 0.05  # of their optimiser, SGD
 width: int = 10  # their hidden neurons, each of which is split
 epochs_before: int = 5  # epochs before the split

@@ -22,7 +22,7 @@
 # Before this: [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) shows such a study at full size.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # what is learned: digits or fashion-mnist
+dataset: str = "digits"  # what is learned: digits, mnist-1d or fashion-mnist
 growth: str = "scaled"  # how a neuron is split
 optimizer: str = "sgd"  # how the network learns: sgd, momentum or adam
 learning_rate: float = 0.05  # of the optimiser
