@@ -31,6 +31,12 @@ def data():
     return load_dataset("fashion-mnist")
 
 
+@pytest.fixture(scope="module")
+def own():
+    """The data of all seeds, as a study has them."""
+    return load_dataset("fashion-mnist", range(N_SEEDS))
+
+
 def networks(width: int, n_policies: int, n_seeds: int = N_SEEDS) -> MLP:
     """Make the networks of so many policies: a replica per policy for the first seed, then for the next."""
     return MLP((784, width, 10), [seed for seed in range(n_seeds) for _ in range(n_policies)])
@@ -87,36 +93,36 @@ def test_gather(benchmark, data, layout):
 
 
 @pytest.mark.parametrize("width", [10, 60])
-def test_evaluation(benchmark, data, width):
+def test_evaluation(benchmark, own, width):
     """The validation images of one policy's seeds."""
-    benchmark(started(width).evaluate, data.validation)
+    benchmark(started(width).evaluate, own.validation)
 
 
 @pytest.mark.parametrize("width", [10, 60])
-def test_ablation(benchmark, data, width):
+def test_ablation(benchmark, own, width):
     """The ablation loss of every neuron, with its own forward pass."""
     mlp = networks(width, 1)
-    benchmark(lambda: ablation_loss(mlp, forward_blocks(mlp, data.validation)))
+    benchmark(lambda: ablation_loss(mlp, forward_blocks(mlp, own.validation)))
 
 
 @pytest.mark.parametrize("width", [10, 60])
-def test_epoch(benchmark, data, width):
+def test_epoch(benchmark, own, width):
     """Training and evaluation of one policy's seeds, without a choice."""
     run = started(width)
 
     def epoch():
-        run.epoch(data.train)
-        run.evaluate(data.validation)
-        run.evaluate(data.test)
+        run.epoch(own.train)
+        run.evaluate(own.validation)
+        run.evaluate(own.test)
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("width", [10, 60])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_choice(benchmark, data, policy, width):
+def test_choice(benchmark, own, policy, width):
     """A choice by the activations of the validation pass."""
     mlp = networks(width, 1)
-    blocks = forward_blocks(mlp, data.validation)
+    blocks = forward_blocks(mlp, own.validation)
     rngs = [np.random.default_rng(seed) for seed in range(N_SEEDS)]
     benchmark.pedantic(choose, ([policy], mlp, blocks, rngs), rounds=5, warmup_rounds=1)
