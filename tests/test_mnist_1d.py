@@ -1,7 +1,9 @@
 """MNIST-1D, as the package mnist1d makes it."""
 
+import os
 import random
 import shutil
+import stat
 
 import mnist1d.data
 import numpy as np
@@ -40,6 +42,15 @@ def test_it_is_what_the_package_makes_and_the_global_streams_stay_as_they_are(tm
     for part, name in ((rows[:4000], ""), (rows[4000:], "_test")):
         np.testing.assert_array_equal(part[:, :-1], made[f"x{name}"].astype(np.float32))
         np.testing.assert_array_equal(part[:, -1], made[f"y{name}"])
+
+
+def test_others_may_read_the_file_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        ensure_mnist_1d(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "mnist-1d.npy").stat().st_mode) == 0o640
 
 
 def test_what_was_made_once_is_read(copied, tmp_path):

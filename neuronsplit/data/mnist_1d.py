@@ -1,5 +1,6 @@
 """Where MNIST-1D comes from: the package mnist1d makes it, and the folder of the data keeps it."""
 
+import os
 import random
 from importlib.metadata import version
 from pathlib import Path
@@ -38,5 +39,6 @@ def _make(url: str, target: str, _: pooch.Pooch) -> None:
         random.setstate(states[0])
         np.random.set_state(states[1])
     examples, labels = (np.concatenate([made[name], made[f"{name}_test"]]) for name in "xy")
+    os.remove(target)  # it could be read by its owner only
     with open(target, "wb") as file:
         np.save(file, np.column_stack([examples, labels]).astype(np.float32))
