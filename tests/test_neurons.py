@@ -56,7 +56,7 @@ def test_signals_are_drawn_as_curves_and_their_weights_as_strips(tmp_path):
     curves = [axis.lines[0].get_ydata() for axis in figure.axes[:3]]
     np.testing.assert_array_equal(curves, signals)
     axis, _ = neurons.weight_images([signals], ["mine"], (1, 40)).axes
-    assert axis.images[0].get_array().shape == (2, 41 * 10)
+    assert axis.images[0].get_array().shape == (2, 41 * 10) and axis.get_aspect() == "auto"
     neurons.weight_animation([signals[:2], signals], (1, 40), tmp_path / "g.gif")
     assert Image.open(tmp_path / "g.gif").n_frames == 2
 

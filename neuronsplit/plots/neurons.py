@@ -94,7 +94,8 @@ def weight_images(weights: list[ArrayLike], titles: list[str], shape: tuple[int,
     )  # fmt: skip
     limit = max(_largest(w) for w in weights)
     for axis, w, title, count in zip(axes.flat, weights, titles, rows):
-        tiles = axis.imshow(_tiles(w, shape, count, columns), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        aspect = "auto" if shape[0] == 1 else "equal"  # signals would be lines
+        tiles = axis.imshow(_tiles(w, shape, count, columns), aspect=aspect, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(title, fontsize=10, loc="left")
         axis.axis("off")
     figure.colorbar(tiles, ax=axes, label="weight", shrink=0.6, aspect=30)
