@@ -20,7 +20,7 @@ from neuronsplit.growing.curvature import smallest_eigenvalue
 GRADIENT_IMAGES = 4000  # fewer images are enough here, where a gradient costs as much as a pass through the network
 BLOCK_SIZE = 1000  # images per block, or fewer so that activations (R, H, n) have at most MAX_BLOCK_NUMEL entries
 MAX_BLOCK_NUMEL = 2**24
-MAX_COPIED_NUMEL = 6_000_000  # of the images (S, n, n_in) of seeds; from 32 MB on, each copy would get new memory pages
+MAX_COPIED_NUMEL = 2_000_000  # of the images (S, n, n_in) of seeds; larger copies are no faster, and fragment memory
 
 
 class Activations(NamedTuple):
