@@ -30,6 +30,37 @@ from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
 
+Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset of a tensor in its storage
+
+
+def _geometry(tensor: Tensor) -> Geometry:
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+
+
+class _Shadow:
+    """The labels of a storage's elements, which take little memory as long as one view of it is used."""
+
+    def __init__(self, storage: torch.UntypedStorage, itemsize: int, dtype: torch.dtype):
+        self.storage, self.itemsize, self.dtype = StorageWeakRef(storage), itemsize, dtype
+        self.size = storage.nbytes() // itemsize
+        self.geometry, self.labels = None, None  # of the view that has labels; all other elements have none
+
+    def of(self, geometry: Geometry) -> Tensor:
+        """The labels of a view of the storage (its shape)."""
+        if geometry != self.geometry:
+            flat = torch.full((self.size,), NONE, dtype=self.dtype)
+            flat.as_strided(*self.geometry).copy_(self.labels)
+            self.geometry, self.labels = ((self.size,), (1,), 0), flat
+        return self.labels if geometry == self.geometry else self.labels.as_strided(*geometry)
+
+    def put(self, geometry: Geometry, labels: Tensor) -> None:
+        """Label a view of the storage."""
+        if self.geometry in (None, geometry):
+            (small,) = narrowed(labels)
+            self.geometry, self.labels = geometry, small.to(self.dtype, copy=True).expand(labels.shape)
+        else:
+            self.of(geometry).copy_(labels)
+
 
 class Labels(Facts):
     """The labels of all tensors in a network's run, and what is found about its channels.
@@ -42,7 +73,7 @@ class Labels(Facts):
         super().__init__()
         self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
-        self.shadows: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
+        self.shadows: dict[int, _Shadow] = {}  # of each storage: the labels of its elements
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
@@ -57,18 +88,23 @@ class Labels(Facts):
         return small.long().expand(tensor.shape)
 
     def _elements(self, tensor: Tensor) -> Tensor:
-        """The part of a shadow that belongs to a tensor (its shape): a view, if there is one."""
-        _, found = self.shadows.get(tensor.untyped_storage()._cdata, (None, None))
-        if found is not None and len(found) * tensor.itemsize != tensor.untyped_storage().nbytes():
-            return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
-        if found is not None:
-            return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        """The part of a shadow that belongs to a tensor (its shape)."""
+        storage = tensor.untyped_storage()
+        if (shadow := self.shadows.get(storage._cdata)) is not None:
+            if shadow.itemsize != tensor.itemsize:
+                return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
+            return shadow.of(_geometry(tensor))
         entries = self.entries.of(tensor) if self.knows(tensor) else None
         return torch.full(tensor.shape, NONE) if entries is None else NONE - 1 - entries
 
     def is_weight(self, tensor: object) -> bool:
         """Whether a tensor consists of entries of parameters."""
-        return self.knows(tensor) and bool((self.raw(tensor[(slice(0, 1),) * tensor.dim()]) < NONE).all())
+        return self.knows(tensor) and int(self._first(tensor)) < NONE
+
+    def _first(self, tensor: Tensor) -> Tensor:
+        """The label of a tensor's first element."""
+        known = tensor.untyped_storage()._cdata in self.shadows
+        return self._elements(tensor if known else tensor[(slice(0, 1),) * tensor.dim()])[(0,) * tensor.dim()]
 
     def of(self, tensor: object) -> Tensor | None:
         """The labels of the channels in an activation (its shape), or None if there are none."""
@@ -85,18 +121,17 @@ class Labels(Facts):
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
         if storage._cdata not in self.shadows:
-            for key in [key for key, (of, _) in self.shadows.items() if of.expired()]:
+            for key in [key for key, shadow in self.shadows.items() if shadow.storage.expired()]:
                 del self.shadows[key]
-            size = storage.nbytes() // tensor.itemsize
             small = torch.int32 if int(self.entries.starts[-1]) < 2**30 else torch.int64  # half as much memory
-            self.shadows[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE, dtype=small)
-        self._elements(tensor).copy_(labels.expand(tensor.shape))
+            self.shadows[storage._cdata] = _Shadow(storage, tensor.itemsize, small)
+        self.shadows[storage._cdata].put(_geometry(tensor), labels.expand(tensor.shape))
 
     # What parameters are to channels
 
     def name_of(self, weight: Tensor) -> str:
         """The name of the parameter that a weight consists of."""
-        return self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+        return self.entries.name(NONE - 1 - self._first(weight))
 
     def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
         """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
