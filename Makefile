@@ -56,7 +56,7 @@ reproduce: .venv/ready  # train the language models of notebook 13 again, about 
 	.venv/bin/papermill notebooks/13_grow_a_language_model.ipynb runs/13_grow_a_language_model.ipynb -p figures figures/
 
 bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them
-	for b in growth study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
+	for b in growth steps study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
 .venv/ready: pyproject.toml
 	@echo "set-up: installing about 400 MB of packages into .venv takes one to three minutes"
