@@ -54,6 +54,7 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     if not places:
         raise Inexact("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in sets.grids)
+    last = last and all(map(sets.are_whole_units, distinct))
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
     coefficients = _coefficients(search, places, [(distinct[of], gains[of]) for of in of_neurons])
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
@@ -115,7 +116,7 @@ def _scales(coefficients: Coefficients) -> bool:
 def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[tuple[int, int]], ...]:
     """Sizes before and after splits of sets: numbers of heads and groups, and all others."""
     of_heads, others = [], []
-    for channels in (torch.unique(sets.roots[owner]) for owner in labels.owners.values()):
+    for channels in (torch.unique(sets.roots[of]) for of in [*labels.owners.values(), *labels.pieces]):
         others.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
     for grid in sets.grids:
         axes = [(mask, axis) for mask in masks for axis in _axes(mask[grid], grid)]

@@ -23,43 +23,12 @@ that meets several others, as a gate of one unit does, stays by itself.
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
-
-Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset of a tensor in its storage
-
-
-def _geometry(tensor: Tensor) -> Geometry:
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
-
-
-class _Shadow:
-    """The labels of a storage's elements, which take little memory as long as one view of it is used."""
-
-    def __init__(self, storage: torch.UntypedStorage, itemsize: int, dtype: torch.dtype):
-        self.storage, self.itemsize, self.dtype = StorageWeakRef(storage), itemsize, dtype
-        self.size = storage.nbytes() // itemsize
-        self.geometry, self.labels = None, None  # of the view that has labels; all other elements have none
-
-    def of(self, geometry: Geometry) -> Tensor:
-        """The labels of a view of the storage (its shape)."""
-        if geometry != self.geometry:
-            flat = torch.full((self.size,), NONE, dtype=self.dtype)
-            flat.as_strided(*self.geometry).copy_(self.labels)
-            self.geometry, self.labels = ((self.size,), (1,), 0), flat
-        return self.labels if geometry == self.geometry else self.labels.as_strided(*geometry)
-
-    def put(self, geometry: Geometry, labels: Tensor) -> None:
-        """Label a view of the storage."""
-        if self.geometry in (None, geometry):
-            (small,) = narrowed(labels)
-            self.geometry, self.labels = geometry, small.to(self.dtype, copy=True).expand(labels.shape)
-        else:
-            self.of(geometry).copy_(labels)
+from neuronsplit.surgery.shadow import Shadow, view_of
 
 
 class Labels(Facts):
@@ -73,7 +42,7 @@ class Labels(Facts):
         super().__init__()
         self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
-        self.shadows: dict[int, _Shadow] = {}  # of each storage: the labels of its elements
+        self.shadows: dict[int, Shadow] = {}  # of each storage: the labels of its elements
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
@@ -93,7 +62,7 @@ class Labels(Facts):
         if (shadow := self.shadows.get(storage._cdata)) is not None:
             if shadow.itemsize != tensor.itemsize:
                 return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
-            return shadow.of(_geometry(tensor))
+            return shadow.of(view_of(tensor))
         entries = self.entries.of(tensor) if self.knows(tensor) else None
         return torch.full(tensor.shape, NONE) if entries is None else NONE - 1 - entries
 
@@ -124,14 +93,19 @@ class Labels(Facts):
             for key in [key for key, shadow in self.shadows.items() if shadow.storage.expired()]:
                 del self.shadows[key]
             small = torch.int32 if int(self.entries.starts[-1]) < 2**30 else torch.int64  # half as much memory
-            self.shadows[storage._cdata] = _Shadow(storage, tensor.itemsize, small)
-        self.shadows[storage._cdata].put(_geometry(tensor), labels.expand(tensor.shape))
+            self.shadows[storage._cdata] = Shadow(storage, tensor.itemsize, small)
+        self.shadows[storage._cdata].put(view_of(tensor), labels.expand(tensor.shape))
 
     # What parameters are to channels
 
     def name_of(self, weight: Tensor) -> str:
         """The name of the parameter that a weight consists of."""
         return self.entries.name(NONE - 1 - self._first(weight))
+
+    def concatenated(self, weight: Tensor) -> list[int]:
+        """How many entries of a vector (n,) are of each parameter, if they are concatenated."""
+        number = torch.searchsorted(self.entries.starts, NONE - 1 - self.raw(weight), right=True)
+        return torch.unique_consecutive(number, return_counts=True)[1].tolist()
 
     def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
         """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
@@ -154,18 +128,22 @@ class Labels(Facts):
         entries = NONE - 1 - self.raw(weight).flatten()
         own = self.tensors[self.entries.name(entries[0])]
         single = [axis for axis in range(own.dim()) if own.shape[axis] == 1 and axis not in taken]
-        single.sort(
-            key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:]
-        )  # a view keeps the stride of such an axis
-        return self._record(entries, labels, role, (*single, 0)[0])
+        # A view keeps the stride of such an axis.
+        single.sort(key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:])
+        return self._record_each(entries, labels, role, (*single, 0)[0])
 
     def as_channels(self, entries: Tensor) -> Tensor:
         """Labels for entries of parameters (n,) that are used as an activation: each makes a channel."""
-        labels = torch.empty_like(entries)
-        number = torch.searchsorted(self.entries.starts, entries, right=True)
+        return self._record_each(entries, None, MAKES, 0)[2]
+
+    def _record_each(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
+        """Record entries (n,) of one parameter, or of several that are concatenated."""
+        recorded, number = torch.empty_like(entries), torch.searchsorted(self.entries.starts, entries, right=True)
         for one in torch.unique(number):
-            labels[number == one] = self._record(entries[number == one], None, MAKES, 0)[2]
-        return labels
+            own = number == one
+            of_own = None if labels is None else labels[own]
+            name, axes, recorded[own] = self._record(entries[own], of_own, role, single)
+        return name, axes, recorded
 
     def _record(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         name, along = self.entries.positions(entries)

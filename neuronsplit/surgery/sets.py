@@ -65,7 +65,7 @@ class Sets:
         }
 
     def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
-        """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
+        """The head, group or piece of an axis that each label belongs to, or −1: copies stand behind the run of it."""
         partition = Partition()
         partition.add(len(labels.channels))
         for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
@@ -73,7 +73,11 @@ class Sets:
                 partition.merge(self.roots[rows[:, :1]].expand_as(rows), self.roots[rows])
         units = partition.roots(self.roots)
         sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
-        return torch.where(sizes[units] > 1, units, -1)
+        units = torch.where(sizes[units] > 1, units, -1)
+        for piece in (self.roots[piece[piece >= 0]] for piece in labels.pieces):
+            if len(piece) and bool((units[piece] < 0).all()):
+                units[piece] = piece[0]
+        return units
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -136,6 +140,10 @@ class Sets:
                 yield mask | self._with_heads(mask)
             elif (self.units[:-1][mask[:-1]] >= 0).any():
                 yield mask | self._with_read(mask)
+
+    def are_whole_units(self, mask: Tensor) -> bool:
+        """Whether a set has no head, group or piece of an axis in part."""
+        return not bool((self._with_units(mask) & ~mask).any())
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
