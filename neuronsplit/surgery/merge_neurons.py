@@ -48,6 +48,8 @@ def merge_neurons(
     """Merge neuron (channel) j of a layer into neuron i in place, with the sets in which they split.
 
     i, j: two neurons. If each splits only in a set, such as a head of attention, one set is merged into the other.
+        The second twin of a split is the last neuron if `last` is true in its record. Else it stands behind the first
+        one, or behind the run of its set.
     Other arguments as of `split_neuron`.
 
     Returns a record of the merge, for `replay`. Its `change` is the largest one of an output, relative to the largest

@@ -62,7 +62,7 @@ def test_a_split_and_a_merge_give_back_the_network(name):
         assert max(differences(merged, again)) == 0
 
 
-@settings(max_examples=N_EXAMPLES // 2)
+@settings(max_examples=N_EXAMPLES // 4)
 @given(data=st.data())
 def test_any_two_neurons_are_merged_as_by_hand_and_the_change_is_said(data):
     """What read the second one is added, times the ratio of the norms where the activation lets a scale through."""
