@@ -1,5 +1,6 @@
 """Split some sets of channels on trial; the network is as before at the end."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.noted_sizes import scaled_eps
 from neuronsplit.surgery.places import even_gain, places_of, scaled_norms, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
-from neuronsplit.surgery.trial_runs import Check, try_split
+from neuronsplit.surgery.trial_runs import Check
 
 
 class Search(NamedTuple):
@@ -29,6 +30,7 @@ class Search(NamedTuple):
     rule: str
     rng: np.random.Generator  # draws the coefficients
     unscaled: bool
+    trial: Callable  # try_split, or what tries another change of these sets
 
 
 class Inexact(Exception):
@@ -63,7 +65,7 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     if hidden and search.check.tolerance > DOUBLE:  # too loose to notice it
         raise Inexact(f"the eps of {hidden[0]!r} is written into it")
     grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
-    record, error = try_split(search.net, record, search.check, eps, *grown)
+    record, error = search.trial(search.net, record, search.check, eps, *grown)
     if error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""

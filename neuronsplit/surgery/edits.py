@@ -29,6 +29,10 @@ class Place(NamedTuple):
     runs: list[list[list[int]]]  # of each set: the positions [first, last + 1] of its runs
     plain: list[int]  # positions among them that take no gain, such as those of gates that are packed with their values
 
+    def positions(self) -> list[Tensor]:
+        """The positions (n,) of each set."""
+        return [torch.tensor([at for run in runs for at in range(*run)], dtype=torch.long) for runs in self.runs]
+
 
 class TensorEdit(NamedTuple):
     """What happens to the entries of one tensor along one axis."""
@@ -38,6 +42,7 @@ class TensorEdit(NamedTuple):
     scale: Tensor  # the factor of each entry, in a shape that broadcasts
     gradient: Callable[[int], Tensor]  # from an exponent of the gradient to the factor of that power
     copies: Tensor  # the positions of second twins among the new entries
+    merged: Tensor | None = None  # (n',) in a merge: the old position of what is added to each new entry, times scale
 
 
 def n_outputs(places: list[Place], tensors: dict[str, Tensor]) -> int:
@@ -85,9 +90,14 @@ def edits_of(
             scale = scale.view(shape)
         copies = (of >= len(place.runs)).nonzero()[:, 0]
         edits[place.name].append(TensorEdit(place.axis, source, scale, factor, copies))
+    add_norms(edits, tensors, norms)
+    return edits
+
+
+def add_norms(edits: dict[str, list[TensorEdit]], tensors: dict[str, Tensor], norms: dict[str, str]) -> None:
+    """Add the edits of the norms of weights that are normalised."""
     for v in [v for v in norms if v in edits]:
         edits[norms[v]].append(_keep_norms(tensors[v], edits[v], edits[norms[v]], tensors[norms[v]]))
-    return edits
 
 
 def _keep_norms(v: Tensor, edits: list[TensorEdit], of_g: list[TensorEdit], g: Tensor) -> TensorEdit:
@@ -152,5 +162,13 @@ def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = 
     for edit in edits:
         factor = edit.scale if exponent is None else edit.gradient(exponent)
         new = tensor.index_select(edit.axis, edit.source.to(tensor.device))
-        tensor = new * factor.to(new)
+        gone = None if edit.merged is None else tensor.index_select(edit.axis, edit.merged.to(tensor.device))
+        tensor = new * factor.to(new) if gone is None else _sum(new, gone, factor.to(new), exponent)
     return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+
+
+def _sum(kept: Tensor, gone: Tensor, factor: Tensor, exponent: int | None) -> Tensor:
+    """The sum a + factor × b, or the mean of its powers from those of a and b, which are proportional."""
+    power = exponent or 1
+    total = (kept ** (1 / power) + factor * gone ** (1 / power)) ** power
+    return torch.where((factor == 0) | (exponent == 0), kept, total)

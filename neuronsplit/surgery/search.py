@@ -18,7 +18,7 @@ from neuronsplit.surgery.places import layer_axis
 from neuronsplit.surgery.runs import Call, Run
 from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
-from neuronsplit.surgery.trial_runs import Check
+from neuronsplit.surgery.trial_runs import Check, try_split
 
 NOISE = 0.1  # of parameters and inputs in the check, relative to their size
 
@@ -32,11 +32,12 @@ def find_split(
     rng: np.random.Generator | None,
     together: bool,
     unscaled: bool,
+    trial: Callable = try_split,
 ) -> SplitRecord:
     """Find the first of some candidates that splits exactly; the network is as before at the end.
 
     layers: the names of layers. candidates: yields what may be split in them, the smallest sets first.
-    Other arguments as of `split_neuron`.
+    trial: tries each of them. Other arguments as of `split_neuron`.
     Raises ValueError where there are none.
     """
     _require_parameters(net)
@@ -49,7 +50,7 @@ def find_split(
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(call, noisy, traced, tolerance, trains)
         both, rng_of_all = (Sets(labels), Sets(labels, even=True)), np.random.default_rng(rng)
-        searches = [Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled) for sets in both]
+        searches = [Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, trial) for sets in both]
         return _first_exact(searches, candidates, together)
 
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):

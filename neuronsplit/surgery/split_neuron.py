@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from neuronsplit.core.split import SPLIT_RULES
-from neuronsplit.surgery.apply import SplitRecord, make_split
+from neuronsplit.surgery.apply import MERGE, SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
 from neuronsplit.surgery.optimizer_state import optimizers_of
 from neuronsplit.surgery.saved_config import follow_config
@@ -95,16 +95,17 @@ def widen(
 
 
 def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
-    """Repeat recorded splits, in their order, on a network in the state before the first of them.
+    """Repeat recorded splits and merges, in their order, on a network in the state before the first of them.
 
-    records: what `split_neuron` returned. They can come from a JSON file that json.dump(records, file) wrote.
-    Raises ValueError where one of the splits cannot be made on this network.
+    records: what `split_neuron`, `widen` and `merge_neurons` returned. They can come from a JSON file that
+        json.dump(records, file) wrote.
+    Raises ValueError where one of them cannot be made on this network.
     """
     for record in [records] if isinstance(records, SplitRecord) else records:
         fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
         _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")
         record = SplitRecord(*record)
-        _require_options(record.rule)
+        _require_options("even" if record.rule == MERGE else record.rule)
         make_split(net, record, [], "carry", {})
 
 
