@@ -56,9 +56,10 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
         raise Inexact("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in sets.grids)
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
-    coefficients = _coefficients(search, places, [(distinct[of], shared[of]) for of in of_neurons])
+    splits = [(distinct[of], shared[of]) for of in of_neurons]
+    coefficients = _coefficients(search, places, splits)
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
-    eps = eps_factors(labels, distinct, shared, of_neurons, coefficients)
+    eps = eps_factors(labels, splits, coefficients)
     hidden = [norm for norm in eps if not scaled_eps(search.net, {norm: 1.0})]
     if hidden and search.check.tolerance > DOUBLE:  # too loose to notice it
         raise Inexact(f"the eps of {hidden[0]!r} is written into it")

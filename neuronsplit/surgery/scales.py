@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronsplit.core.split import Coefficients, twins
+from neuronsplit.core.split import Coefficients
 from neuronsplit.surgery.facts import MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.sets import Sets
@@ -69,20 +69,18 @@ def tied_names(labels: Labels, chosen: Tensor) -> list[str]:
 
 
 def eps_factors(
-    labels: Labels, masks: list[Tensor], shared: list[Sharing | None], splits: list[int], coefficients: list[list]
+    labels: Labels, splits: list[tuple[Tensor, Sharing | None]], coefficients: list[list]
 ) -> dict[str, float]:
     """The factor of the eps of norms, by their modules: that of the mean of the squares of their channels.
 
-    masks, shared: the sets, and how their twins share. splits, coefficients: the set of each split, and its α, β, γ, δ.
+    splits, coefficients: of each split in turn, its set and how the twins share; and α, β, γ and δ.
     """
-    made = twins(len(masks), 1, splits, [Coefficients(*each[:2], 1.0, 1.0) for each in coefficients])
-    n_twins, squares = made.source.bincount().double(), made.source.bincount(made.gain.square())
     scaled, factors = scaled_labels(labels, even=True), {}
-    for module, of, _ in labels.normalised if any(shared) else ():
-        inside = [int(mask[labels.channels.roots(of)].sum()) if share else 0 for mask, share in zip(masks, shared)]
+    for module, of, _ in labels.normalised:
+        inside = [int(mask[labels.channels.roots(of)].sum()) if share else 0 for mask, share in splits]
         if any(inside) and scaled[of].all():
-            rest, inside = len(of) - sum(inside), torch.tensor(inside).double()
-            factors[module] = float((rest + inside @ squares) / (rest + inside @ n_twins))
+            more = sum(n * (alpha**2 + beta**2 - 1) for n, (alpha, beta, *_) in zip(inside, coefficients))
+            factors[module] = (len(of) + more) / (len(of) + sum(inside))
     return factors
 
 

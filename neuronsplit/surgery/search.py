@@ -1,6 +1,6 @@
 """Find a split that is exact: sets of channels are tried, the smallest first."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -108,35 +108,34 @@ def _first_exact(
     searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    firsts, larger, of_rule, random_state = [], None, None, searches[0].rng.bit_generator.state
-    for search in searches:
-        whys: list[str] = []
-        for neurons, masks, why in candidates(search.layers, search.sets):
-            alone = together or _are_alone(search, neurons, masks)
-            if (larger or of_rule) and not alone:
-                break  # those that follow are larger still
-            search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
-            try:
-                if why is not None:
-                    raise Inexact(why)
-                record = attempt(search, neurons, masks)
-            except Inexact as error:
-                whys += error.args
-            except ValueError as error:
-                if alone:
-                    raise
-                of_rule = error
-            else:
-                if alone:
-                    return record
-                larger = search, masks, whys
-        firsts += whys[:1]
-    if of_rule is not None:
-        raise of_rule
-    if larger is not None:
-        raise ValueError(_why_larger(*larger, firsts))
-    why = (firsts or ["no set is whole"])[-1]
+    whys, random_state = [], searches[0].rng.bit_generator.state
+    for search, (neurons, masks, why) in _in_order(searches, candidates, together):
+        search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
+        try:
+            if why is not None:
+                raise Inexact(why)
+            record = attempt(search, neurons, masks)
+        except Inexact as error:
+            whys += error.args
+            continue
+        if together or _are_alone(search, neurons, masks):
+            return record
+        raise ValueError(_why_larger(search, masks, whys))
+    why = (whys or ["no set is whole"])[0]
     raise ValueError(f"{next(iter(searches[0].layers))!r} has no exact split known ({why}): allowed are other layers")
+
+
+def _in_order(
+    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+) -> Iterator[tuple[Search, tuple]]:
+    """The candidates of all searches; if not together, those of the neurons' own channels come first."""
+    for alone in (None,) if together else (True, False):
+        for search in searches:
+            for candidate in candidates(search.layers, search.sets):
+                if together or alone == _are_alone(search, *candidate[:2]):
+                    yield search, candidate
+                elif alone:
+                    break  # those that follow are larger still
 
 
 def _are_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) -> bool:
@@ -145,16 +144,12 @@ def _are_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor
     return int(torch.stack(masks).any(0).sum()) <= len(own)
 
 
-def _why_larger(search: Search, masks: list[Tensor], whys: list[str], firsts: list[str]) -> str:
-    """Why sets that are exact have other channels too.
-
-    whys: why those before are not exact. firsts: and in each other way, the first of them.
-    """
+def _why_larger(search: Search, masks: list[Tensor], whys: list[str]) -> str:
+    """Why sets that are exact have other channels too. whys: why those before them are not exact."""
     split = torch.stack(masks).any(0)
     rows = search.sets.row_of[split[search.sets.in_row]]
     joined = [search.sets.why_row[row] for row in rows[:1]]
-    first = (whys + joined + ["a shape in the network holds several channels"])[0]
-    why = "; ".join(dict.fromkeys([first, *firsts[-1:]]))
+    why = "; ".join([*joined, *whys[:1]]) or "a shape in the network holds several channels"
     n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
     return (
         f"a neuron of {next(iter(search.layers))!r} has no exact split alone ({why}): allowed is together=True, "
