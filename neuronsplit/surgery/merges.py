@@ -31,7 +31,7 @@ def merge_edits(
         factor = torch.zeros(len(own), dtype=torch.float64).index_copy(0, first, ratios(place, ratio, norms))
         factor = factor[kept].view([-1 if axis == place.axis else 1 for axis in range(tensors[place.name].dim())])
         gradient = partial(lambda factor, _: factor, factor * (not reads))
-        edits[place.name].append(TensorEdit(place.axis, kept, factor * reads, gradient, kept[:0], merged[kept]))
+        edits[place.name].append(TensorEdit(place.axis, kept, factor * reads, gradient, kept[:0], merged=merged[kept]))
     add_norms(edits, tensors, norms)
     return edits
 

@@ -20,14 +20,21 @@ from neuronsplit.surgery.partition import Partition
 MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
+def ways(labels: Labels) -> list["Sets"]:
+    """The ways in which channels may be copied, in the order in which they are tried."""
+    alone = [Sets(labels, even=True, joined=False)] if labels.means else []
+    return [Sets(labels), Sets(labels, even=True), *alone]
+
+
 class Sets:
     """The facts of a trace about channels that are copied together, by the labels that stand for them.
 
     even: whether twins are even, so that sums over channels stay; without it, what is summed is copied whole or not.
+    joined: whether a norm joins the channels of which it takes a mean; without it, norms are scaled for one more.
     """
 
-    def __init__(self, labels: Labels, even: bool = False):
-        self.even, self.roots = even, labels.channels.roots(torch.arange(len(labels.channels) + 1))
+    def __init__(self, labels: Labels, even: bool = False, joined: bool = True):
+        self.even, self.joined, self.roots = even, joined, labels.channels.roots(torch.arange(len(labels.channels) + 1))
         sums = [] if even else labels.sums
         of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
         whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
@@ -41,7 +48,8 @@ class Sets:
                 if one.others is not None:
                     fixed &= torch.isin(labels.scales.roots(one.others), pinned)
                 barred.append((one.why, one.channels[fixed]))
-        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *whole]}
+        means = [(one.why, one.channels) for one in labels.means if joined]
+        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *means, *whole]}
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)

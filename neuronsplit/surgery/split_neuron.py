@@ -6,8 +6,12 @@ then changed in the same way (edits.py), and so is the state of the optimiser (o
 if the output on the example inputs stays the same (search.py, exactness.py). What the network does only with other
 inputs, such as optional ones left out, is not followed.
 
-Some neurons have no exact split alone, but in a set of channels. It may be a head of attention, a group, or all
-channels that a norm joins. The smallest such set is split where together=True, and the neuron is refused otherwise.
+Some neurons have no exact split alone, but in a set of channels, such as a head of attention or a group. The smallest
+such set is split where together=True, and the neuron is refused otherwise.
+
+Channels that a norm joins split in both ways: all of them where together=True, and otherwise one alone (scales.py). For
+it, the twins have α² + β² = 1 through RMSNorm. Through LayerNorm there are no twins: the new channel is the mean of
+all, and so the norm makes it 0. What reads it is that of the neuron, so that it learns.
 
 The optimiser's state is scaled as the gradients are. Where γ and δ differ by output, it is scaled by the means of their
 powers. "carry" gives the second twin the state of its parent, and "reset" sets it to 0.
@@ -55,7 +59,7 @@ def split_neuron(
     optimizer: the optimiser, or several, whose state is split too.
     rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split the smallest set of channels that has the neuron and an exact split.
+    together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
     state: what the second twin has of the optimiser's state, "carry" or "reset".
     state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
