@@ -81,6 +81,8 @@ def widen(
     optimizer: Optimizers = None,
     rule: str = "even",
     rng: np.random.Generator | None = None,
+    state: str = "carry",
+    state_exponents: dict[str, int] | None = None,
 ) -> SplitRecord:
     """Split neurons of several layers in place until these have given widths, without a change of the output.
 
@@ -91,11 +93,11 @@ def widen(
     Returns a record of the splits, for `replay`.
     Raises ValueError where no exact split is known that has these widths. Network and optimiser are then unchanged.
     """
-    _require_options(rule, rng)
+    _require_options(rule, rng, state)
     _require(bool(widths), "widths {}: allowed are one or more layers")
     optimizers, candidates = optimizers_of(optimizer), partial(with_widths, dict(widths))
     found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
-    return follow_config(net, make_split(net, found, optimizers, "carry", {}), example_inputs)
+    return follow_config(net, make_split(net, found, optimizers, state, state_exponents or {}), example_inputs)
 
 
 def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
