@@ -59,7 +59,7 @@ def split_neuron(
     optimizer: the optimiser, or several, whose state is split too.
     rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split all channels that a head, a group or a norm joins to the neuron, the smallest such set that is exact.
+    together: split the smallest set that has an exact split, of channels that a head, a group or a norm joins.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
     state: what the second twin has of the optimiser's state, "carry" or "reset".
     state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
