@@ -73,15 +73,12 @@ def edits_of(
     first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
     gain, share = torch.cat([twins.gain, one]), twins.share
     if not len(share):  # nothing reads, as in a mean over heads: copies share the gradient evenly
-        share = 1 / (torch.bincount(twins.source)[twins.source] * twins.gain)[None].double()
-        share = share.where(share.isfinite(), 1)
+        share = 1 / (torch.bincount(twins.source)[twins.source] * twins.gain.where(twins.gain > 0, 1))[None].double()
     share = torch.cat([share, one.expand(len(share), 1)], 1)
     for place in sorted(places, key=lambda place: place.role not in READING):
         tensor = tensors[place.name]
-        size = tensor.shape[place.axis] if tensor.dim() else 1
-        source, of = spread(place.runs, size, twins.source, last)
-        shape = [1] * tensor.dim()
-        shape[place.axis] = len(of)
+        source, of = spread(place.runs, tensor.shape[place.axis], twins.source, last)
+        shape = [len(of) if axis == place.axis else 1 for axis in range(tensor.dim())]
         whole = gain[of].square().mean().sqrt() if place.role in ("gain", "reads norm") else one
         if place.role in READING:
             rows = _rows(place, tensor)

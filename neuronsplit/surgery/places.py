@@ -61,8 +61,8 @@ def places_of(
         shape, why = labels.tensors[name].shape, labels.unscaled_weights.get(name)
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
         for number, (mask, share) in enumerate(zip(sets, shared)):
-            if not mask[grid].any():
-                continue
+            if not shape or not mask[grid].any():
+                continue  # a number serves the copies too
             if (slices := whole_slices(mask[grid], grid)) is None:
                 raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
             axis, inside = slices
