@@ -26,37 +26,41 @@ pictures: .venv/ready  # draw figures/ again, from figures/data and from network
 	.venv/bin/papermill notebooks/14_what_it_costs.ipynb runs/14_what_it_costs.ipynb -p figures figures/
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
-# The long run of notebook 13, two at a time: two tuning seeds at four learning rates, then five seeds at the best of
-# them. A file is a run of the notebook: its name has the seed, and the rates that are tried. What is there stays.
+# The long run of notebook 13, two at a time: two tuning seeds at four to six learning rates, then five seeds at the best
+# of them. A file is a run of the notebook: its name has the seed, and the rates that are tried. What is there stays. If
+# the notebook changes, a file gets what it lacks of the new arms and settings. After a change of the network, the
+# growth or the training itself, delete the folder.
 # What the notebook shows after its training is of the table as it was, and may fail.
 STEPS ?= 2000
 WARM_UP ?= 100
 LM = runs/language-model
 LM_FIRST = $(foreach s,100 101,$(LM)/first/$(s)+0.004+0.008+0.016+0.032.parquet)
-LM_TUNED = $(foreach s,100 101,$(LM)/grown/$(s)+0.002+0.004.parquet $(LM)/grown/$(s)+0.008+0.016.parquet)
+LM_GRIDS = 0.0005+0.001 0.002+0.004 0.008+0.016
+LM_TUNED = $(foreach s,100 101,$(foreach g,$(LM_GRIDS),$(LM)/grown/$(s)+$(g).parquet))
 LM_SEEDS = $(foreach s,0 1 2 3 4,$(LM)/seeds/$(s).parquet)
+LM_NOT_GROWN = small, large, "small, Muon", "large, Muon"
 comma = ,
 space = $(subst ,, )
 define LM_RUN
 mkdir -p $(@D)
 OMP_NUM_THREADS=1 .venv/bin/papermill --no-progress-bar notebooks/13_grow_a_language_model.ipynb $(@:.parquet=.ipynb) \
 	-p seed $(firstword $(subst +, ,$*)) -p steps $(STEPS) -p warm_up $(WARM_UP) -p save $@ -y '{tuning: "$(1)", arms: [$(2)], \
-	learning_rates: [$(subst $(space),$(comma) ,$(wordlist 2,9,$(subst +, ,$*)))]}' >$(@:.parquet=.log) 2>&1 || test -f $@
+	learning_rates: [$(subst $(space),$(comma) ,$(wordlist 2,9,$(subst +, ,$*)))]}' >$(@:.parquet=.log) 2>&1 || { test -f $@ && test -z "$$(find $^ -newer $@)"; }
 endef
-$(LM_FIRST): $(LM)/first/%.parquet: | .venv/ready
-	$(call LM_RUN,,small$(comma) large)
+$(LM_FIRST): $(LM)/first/%.parquet: notebooks/13_grow_a_language_model.py | .venv/ready
+	$(call LM_RUN,,$(LM_NOT_GROWN))
 $(LM_TUNED): $(LM)/grown/%.parquet: $(LM_FIRST)
 	$(call LM_RUN,$(LM)/first)
 $(LM_SEEDS): $(LM)/seeds/%.parquet: $(LM_TUNED)
 	$(call LM_RUN,$(LM))
 
-reproduce: .venv/ready  # train the language models of notebook 13 again, about half an hour on two idle cores
+reproduce: .venv/ready  # train the language models of notebook 13 again, about an hour on two idle cores
 	$(MAKE) -k -j 2 $(LM_SEEDS) || $(MAKE) -j 2 $(LM_SEEDS)  # two kernels that start at once can collide at a port
 	-.venv/bin/papermill notebooks/13_grow_a_language_model.ipynb runs/13_grow_a_language_model.ipynb -p join $(LM)
 	.venv/bin/papermill notebooks/13_grow_a_language_model.ipynb runs/13_grow_a_language_model.ipynb -p figures figures/
 
 bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them
-	for b in growth study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
+	for b in growth steps study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
 .venv/ready: pyproject.toml
 	@echo "set-up: installing about 400 MB of packages into .venv takes one to three minutes"

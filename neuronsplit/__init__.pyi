@@ -8,6 +8,7 @@ from .growing.how import GROWTHS, Growth
 from .growing.when import SCHEDULES, Schedule
 from .growing.which import POLICIES, Policy
 from .study.experiment import Experiment, run_experiment
+from .surgery.merge_neurons import merge_neurons
 from .surgery.neuron_scores import neuron_scores
 from .surgery.split_neuron import replay, split_neuron, widen
 from .surgery.splittable import splittable
@@ -16,7 +17,7 @@ __version__: str
 __all__ = [
     "DATASETS", "GROWTHS", "MLP", "POLICIES", "SCHEDULES", "SPLIT_RULES", "Dataset", "Experiment", "Growth", "Policy",
     "Schedule", "Subset", "analysis", "core", "data", "growing", "load_dataset",
-    "load_extensions", "measuring", "names", "neuron_scores", "plots", "provenance",
+    "load_extensions", "measuring", "merge_neurons", "names", "neuron_scores", "plots", "provenance",
     "read_table", "replay", "run_experiment", "split_neuron", "splittable", "study", "surgery",
     "widen",
 ]  # fmt: skip

@@ -79,7 +79,8 @@ save_figure(comparisons.paired_differences(to_baseline), figures, "differences")
 # - The difference in test accuracy is a mean over seeds, with its 95 % interval, not corrected for the number of policies.
 # - The interquartile mean is that of the middle half.
 # - *Better in* is the share of seeds at which the policy is better.
-# - p is that of a permutation test. Corrected for the number of policies (Holm), it gives the verdict.
+# - p is that of a permutation test, which flips the signs of differences. p (max-T) gives the verdict. It is corrected for all
+#   policies: each flip counts with the clearest of them.
 # - *Detectable* is the smallest true difference that so many seeds would find 4 times in 5. A policy without a verdict may differ by less.
 
 # %%

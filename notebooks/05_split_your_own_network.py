@@ -242,8 +242,8 @@ relative.round(2).rename("mean loss, relative to no split").to_frame()
 #
 # ## A refusal, and what it suggests
 #
-# A split that cannot be exact is refused, and nothing is changed. The channels of `embed` pass a LayerNorm, which mixes all of them. The
-# next cell tries to split one, and then does what the message suggests.
+# A split that cannot be exact is refused, and nothing is changed. The channels of `embed` pass a LayerNorm, which mixes all of them, and the
+# LSTM reads them beside it. The next cell tries to split one, and then does what the message suggests.
 
 # %%
 try:
@@ -315,7 +315,7 @@ reasons.agg(layers=("layer", "size"), example=("network", "first")).nlargest(15,
 # - Splits of a channel, a head and an LSTM unit change the output by rounding alone.
 # - The first loss after them is that of the network that was not split, to one in a thousand. Over 10 steps, the mean stays within a tenth.
 # - A new optimiser sets training back. On digits, after 300 steps, the mean loss of these 10 is more than a quarter higher.
-# - A single channel behind LayerNorm is refused, and all of them together split exactly.
+# - A single channel that LayerNorm mixes with others is refused where a layer reads it without the norm. All of them together split exactly.
 # - No split of the benchmark was wrong.
 #
 # The next cell asserts these sentences.

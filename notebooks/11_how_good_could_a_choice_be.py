@@ -245,7 +245,7 @@ if table == "figures/data/oracle.parquet":
     assert round(others["mean"]["min-eigenvalue"] / best["mean"], 2) == 0.23
     assert list(others.index[others.high < 0]) == ["max-loss", "loss-probs", "max-gradient", "max-variance"]
     corrected = paired_tests(by_horizon[last][others.index], "val_accuracy")  # more is better
-    assert list(corrected.index[corrected.p_holm < 0.05]) == ["max-gradient"]
+    assert list(corrected.index[corrected.p_adjusted < 0.05]) == ["max-gradient"]
 
 # %%
 if table == "figures/data/oracle.parquet":

@@ -65,7 +65,8 @@ use_style()
 # ## The answer
 #
 # Five arms get the same number of multiply-adds. One is small from the start to the end, and one is large. Three are small at first, and
-# double in every direction after 25, 50 or 75 % of the budget. The next cell draws the long run, and computes two sentences from its table.
+# double in every direction after 25, 50 or 75 % of the budget. AdamW trains them, and three of them are trained by Muon too. The next cell
+# draws the long run, and computes three sentences from its table.
 
 # %%
 MAIN = {"small": 1, "large": 0, "grown at 25 %": 0.25, "grown at 50 %": 0.5, "grown at 75 %": 0.75}  # when they grow
@@ -73,11 +74,14 @@ long_run = ns.read_table(ROOT / table)
 measured = long_run[~long_run.tuning]
 ends = analysis.final_losses(measured)
 best = ends[[*MAIN][2:]].mean().idxmin()
-figure = growth_in_training.loss_against_cost(measured[measured.arm.isin([*MAIN])], MAIN)
+with_muon = {f"{arm}, Muon": arm for arm in ("small", "large", "grown at 50 %")}
+panels = {"AdamW": measured, "Muon for matrices, AdamW for the rest": measured.assign(arm=measured.arm.map(with_muon))}
+figure = growth_in_training.loss_against_cost(panels, MAIN)
 save_figure(figure, figures, "language-model-cost")
 answer = [
     f"At equal multiply-adds, the loss of `{best}`, the best of the three, ends {analysis.compare(ends, best, 'large')}.",
     f"The loss of `large` ends {analysis.compare(ends, 'large', 'small')}.",
+    f"With Muon, the loss of `grown at 50 %, Muon` ends {analysis.compare(ends, 'grown at 50 %, Muon', 'large, Muon')}.",
 ]
 Markdown("\n".join(f"- {sentence}" for sentence in answer))
 
@@ -171,8 +175,8 @@ print("files:", len(paths), " a byte of text is predicted from at most", CONTEXT
 # %% [markdown]
 # ## Train with two kinds of optimisers
 #
-# The first is AdamW for all parameters. The second is Muon for the matrices of the blocks, and AdamW for the rest. The next cell trains a
-# small network with each.
+# The first is AdamW for all parameters. The second is Muon for the matrices of the blocks, and AdamW for the rest, at the same learning rate.
+# The next cells train a small network with each.
 
 
 # %%
@@ -183,7 +187,7 @@ def adamw(net):
 def muon_and_adamw(net):
     matrices = [p for p in net.blocks.parameters() if p.dim() == 2]
     others = [p for p in net.parameters() if all(p is not matrix for matrix in matrices)]
-    return [torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW(others, lr=0.008)]
+    return [torch.optim.Muon(matrices, lr=0.016), torch.optim.AdamW(others, lr=0.016)]
 
 
 def train(net, optimizers, starts):  # the loss of each step; starts (steps, BATCH)
@@ -305,18 +309,18 @@ print("the first loss is that of the network that has not grown:", same_first)
 # | Muon | is an orthogonal matrix, times a factor of its shape, $a$ | $a'/(a c\sqrt{n})$ |
 #
 # The next cells find these rates. The small network then takes five steps at them, and the grown one takes five at its own. Both are in
-# float64, with an ε of almost 0 in AdamW. They begin with the state of the trained optimisers, apart from SGD, which starts anew.
+# float64, with an ε of almost 0 in AdamW. They begin with the state of the trained optimisers, apart from SGD, which starts anew. The last
+# cell measures the gradients too.
 
 
 # %%
-def shape_factor(matrix):  # of Muon's step
-    return max(1, matrix.shape[0] / matrix.shape[-1]) ** 0.5
+def copies_and_scale(old, new):  # n and c
+    return new.numel() / old.numel(), (new.square().mean() / old.square().mean()).sqrt().item()
 
 
 def relative_rate(old, new, kind):  # of a parameter, by the kind of its optimiser
-    n, c = new.numel() / old.numel(), (new.square().mean() / old.square().mean()).sqrt().item()
-    muon = shape_factor(new) / shape_factor(old) / (c * n**0.5)
-    return {"SGD": 1 / (n * c**2), "AdamW": 1 / c, "Muon": muon}[kind]
+    (n, c), a = copies_and_scale(old, new), [max(1, p.shape[0] / p.shape[-1]) ** 0.5 for p in (old, new)]
+    return {"SGD": 1 / (n * c**2), "AdamW": 1 / c, "Muon": a[1] / (a[0] * c * n**0.5)}[kind]
 
 
 def at_relative_rates(optimizers, net, grown):  # optimisers with a rate for each parameter, and these rates
@@ -362,12 +366,22 @@ theory = pd.DataFrame({way: {kind: apart for kind, (_, apart) in of.items()} for
 print("apart after five steps, relative to how far the logits have moved:")
 print(theory.map(lambda value: "< 1e-9" if value < 1e-9 else "< 0.05" if value < 0.05 else "more"))
 rates_of = pd.DataFrame({kind: rates for kind, (rates, _) in steps_of["all × 2"].items()})
+small = copy.deepcopy(trained["AdamW"][0]).double()
+large = copy.deepcopy(small)
+grow(large, None)
+for net in (small, large):
+    net.zero_grad()
+    loss_of(net, held_out).backward()
+for (name, old), new in zip(small.named_parameters(), large.parameters()):
+    n, c = copies_and_scale(old.detach(), new.detach())
+    measured_gradient = (new.grad.square().mean() / old.grad.square().mean()).sqrt().item()
+    rates_of.loc[name, ["1 / (nc)", "gradient, relative"]] = 1 / (n * c), measured_gradient
 first_block = [f"blocks.0.{layer}.weight" for layer in ("q", "out", "up", "down")]
 rates_of.loc[["tokens.weight", *first_block, "norm.weight"]].round(2)
 
 # %% [markdown]
-# Notice the second table: with AdamW, an even growth makes `down` and `out` learn 2.83 times as fast. So the best learning rate of a grown
-# network may be another. Muon computes in bfloat16, so it agrees to a few percent only.
+# Notice the last table: the gradients are what theory says. With AdamW, an even growth makes `down` and `out` learn 2.83 times as fast. So
+# the best learning rate of a grown network may be another. Muon computes in bfloat16, so it agrees to a few percent only.
 #
 # The theory has another side: after an even growth, the large network is a small one for ever. Something has to part the twins. Copies that
 # carry their state stay alike for long, which is called *symmetry lock* ([SPARKLING](https://arxiv.org/abs/2602.02472)).
@@ -375,7 +389,8 @@ rates_of.loc[["tokens.weight", *first_block, "norm.weight"]].round(2)
 # ## What it is worth
 #
 # Arms are compared at equal multiply-adds. A matrix takes one per entry and token, attention takes two per channel and position, and the
-# backward pass doubles that of the forward pass. PyTorch's own counter checks this.
+# backward pass doubles that of the forward pass. Muon adds its own in each step: five times three products for each of its matrices.
+# PyTorch's own counter checks this.
 
 
 # %%
@@ -385,14 +400,22 @@ def multiply_adds(net):  # of a token, forward and backward
     return 3 * (matrices + attention)
 
 
+def cost_of_step(net, optimizers):
+    groups = [group for one in optimizers if isinstance(one, torch.optim.Muon) for group in one.param_groups]
+    shapes = [sorted(p.shape) for group in groups for p in group["params"]]
+    return BATCH * CONTEXT * multiply_adds(net) + sum(5 * (2 * m * m * n + m**3) for m, n in shapes)
+
+
+costs = {}
 for name, size in (("small", SMALL), ("large", LARGE)):
     net = GPT(**size, seed=seed)
+    optimizers = muon_and_adamw(net)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it counts no fused attention
-        loss_of(net, held_out[:BATCH]).backward()
-    counted = counter.get_total_flops() / 2 / (BATCH * CONTEXT)
-    print(f"{name}: {multiply_adds(net):,} a token; PyTorch counts the same: {multiply_adds(net) == counted}")
-costs = {name: multiply_adds(GPT(**size, seed=0)) for name, size in (("small", SMALL), ("large", LARGE))}
-print(f"a token of the large one costs {costs['large'] / costs['small']:.2f} times as much")
+        train(net, optimizers, starts[:1])
+    costs[name], cost = (cost_of_step(net, of) for of in ([], optimizers))
+    print(f"{name}: {multiply_adds(net):,} a token; Muon adds {cost / costs[name] - 1:.1%}")
+    print(f"PyTorch counts the same: {cost == counter.get_total_flops() / 2}")
+print(f"a step of the large one costs {costs['large'] / costs['small']:.2f} times as much")
 
 # %% [markdown]
 # ## What parts twins
@@ -413,9 +436,9 @@ def twins(x, part):  # first twins, and second ones, along the last axis
 
 
 @torch.no_grad()
-def add_noise(net, size, rng):  # relative to the entries of each matrix
+def add_noise(net, size, rng, parts):  # relative to the entries of each matrix
     for name, matrix in net.named_parameters():
-        if (layer := name.split(".")[-2]) in READS:
+        if READS.get(layer := name.split(".")[-2]) in parts:
             first, second = twins(matrix, READS[layer])
             e = size * matrix.square().mean().sqrt() * torch.randn(first.shape, generator=rng)
             first += e
@@ -429,9 +452,9 @@ def distance(a, b):  # relative: 0 for equal ones, √2 for those that have noth
 # %% [markdown]
 # ## The arms
 #
-# All grown arms double in every direction. Those of the first figure split evenly, with noise, and carry the optimiser's state. The others
+# The grown arms of the first figure double in every direction. They split evenly, with noise, and carry the optimiser's state. The others
 # grow after half of the budget, and differ in one or two of these choices. `reset` sets the state of second twins to 0. `warm-up` lets the
-# learning rate rise anew.
+# learning rate rise anew. An arm with `only` doubles one part.
 #
 # `Run` trains one network until it has spent a share of the budget. It evaluates at 40 points of the budget, the same for every arm. Arms that
 # grow are copies of the small one at that moment, so they share its batches and its rate until then. After it, each has a rate of its own.
@@ -440,24 +463,24 @@ def distance(a, b):  # relative: 0 for equal ones, √2 for those that have noth
 NOISE, POINTS = 1.0, 40  # the size of the noise, and evaluations per arm
 ARMS = {
     **{name: {"at": share} for name, share in MAIN.items()},
-    "even": {"noise": 0}, "outgoing": {"rule": "outgoing", "noise": 0},
-    "antisymmetric": {"rule": "antisymmetric", "noise": 0},
+    "even": {"noise": 0}, "outgoing": {"rule": "outgoing", "noise": 0}, "antisymmetric": {"rule": "antisymmetric", "noise": 0},
     "even, reset": {"noise": 0, "state": "reset"}, "even, reset, warm-up": {"noise": 0, "state": "reset", "warm_up": True},
-    "noise, warm-up": {"warm_up": True},
-    "noise, reset": {"state": "reset"}, "noise, reset, warm-up": {"state": "reset", "warm_up": True},
+    "noise, warm-up": {"warm_up": True}, "noise, reset": {"state": "reset"},
+    "noise, reset, warm-up": {"state": "reset", "warm_up": True},
+    **{f"{part} only": {"parts": [part]} for part in PARTS},
+    **{name: {"at": MAIN[arm], "optimizer": "Muon and AdamW"} for name, arm in with_muon.items()},
 }  # fmt: skip
-DEFAULT = {"at": 0.5, "rule": "even", "noise": NOISE, "state": "carry", "warm_up": False}
-ARMS = {name: DEFAULT | arm for name, arm in ARMS.items()}
+DEFAULT = {"at": 0.5, "parts": [*PARTS], "rule": "even", "noise": NOISE, "state": "carry", "warm_up": False}
+ARMS = {name: DEFAULT | {"optimizer": "AdamW"} | arm for name, arm in ARMS.items()}
 
 
 @torch.no_grad()
 def evaluate(net):  # the validation loss, and the distances of twins: of what some layers of the last block read
     layers, read = {"MLP": net.blocks[-1].down, "heads": net.blocks[-1].out, "width": net.head}, {}
-
-    def keep(part):
-        return lambda layer, inputs: read.update({part: inputs[0]})
-
-    hooks = [layer.register_forward_pre_hook(keep(part)) for part, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, part=part: read.update({part: inputs[0]}))
+        for part, layer in layers.items()
+    ]
     loss = loss_of(net, held_out).item()
     for hook in hooks:
         hook.remove()
@@ -466,18 +489,19 @@ def evaluate(net):  # the validation loss, and the distances of twins: of what s
 
 # %%
 class Run:
-    def __init__(self, size):
+    def __init__(self, size, optimizer):
         self.net = GPT(**size, seed=1000 + seed)
-        self.optimizers = adamw(self.net)
-        self.step, self.spent, self.warm, self.grown = 0, 0, 0, False  # warm: steps of the warm-up that are done
+        self.optimizers = OPTIMIZERS[optimizer](self.net)
+        self.step, self.spent, self.warm, self.grown = 0, 0, 0, []  # warm: steps of the warm-up that are done
         self.rows, self.losses = [], [np.nan]
 
     def train(self, until, rate):
-        cost = BATCH * CONTEXT * multiply_adds(self.net)
+        cost = cost_of_step(self.net, self.optimizers)
         while self.spent < until * budget:
             self.note()
             self.warm = min(self.warm + 1, warm_up)
-            self.optimizers[0].param_groups[0]["lr"] = rate * self.warm / warm_up
+            for one in self.optimizers:
+                one.param_groups[0]["lr"] = rate * self.warm / warm_up
             self.losses += train(self.net, self.optimizers, starts[self.step : self.step + 1])
             self.step, self.spent = self.step + 1, self.spent + cost
 
@@ -485,52 +509,66 @@ class Run:
         if self.spent >= len(self.rows) / POINTS * budget:
             row = {"point": len(self.rows), "step": self.step, "tokens": self.step * BATCH * CONTEXT}
             row |= {"multiply_adds": self.spent, "train_loss": np.mean(self.losses)} | evaluate(self.net)
-            apart = {f"distance_{part}": np.nan for part in PARTS if not self.grown}
+            apart = {f"distance_{part}": np.nan for part in PARTS if part not in self.grown}
             self.rows.append(row | apart)
             self.losses = []
 
 
 # %%
-budget = steps * BATCH * CONTEXT * costs["large"]
+budget = steps * costs["large"]
 starts = batches_of(1000 + seed, int(steps * costs["large"] / costs["small"]) + 2)
 
 
 def begin(small, arm):  # a run at the moment of its growth
     run = copy.deepcopy(small)
     if 0 < arm["at"] < 1:
-        grow(run.net, run.optimizers, rule=arm["rule"], state=arm["state"])
-        add_noise(run.net, arm["noise"], torch.Generator().manual_seed(seed))
-        run.grown, run.warm = True, 0 if arm["warm_up"] else run.warm
+        grow(run.net, run.optimizers, arm["parts"], arm["rule"], arm["state"])
+        add_noise(run.net, arm["noise"], torch.Generator().manual_seed(seed), arm["parts"])
+        run.grown, run.warm = arm["parts"], 0 if arm["warm_up"] else run.warm
     return run
 
 
-def trained_arms(names, rates, rate_of_small):  # yields the rows of each arm at each of its rates
-    small = Run(SMALL)
-    for name in sorted(names, key=lambda name: ARMS[name]["at"]):
-        small.train(ARMS[name]["at"], rate_of_small)
-        first = Run(LARGE) if name == "large" else begin(small, ARMS[name])
+def trained_arms(
+    optimizer, rates, rate_of_small
+):  # yields the rows of each arm of this optimiser, at each of its rates
+    small = Run(SMALL, optimizer)
+    for name in sorted(rates, key=lambda name: ARMS[name]["at"]):
+        small.train(at := ARMS[name]["at"], rate_of_small)
+        first = Run(LARGE, optimizer) if at == 0 else begin(small, ARMS[name])
         for rate in rates[name]:
-            run = Run(SMALL) if name == "small" and rate != rate_of_small else copy.deepcopy(first)
+            run = Run(SMALL, optimizer) if at == 1 and rate != rate_of_small else copy.deepcopy(first)
             run.train(1, rate)
             run.note()
             yield pd.DataFrame(run.rows).assign(arm=name, seed=seed, learning_rate=rate)
 
 
 # %% [markdown]
-# The next cell trains the arms of the parameters. By default, these are three for a few seconds, which is far too short to compare them.
+# The next cells train the arms of the parameters, and save their rows. By default, these are three arms for a few seconds, which is far too
+# short to compare them.
 
 
 # %%
 best_of = analysis.best_rates(analysis.read_tables(ROOT / tuning)) if tuning else {}
 arms = arms or [arm for arm in ARMS if not (learning_rates and arm in best_of)]
-rates = {arm: learning_rates or [best_of[arm]] for arm in arms}
-live = pd.concat(trained_arms(arms, rates, best_of.get("small") or learning_rates[0]), ignore_index=True)
+wanted = {arm: learning_rates or [best_of[arm]] for arm in arms}
+smalls = {"AdamW": "small", "Muon and AdamW": "small, Muon"}
+before_growth = {optimizer: best_of.get(arm) or (learning_rates or [0.008])[0] for optimizer, arm in smalls.items()}
+of_arms = {arm: ARMS[arm] | {"rate before growth": before_growth[ARMS[arm]["optimizer"]]} for arm in arms}
+parameters = {"seed": seed, "steps": steps, "warm_up": warm_up, "learning_rates": wanted, "arms": of_arms}
+parameters |= {"small": SMALL, "large": LARGE, "context": CONTEXT, "batch": BATCH, "blocks": N_BLOCKS}
+made_by = {"study": "language-model", "notebook": "13_grow_a_language_model", "parameters": parameters, "text": text}
+runs = analysis.kept_runs(ROOT / save, made_by)
+for optimizer, rate in before_growth.items():
+    missing = {arm: [rate for rate in wanted[arm] if (arm, rate) not in runs] for arm in arms}
+    missing = {arm: rates for arm, rates in missing.items() if rates and ARMS[arm]["optimizer"] == optimizer}
+    for rows in trained_arms(optimizer, missing, rate):
+        runs[rows.arm[0], rows.learning_rate[0]] = rows
+live = pd.concat(runs.values(), ignore_index=True)
 spent = live[live.point == POINTS].groupby("arm").multiply_adds.mean() / budget
 print("points:", set(live.groupby(["arm", "learning_rate"]).size()), " spent, of the budget:", spent.round(2).to_dict())
 
-parameters = {"seed": seed, "steps": steps, "warm_up": warm_up, "arms": arms, "learning_rates": rates}
-parameters |= {"small": SMALL, "large": LARGE, "context": CONTEXT, "batch": BATCH, "blocks": N_BLOCKS, "noise": NOISE}
-made_by = {"study": "language-model", "notebook": "13_grow_a_language_model", "parameters": parameters, "text": text}
+
+# %%
 singles = dict.fromkeys(["train_loss", "val_loss", *(f"distance_{part}" for part in PARTS)], "float32")
 if save:
     (ROOT / save).parent.mkdir(parents=True, exist_ok=True)
@@ -546,11 +584,12 @@ if join:
 #
 # ## The long run
 #
-# `make reproduce` runs this notebook again and again, in two processes. Two seeds come first, for tuning: they try four learning rates for
-# every arm. Then follow five seeds that are measured. Each run writes one file, and after an interruption only missing files are made.
+# `make reproduce` runs this notebook again and again, in two processes. Two seeds come first, for tuning: they try four to six learning
+# rates for every arm. Then follow five seeds that are measured. Each run writes one file. A run that finds its file trains only what is
+# missing there.
 #
-# The next cell shows what made the table, and the tuning. Grown arms train at the rate of `small` until they grow; the columns say the rate
-# after it. A rate at the edge of the grid could be too small or too large.
+# The next cell shows what made the table, and the tuning. Grown arms train at the best rate of the small network until they grow; the columns
+# say the rate after it. A rate at the edge of the grid could be too small or too large.
 
 # %%
 about = ns.provenance(ROOT / table)
@@ -559,49 +598,65 @@ chosen = pd.Series(analysis.best_rates(long_run))
 of_arm = measured.groupby("arm").learning_rate.agg(["min", "max"])
 assert (of_arm.eq(chosen, axis=0)).all(axis=None)
 tried = grid.notna().apply(lambda row: list(grid.columns[row]), axis=1)  # learning rates, by arm
-n_edge = sum(chosen[arm] in (min(of), max(of)) for arm, of in tried.items())
+at_edge = [arm for arm, of in tried.items() if chosen[arm] in (min(of), max(of))]
 n_seeds, n_tuning = measured.seed.nunique(), long_run[long_run.tuning].seed.nunique()
 print(f"{settings['steps']} steps of the large network, {about['machine']}")
 print(f"text: Python {about['text']['python']}, SHA-256 {about['text']['sha256'][:16]}…")
-print(f"{n_tuning} tuning seeds, {n_seeds} measured; chosen rates at the edge of the grid: {n_edge} of {len(chosen)}")
+print(f"{n_tuning} tuning seeds, {n_seeds} measured; rates at the edge of their grid: {len(at_edge)} of {len(chosen)}")
 grid.sort_index(axis=1).round(3).assign(chosen=chosen)
 
 # %% [markdown]
 # ## At equal multiply-adds, and at equal tokens
 #
-# An arm that begins small sees more tokens for the same multiply-adds. The next cell compares every arm with `large` both ways. Equal tokens
-# are those that `large` has seen at its end, where others may not have grown yet.
+# An arm that begins small sees more tokens for the same multiply-adds. The next cell compares every arm with the large one both ways. Equal
+# tokens are those that the large one has seen at its end, where others may not have grown yet.
 
 # %%
-at_tokens = measured[measured.arm == "large"].tokens.max()
-equal_tokens = analysis.losses_at(measured, "tokens", at_tokens)
-others = [arm for arm in MAIN if arm != "large"]
-comparison = pd.DataFrame({"tokens (millions)": (measured.groupby("arm").tokens.max() / 1e6).round(1)[others]})
-comparison["at equal multiply-adds"] = analysis.differences(ends, "large", others)
-comparison["at equal tokens"] = analysis.differences(equal_tokens, "large", others)
-comparison
+tokens, comparisons = measured.groupby("arm").tokens.max(), []
+for large, others in {"large": [arm for arm in MAIN if arm != "large"], "large, Muon": [*with_muon][::2]}.items():
+    rows = pd.DataFrame({"compared with": large, "tokens (millions)": (tokens / 1e6).round(1)[others]})
+    rows["at equal multiply-adds"] = analysis.differences(ends, large, others)
+    equal_tokens = analysis.losses_at(measured, "tokens", tokens[large])
+    rows["at equal tokens"] = analysis.differences(equal_tokens, large, others)
+    comparisons.append(rows)
+pd.concat(comparisons)
 
 # %% [markdown]
-# Notice the signs of the two columns. They are losses minus that of `large`: means over the seeds, with 95 % intervals.
+# Notice the signs of the two columns. They are losses minus that of the large one: means over the seeds, with 95 % intervals.
+#
+# ## Each part alone
+#
+# Three arms double only the hidden layers, the heads or the width, at half of the budget. Their steps cost less than those of an arm that
+# doubles all, so they take more of them.
+
+# %%
+alone = ["small", *(f"{part} only" for part in PARTS), "grown at 50 %", "large"]
+last_steps = measured[measured.point >= POINTS - 1].groupby(["arm", "seed"])[["multiply_adds", "step"]]
+of_step = last_steps.agg(lambda column: column.max() - column.min()).groupby("arm").sum()
+of_step, whole = of_step.multiply_adds / of_step.step, measured.groupby("arm")[["multiply_adds", "step"]].max()
+parts_alone = pd.DataFrame({"a step at the end (million multiply-adds)": (of_step / 1e6).round(1)[alone]})
+parts_alone["all steps (billion)"] = (whole.multiply_adds / 1e9).round(1)
+parts_alone["steps"], parts_alone["loss"] = whole.step, ends.mean().round(3)
+for other in ("small", "grown at 50 %"):
+    parts_alone[f"loss − that of {other}"] = analysis.differences(ends, other, alone)
+parts_alone
+
+# %% [markdown]
+# Notice the second column: all arms have spent the same.
 #
 # ## Do twins part?
 #
 # The next figure follows twins of the last block after a growth at half of the budget. The distance is that of their activations, relative
-# to their size. It begins at rounding errors, because every growth is exact.
+# to their size. It begins at rounding errors, because every growth is exact. The table adds what a recipe is worth. Differences are to `noise`,
+# which is the arm `grown at 50 %` of the first figure.
 
 # %%
-RECIPES = {arm: arm for arm in ARMS if arm not in MAIN} | {"grown at 50 %": "noise"}
+RECIPES = {arm: arm for arm in [*ARMS][len(MAIN) : -len(PARTS) - len(with_muon)]} | {"grown at 50 %": "noise"}
 names = ["even", "outgoing", "antisymmetric", "noise", *(arm for arm in RECIPES if "," in arm)]
 recipes = measured[measured.arm.isin(list(RECIPES))].assign(arm=lambda rows: rows.arm.map(RECIPES))
 panels = {"distance_MLP": "hidden neurons", "distance_heads": "heads", "distance_width": "residual stream"}
 figure = growth_in_training.twin_distances(recipes, names, panels)
 save_figure(figure, figures, "language-model-twins")
-
-# %% [markdown]
-# Notice the residual stream: the rules for uneven shares leave its twins alike, and only noise or a reset parts them. The table adds what
-# that is worth. Differences are to `noise`, which is the arm `grown at 50 %` of the first figure.
-
-# %%
 final, last = analysis.final_losses(recipes), recipes[recipes.point == POINTS]
 distance_of = last.groupby("arm")[list(panels)].mean().rename(columns=panels)
 outcome = pd.DataFrame({"rate": of_arm["min"].rename(RECIPES)[names], "loss": final[names].mean().round(3)})
@@ -610,6 +665,8 @@ outcome.loc["noise", "loss − that of noise"] = ""
 outcome.join(distance_of.round(3).add_prefix("distance: "))
 
 # %% [markdown]
+# Notice the residual stream: the rules for uneven shares leave its twins alike, and only noise or a reset parts them.
+#
 # ## What we see
 #
 # The next cell computes these sentences from the table, and asserts what does not depend on it.
@@ -620,8 +677,14 @@ parted, alike = [arm for arm in names if least[arm] > 0.01], [arm for arm in nam
 some = [arm for arm in names if arm not in parted + alike]
 lists = {"part in all three directions": parted, "part in some": some, "stay alike": alike}
 lowest = final.mean().idxmin()
+equal_tokens = analysis.losses_at(measured, "tokens", tokens["large"])
 said = [*answer, f"At equal tokens, the loss of `{best}` is {analysis.compare(equal_tokens, best, 'large')}."]
-said += [f"At equal multiply-adds, it ends {analysis.compare(ends, best, 'small')}."]
+pairs = [(best, "small"), ("large, Muon", "large"), ("grown at 50 %, Muon", "small, Muon")]
+pairs += [(f"{part} only", other) for part in PARTS for other in ("small", "grown at 50 %")]
+said += [
+    f"At equal multiply-adds, the loss of `{arm}` ends {analysis.compare(ends, arm, other)}." for arm, other in pairs
+]
+said += [f"Arms whose learning rate is at the edge of its grid: {', '.join(f'`{arm}`' for arm in at_edge) or 'none'}."]
 said += [f"Twins {how}: {', '.join(f'`{arm}`' for arm in found) or 'none'}." for how, found in lists.items()]
 said += [f"The recipe with the lowest mean loss is `{lowest}`."]
 said += [
@@ -630,9 +693,10 @@ said += [
 ]
 Markdown("\n".join(f"- {sentence}" for sentence in said))
 
-# %%
+# %% tags=["nbval-ignore-output"]
 assert same_first and (theory[["SGD", "AdamW"]] < 1e-9).all(axis=None) and (theory["Muon and AdamW"] < 0.05).all()
 assert round(rates_of.loc["blocks.0.down.weight", "AdamW"], 2) == 2.83
+assert np.allclose(rates_of["1 / (nc)"], rates_of["gradient, relative"], rtol=1e-9)
 assert next_ten["AdamW"].idxmax() == "grown, new optimisers"
 assert set(live.arm) == set(arms) and (abs(spent - 1) < 0.05).all()
 at_growth = recipes.dropna(subset="distance_MLP").groupby(["arm", "seed"])[list(panels)].first()
@@ -640,13 +704,12 @@ assert (at_growth < 1e-5).all(axis=None)
 assert ends.notna().all(axis=None) and len(ends) == n_seeds and set(ends) == set(ARMS)
 most = measured.groupby("arm").multiply_adds.max()
 assert most.max() / most.min() < 1.05
+only = [f"{part} only" for part in PARTS]
+assert (of_step[only] < of_step["grown at 50 %"]).all() and (whole.step[only] > whole.step["grown at 50 %"]).all()
 if table == "figures/data/language-model.parquet" and settings["steps"] >= 1000:
     assert n_seeds == 5 and n_tuning == 2 and most.max() / most.min() < 1.01
     assert alike == ["even"] and set(some) == {"outgoing", "antisymmetric"} and "noise" in parted
-print("held")
+print(f"held: Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")
 
 # %% [markdown]
 # Next: [14_what_it_costs](14_what_it_costs.ipynb) measures what a study, a split and a policy cost.
-
-# %% tags=["nbval-ignore-output"]
-print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

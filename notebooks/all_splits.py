@@ -79,7 +79,7 @@ print(wording.count([rows.setting.nunique()], "setting"), wording.count([rows.se
 # %% [markdown]
 # ## The answer
 #
-# A gain is established if the p-value of a permutation test over the networks, corrected for the number of settings (Holm), is below 0.05.
+# A gain is established if the p-value of a permutation test over the networks, corrected for all settings (max-T), is below 0.05.
 # Intervals are 95 % intervals (Student's t). The noise is what another order of the mini-batches makes, alike for all branches.
 
 # %%

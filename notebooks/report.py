@@ -70,6 +70,20 @@ for setting, rows in settings.items():
     display(Markdown(sentences.definition(rows)))
 
 # %%
+picked = {
+    setting: comparison.paired_differences(rows, "test_loss", tables.at_best_validation)
+    for setting, rows in settings.items()
+    if "val_loss" in rows
+}
+picked = {setting: found for setting, found in picked.items() if found.size}
+if picked:
+    each = "Differences in test loss, each network at the epoch of its lowest validation loss."
+    display(Markdown(f"## At the epoch that validation picks\n\n{each}"))
+for setting, found in picked.items():
+    heading(setting)
+    display(stats.style_tests(stats.paired_tests(found, "test_loss")))
+
+# %%
 METRICS = ["test_accuracy", "test_loss"]
 MOST = 40  # experiments in a figure beside the baseline; of more the lines cannot be told apart
 in_figures = dict(settings)

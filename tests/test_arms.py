@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from neuronsplit.analysis import arms
+from neuronsplit.analysis.files import write_table
 from neuronsplit.plots import growth_in_training
 
 plt.switch_backend("Agg")
@@ -58,8 +59,27 @@ def test_tables_of_a_folder_are_read_together(tmp_path):
         arms.read_tables(tmp_path / "nothing")
 
 
+def test_runs_of_a_file_are_kept_if_all_their_settings_are_the_same(tmp_path):
+    file, wanted = tmp_path / "0.parquet", {"small": [0.2, 0.3], "grown": [0.4], "new": [0.1]}
+    own = {"small": {"at": 1, "parts": ("q",)}, "grown": {"at": 0.5, "parts": ()}}
+    made_by = {"parameters": {"steps": 4, "arms": own, "learning_rates": RATES}, "text": {"sha256": "ab"}}
+    assert arms.kept_runs(file, made_by) == {}
+    write_table(TUNING, file, made_by)
+    parameters = {"steps": 4, "arms": own | {"new": {"at": 0}}, "learning_rates": wanted}
+    now = {"parameters": parameters, "text": {"sha256": "ab"}}
+    kept = arms.kept_runs(file, now)
+    assert set(kept) == {("small", 0.2), ("grown", 0.4)}
+    same = TUNING[(TUNING["arm"] == "small") & (TUNING["learning_rate"] == 0.2)]
+    pd.testing.assert_frame_equal(kept["small", 0.2], same, check_dtype=False)
+    parameters["arms"]["grown"] = own["grown"] | {"at": 0.25}
+    assert set(arms.kept_runs(file, now)) == {("small", 0.2)}
+    assert arms.kept_runs(file, now | {"text": {"sha256": "cd"}}) == {}
+    assert arms.kept_runs(file, now | {"parameters": parameters | {"steps": 5}}) == {}
+
+
 def test_the_loss_is_drawn_from_the_growth_on():
-    figure = growth_in_training.loss_against_cost(MEASURED, {"small": 1, "large": 0, "grown": 0.5})
+    tables = {"one": MEASURED, "other": MEASURED[MEASURED["arm"] != "small"]}
+    figure = growth_in_training.loss_against_cost(tables, {"small": 1, "large": 0, "grown": 0.5})
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines["grown"].get_xdata().tolist() == [2, 3, 4] and lines["large"].get_xdata().tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(lines["small"].get_ydata(), 3.01 - np.arange(5) / 8)
@@ -67,7 +87,11 @@ def test_the_loss_is_drawn_from_the_growth_on():
     assert names == ["small  2.510", "large  2.510", "grown  2.550"]
     heights = [text.xyann[1] for text in figure.axes[0].texts]
     assert min(np.diff(heights)) > 0.05  # no two names overlap
-    assert "billions" in figure.axes[0].get_xlabel() and "n = 3 seeds" in figure.get_suptitle()
+    others = {line.get_label(): line.get_color() for line in figure.axes[1].lines if line.get_label() in RATES}
+    assert others == {arm: lines[arm].get_color() for arm in ("large", "grown")}
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "other"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert "billions" in figure.axes[1].get_xlabel() and "n = 3 seeds" in figure.get_suptitle()
 
 
 def test_the_distance_of_twins_is_drawn_from_the_growth_on():

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from synthetic import all_splits_table, study_table
 
-from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, wording
+from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, tables, wording
 from neuronsplit.analysis.files import write_table
 from neuronsplit.names import CONTROLS, NEURON, SHUFFLE_LOSSES
 
@@ -47,7 +47,7 @@ def test_the_answer_says_what_an_independent_computation_says():
     assert f"1 of the 3 others ends above no-split, by {gap['max-loss']:.4f} of test accuracy: max-loss." in text
     assert "No difference to no-split is established for 1 of the 3 others: min-loss." in text
     assert "Training the others took 80% of the multiply-adds of no-split" in text  # (3 + 4 + 5 + 6 + 6) / 30
-    assert "corrected for 3 comparisons (Holm), is below 0.05" in sentences.definition(table)
+    assert "corrected for 3 comparisons (max-T), is below 0.05" in sentences.definition(table)
 
 
 def test_loss_is_better_where_it_is_lower():
@@ -62,10 +62,10 @@ def test_loss_is_better_where_it_is_lower():
 def test_few_seeds_establish_nothing_and_the_report_says_so():
     """Seven policies that all end far below the control, at five seeds."""
     text = answer(shifted({policy: -(policy != "no-split") for policy in EIGHT}, n_seeds=5))
-    assert "With 5 seeds the smallest possible corrected p-value is 0.44, so no difference can be established." in text
-    assert "7 comparisons would need 9 seeds." in text
+    assert "With 5 seeds the smallest possible p-value is 0.062, so no difference can be established." in text
+    assert "At least 6 seeds are needed." in text
     assert "below" not in text and "difference found" not in text and "is established" not in text
-    text = answer(shifted({policy: -(policy != "no-split") for policy in EIGHT}, n_seeds=9))
+    text = answer(shifted({policy: -(policy != "no-split") for policy in EIGHT}, n_seeds=6))
     assert "All 7 others end below no-split" in text and "smallest possible" not in text
 
 
@@ -114,6 +114,18 @@ def test_settings_are_compared_within_and_never_across():
     assert comparison.baseline_of(rows) is None and comparison.compare(rows).n.eq(0).all()
     assert sentences.answer(rows) == "- Every setting has one experiment only, so none is compared with another."
     assert comparison.paired_differences(rows, "test_loss").empty
+
+
+def test_differences_can_be_those_at_the_epoch_that_validation_picks():
+    table = shifted({"no-split": 0, "random": -0.05, "max-loss": 0.03})
+    last = table[table.epoch == 5]
+    table.loc[table.epoch == 2, "val_loss"] = -1.0
+    table.loc[table.epoch == 2, "test_accuracy"] += 1 * (table.policy == "random")
+    found = comparison.paired_differences(table, "test_accuracy", tables.at_best_validation)
+    assert found["random"].between(0.9, 1).all() and found["max-loss"].between(0, 0.06).all()
+    at_the_end = comparison.paired_differences(table, "test_accuracy")
+    by_seed = last.pivot(index="seed", columns="policy", values="test_accuracy")
+    assert at_the_end["random"].tolist() == pytest.approx((by_seed["random"] - by_seed["no-split"]).tolist())
 
 
 def test_growths_and_schedules_are_experiments_of_one_setting():
@@ -300,7 +312,7 @@ def test_settings_of_all_splits_are_counted_and_corrected_for():
     text = split_sentences.overall(found).replace("**", "")
     assert "In 2 of 3 settings the gain of the best split is established." in text
     assert "It beats the noise of the mini-batches in 2, and is smaller than the noise in 0." in text
-    assert found.p_holm.max() == 1 and found.p_holm.min() == pytest.approx(3 * 2 / 2**8)
+    assert found.p_adjusted.tolist() == pytest.approx([1, 2 / 2**8, 2 / 2**8])
     assert (
         split_sentences.answer(found.iloc[0])
         == "- A network of one neuron has one split only: there is nothing to choose."
@@ -346,9 +358,10 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     write_table(table, tmp_path / "t.parquet", {"study": "mine"})
     (tmp_path / "figures").mkdir()
     found, text, n_figures = run(tmp_path / "t.parquet", tmp_path, title="a {title}", figures=f"{tmp_path}/figures/")
-    sections = ["At the same seed", "While they train", "Where they end", "What it costs", "Family trees"]
+    sections = ["At the epoch that validation picks", "At the same seed", "While they train", "Where they end"]
+    sections += ["What it costs", "Family trees"]
     assert found == ["`a {title}`", *sections]
-    assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 7
+    assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 8
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
     assert len(saved) == n_figures == 18 and "cost-learning-rate-0.1.png" in saved
 

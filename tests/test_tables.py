@@ -2,6 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import final_table, study_table
 
 from neuronsplit.analysis import tables
@@ -48,6 +51,37 @@ def test_diverged_seeds_are_counted_and_left_out_of_the_means():
     assert found["n"].tolist()[0] == 2
     assert found.loc["no-split", ["mean", "min", "max"]].tolist() == [2, 1, 3]
     assert np.isnan(found.loc["random", "mean"])
+
+
+LOSSES = [0.1, 0.2, 0.3, np.nan, np.inf]
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(LOSSES)] * 2), min_size=8, max_size=8), st.randoms(use_true_random=False))
+def test_validation_picks_the_first_epoch_of_the_lowest_loss(losses, random):
+    """Of two networks of four epochs, whatever the order of their rows is: by a plain loop."""
+    keys = [(policy, epoch) for policy in ("a", "b") for epoch in (1, 2, 3, 4)]
+    rows = [{"policy": p, "seed": 7, "epoch": e, "val_loss": v, "test_loss": t} for (p, e), (v, t) in zip(keys, losses)]
+    expected, picked = {}, {}
+    for (policy, epoch), (val_loss, test_loss) in zip(keys, losses):
+        if np.isfinite(val_loss) and val_loss < picked.get(policy, (np.inf,))[0]:
+            picked[policy] = val_loss, test_loss if np.isfinite(test_loss) else np.nan
+        expected[policy, epoch] = picked.get(policy, (None, np.nan))[1]
+    table = pd.DataFrame(random.sample(rows, 8), index=[0, 1] * 4)
+    table = pd.concat([table[table.policy == "a"], table[table.policy == "b"]])
+    found = tables.best_so_far(table, "test_loss")
+    assert list(found.index) == list(table.index)
+    assert found.tolist() == pytest.approx([expected[key] for key in zip(table.policy, table.epoch)], nan_ok=True)
+    values = tables.at_best_validation(table, "test_loss")
+    assert values.loc[7].tolist() == pytest.approx([expected["a", 4], expected["b", 4]], nan_ok=True)
+
+
+def test_differences_are_taken_of_the_values_that_are_asked_for():
+    table = study_table(["no-split", "random"], n_seeds=3)
+    found = tables.paired_differences(table, "test_loss", "no-split", tables.at_best_validation)
+    rows = table.loc[table.groupby(["policy", "seed"]).val_loss.idxmin()].pivot(index="seed", columns="policy")
+    expected = rows["test_loss", "random"] - rows["test_loss", "no-split"]
+    assert found["random"].tolist() == pytest.approx(expected.tolist())
+    assert not np.allclose(found, tables.paired_differences(table, "test_loss", "no-split"))
 
 
 def test_lineage_by_hand():

@@ -3,13 +3,14 @@
 Every `table` has a row per arm, learning rate, seed and evaluation. The column `point` counts the evaluations.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import stats
-from neuronsplit.analysis.files import read_table
+from neuronsplit.analysis.files import provenance, read_table
 
 
 def read_tables(folder: Path) -> pd.DataFrame:
@@ -18,6 +19,33 @@ def read_tables(folder: Path) -> pd.DataFrame:
     if not files:
         raise ValueError(f"{folder} holds no tables: allowed are folders of .parquet files")
     return pd.concat([read_table(file) for file in files], ignore_index=True)
+
+
+def kept_runs(file: Path, made_by: dict) -> dict[tuple[str, float], pd.DataFrame]:
+    """Read the runs of a file that need not be made again, by arm and learning rate.
+
+    made_by: what would make the file now. Its "parameters" hold "arms", the settings of each arm by its name, and
+        "learning_rates", those that are wanted of each. A run is kept if it is wanted, and its arm, all the other
+        parameters and the "text" are those of the file. Without a file, no run is kept.
+    """
+    if not file.is_file():
+        return {}
+    now, before = (_settings(of) for of in (made_by, provenance(file)))
+    arms, arms_before = now.pop("arms"), before.pop("arms")
+    rates, _ = now.pop("learning_rates"), before.pop("learning_rates")
+    if now != before:
+        return {}
+    runs = read_table(file).groupby(["arm", "learning_rate"])
+    return {
+        (arm, rate): rows
+        for (arm, rate), rows in runs
+        if rate in rates.get(arm, []) and arms[arm] == arms_before.get(arm)
+    }
+
+
+def _settings(made_by: dict) -> dict:
+    """The parameters and the text, as they are after a way through a file."""
+    return json.loads(json.dumps(made_by["parameters"] | {"text": made_by["text"]}))
 
 
 def final_losses(table: pd.DataFrame) -> pd.DataFrame:

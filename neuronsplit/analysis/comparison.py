@@ -3,6 +3,8 @@
 The functions after `settings_of` take what it returns: tables whose column `policy` distinguishes their experiments.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -90,15 +92,18 @@ def compare(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     return result.loc[order if baseline is None else [baseline, *order]]
 
 
-def paired_differences(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def paired_differences(
+    table: pd.DataFrame, metric: str, values_of: Callable[..., pd.DataFrame] = tables.final_values
+) -> pd.DataFrame:
     """Return the differences to the baseline of the experiments that have a seed in common with it.
 
+    values_of: which values, as in `tables.paired_differences`.
     Returns a row per seed and a column per experiment, of which there may be none.
     """
     baseline = baseline_of(table)
     if baseline is None:
         return pd.DataFrame()
-    return tables.paired_differences(table, metric, baseline).dropna(how="all", axis=1).dropna(how="all")
+    return tables.paired_differences(table, metric, baseline, values_of).dropna(how="all", axis=1).dropna(how="all")
 
 
 def style_comparison(compared: pd.DataFrame, title: str = "test accuracy") -> "pd.io.formats.style.Styler":

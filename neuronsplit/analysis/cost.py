@@ -1,6 +1,8 @@
-"""Compute what training costs, and compare policies at equal cost.
+"""Compute what training costs, and compare policies at equal cost: in epochs, in multiply-adds or in time.
 
 Every `table` is that of a study whose column `policy` distinguishes its experiments, as after `tables.with_labels`.
+The column `cost_in` says what training has cost since its start: "epoch", "neuron_epochs", or one that was added, such
+as what `seconds` returns. No table needs to have "neuron_epochs", for it is computed.
 """
 
 import numpy as np
@@ -10,25 +12,63 @@ from neuronsplit.analysis import stats, tables
 from neuronsplit.names import STAY_NARROW
 
 
-def cumulative_cost(table: pd.DataFrame) -> pd.Series:
+def multiply_adds(width: int, n_in: int, n_out: int, n_images: int) -> int:
+    """Return the multiply-adds of training one hidden layer for an epoch: (2 n_in + 3 n_out) width n_images.
+
+    For each image, a neuron takes n_in + n_out of them for its activation and its part of the output. It takes as many
+    for the gradients of its weights, and n_out for that of its activation. The cost of scores is not counted, nor that
+    of images that a growth uses. Nor is evaluation: on validation images it takes (n_in + n_out) width for each, which
+    is the same share of the training for every width.
+    """
+    return (2 * n_in + 3 * n_out) * width * n_images
+
+
+def neuron_epochs(table: pd.DataFrame) -> pd.Series:
     """Return for each row the number of neurons trained, summed over the epochs so far.
 
-    This is proportional to the multiply-adds of training one hidden layer. A neuron takes 2 n_in + 3 n_out of them for
-    each image. They compute its activation and output, and the gradients of its weights and activation. The cost of
-    scores is not counted, nor the cost of images that a growth uses.
+    They are proportional to multiply-adds: `multiply_adds` of width 1 is what one of them takes.
     """
+    return _so_far(table, _trained_width(table))
+
+
+def seconds(table: pd.DataFrame, times: pd.DataFrame, n_steps: int) -> pd.Series:
+    """Return for each row the seconds of training so far, from the time of a step at each width.
+
+    times: what `measuring.step_times.time_steps` returns. Between its widths, times are interpolated.
+    n_steps: the number of steps in an epoch.
+    Raises ValueError for a width that is not within those that were timed.
+    """
+    width, times = _trained_width(table), times.sort_values("width")
+    low, high = times["width"].iloc[[0, -1]]
+    if not width.between(low, high).all():
+        outside = width[~width.between(low, high)].iloc[0]
+        raise ValueError(f"width {outside}: allowed are those within the widths that were timed, {low} to {high}")
+    return _so_far(table, n_steps * pd.Series(np.interp(width, times["width"], times["seconds"]), table.index))
+
+
+def _trained_width(table: pd.DataFrame) -> pd.Series:
     n_new = table["split_neuron"].fillna("").astype(str).str.split().str.len()  # added after the epoch was trained
-    return (table["hidden"] - n_new).groupby([table["policy"], table["seed"]]).cumsum()
+    return table["hidden"] - n_new
 
 
-def relative_cost(table: pd.DataFrame, baseline: str) -> pd.Series:
+def _so_far(table: pd.DataFrame, of_epochs: pd.Series) -> pd.Series:
+    return of_epochs.groupby([table["policy"], table["seed"]]).cumsum()
+
+
+def with_cost(table: pd.DataFrame, cost_in: str) -> pd.DataFrame:
+    """Return the table with one more column, the cost: what the column cost_in says."""
+    return table.assign(cost=table.assign(neuron_epochs=neuron_epochs(table))[cost_in])
+
+
+def relative_cost(table: pd.DataFrame, baseline: str, cost_in: str = "neuron_epochs") -> pd.Series:
     """Return the mean cost of every policy over its seeds, as a share of that of the baseline."""
-    last = tables.last_epoch(table.assign(cost=cumulative_cost(table)))
-    cost = last.groupby("policy", sort=False)["cost"].mean()
+    cost = tables.last_epoch(with_cost(table, cost_in)).groupby("policy", sort=False)["cost"].mean()
     return cost / cost[baseline]
 
 
-def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+def difference_at_equal_cost(
+    table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs"
+) -> pd.DataFrame:
     """Subtract the baseline's value at equal cost and equal seed from a metric, for each row of the other policies.
 
     baseline: a policy of the table.
@@ -36,7 +76,7 @@ def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) ->
     baseline is interpolated between its epochs. Before its first and after its last epoch, the difference is NaN.
     Raises KeyError for a seed that the baseline lacks.
     """
-    table = table.assign(cost=cumulative_cost(table))
+    table = with_cost(table, cost_in)
     baselines = {seed: rows.sort_values("epoch") for seed, rows in table[table["policy"] == baseline].groupby("seed")}
     parts = []
     for seed, rows in table[table["policy"] != baseline].groupby("seed", sort=False):
@@ -47,23 +87,25 @@ def difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) ->
     return pd.concat(parts).sort_index()
 
 
-def final_difference_at_equal_cost(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+def final_difference_at_equal_cost(
+    table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs"
+) -> pd.DataFrame:
     """Subtract the baseline's value at equal cost from every policy's final value.
 
     Returns a row per seed and a column per policy.
     """
-    return tables.final_values(difference_at_equal_cost(table, metric, baseline), "difference")
+    return tables.final_values(difference_at_equal_cost(table, metric, baseline, cost_in), "difference")
 
 
 def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Average a metric over the cost.
+    """Average a metric over the cost, which counts multiply-adds.
 
     The mean is taken over the range of costs that all policies except stay-narrow have in common. It is NaN for
     stay-narrow if its own cost ends earlier.
     Returns a row per seed and a column per policy.
     """
     policies = list(table["policy"].unique())
-    table = table.assign(cost=cumulative_cost(table)).sort_values("epoch")
+    table = with_cost(table, "neuron_epochs").sort_values("epoch")
     curves = {key: rows for key, rows in table.groupby(["policy", "seed"])}
     first = max(rows["cost"].iloc[0] for rows in curves.values())
     last = min(rows["cost"].iloc[-1] for (policy, _), rows in curves.items() if policy != STAY_NARROW)

@@ -6,7 +6,6 @@ is taken for Markdown or HTML.
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import comparison, files, stats, tables, wording
@@ -55,7 +54,7 @@ def definition(table: pd.DataFrame) -> str:
     n_tests = int(comparison.compare(table)["p"].count())
     if not n_tests:
         return ""
-    corrected = f", corrected for {n_tests} comparisons (Holm)" if n_tests > 1 else ""
+    corrected = f", corrected for {n_tests} comparisons (max-T)" if n_tests > 1 else ""
     test = f"Established: the p-value of a permutation test, paired by seed{corrected}, is below 0.05."
     return f"{test} Intervals are Student's t, each by itself; of few seeds they can leave the range of a metric."
 
@@ -137,13 +136,12 @@ def _not_testable(compared: pd.DataFrame) -> list[str]:
     baseline, others = wording.code(compared.index[0]), compared.iloc[1:]
     if pd.isna(compared["value"].iloc[0]):
         return []
-    said, n_tests = [], int(others["p"].count())
-    for (n, p), rows in others[others["verdict"] == "too few seeds"].groupby(["n", "smallest_p_holm"]):
+    said = []
+    for (n, p), rows in others[others["verdict"] == "too few seeds"].groupby(["n", "smallest_p"]):
         whom = "" if len(rows) == len(others) else f" for {wording.join(map(wording.code, rows.index))}"
-        seeds = f"With {n:.0f} seeds the smallest possible corrected p-value is {p:.2g}"
-        said.append(f"{seeds}, so **no difference can be established**{whom}.")
-        if np.isfinite(needed := stats.n_seeds_needed(n_tests)):
-            said[-1] += f" {wording.count([n_tests], 'comparison')} would need {needed} seeds."
+        seeds = f"With {n:.0f} seeds the smallest possible p-value is {p:.2g}"
+        needed = f"At least {stats.n_seeds_needed()} seeds are needed."
+        said.append(f"{seeds}, so **no difference can be established**{whom}. {needed}")
     for n, common in ((1, "one seed in common with {}, too few for a test"), (0, "no seeds in common with {}")):
         rows = others[(others["n"] == n) & others["value"].notna()]
         if len(rows):

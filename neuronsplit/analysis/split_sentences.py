@@ -42,8 +42,8 @@ def overall(summary: pd.DataFrame) -> str:
     ]
     if (summary["verdict"] == "too few seeds").any():
         few = summary[summary["verdict"] == "too few seeds"]
-        p = wording.span(few["smallest_p_holm"].fillna(1), "{:.2g}")
-        lines.append(f"In {len(few)} there are too few networks: the smallest possible corrected p-value is {p}.")
+        p = wording.span(few["smallest_p"].fillna(1), "{:.2g}")
+        lines.append(f"In {len(few)} there are too few networks: the smallest possible p-value is {p}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -80,9 +80,9 @@ def _established(row: pd.Series) -> str:
     if row["n"] < 2:
         return "There is one network, too few for a test."
     if row["verdict"] == "too few seeds":
-        p = f"{row['smallest_p_holm']:.2g}"
+        p = f"{row['smallest_p']:.2g}"
         return f"With {row['n']:.0f} networks the smallest possible p-value is {p}, so **no gain can be established**."
-    p = f"(p = {row['p_holm']:.2g})" if row["p_holm"] >= 0.001 else "(p < 0.001)"
+    p = f"(p = {row['p_adjusted']:.2g})" if row["p_adjusted"] >= 0.001 else "(p < 0.001)"
     if row["verdict"] == "better":
         return f"**The choice matters**: the gain is established {p}."
     return (
@@ -105,7 +105,7 @@ def texts_of(summary: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "best split": thousand["mean"].map("{:+.2f}".format),
         "95 % interval": [stats.interval(low, high, 2) for low, high in zip(thousand["low"], thousand["high"])],
-        "p (Holm)": summary["p_holm"].map("{:.3f}".format),
+        "p (max-T)": summary["p_adjusted"].map("{:.3f}".format),
         "established": summary["verdict"].eq("better").map({True: "yes", False: "no"}),
         "shuffle (sd)": thousand["shuffle_sd"].map("{:.2f}".format),
         "repeats itself": summary["repeats"].map("{:+.2f}".format),

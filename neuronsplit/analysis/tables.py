@@ -4,6 +4,8 @@ Every `table` is that of a study, with a row per experiment, seed and epoch. Whe
 `policy` has to distinguish the experiments, as after `with_labels`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -78,12 +80,39 @@ def final_values(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return values.pivot(index="seed", columns="policy", values="value")[table["policy"].unique()]
 
 
-def paired_differences(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Subtract the baseline's final value at the same seed from that of every other policy.
+def best_so_far(table: pd.DataFrame, metric: str) -> pd.Series:
+    """Return for each row the metric at the epoch that validation picks from those until then.
 
+    This is the epoch of the lowest validation loss, and the first of them if there are several. An epoch whose
+    validation loss is not a finite number is never picked. Values that are not finite are NaN.
+    """
+    rows = table.assign(row=np.arange(len(table))).sort_values("epoch", kind="stable")
+    groups = [rows["policy"], rows["seed"]]
+    loss = rows["val_loss"].astype(float).where(np.isfinite(rows["val_loss"]), np.inf)
+    lowest_before = loss.groupby(groups).cummin().groupby(groups).shift(fill_value=np.inf)
+    picked = rows["row"].where(loss < lowest_before).groupby(groups).ffill()
+    values = table[metric].where(np.isfinite(table[metric])).reset_index(drop=True)
+    return pd.Series(values.reindex(picked).to_numpy(), rows["row"]).sort_index().set_axis(table.index)
+
+
+def at_best_validation(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a metric at the epoch that validation picks: a row per seed and a column per policy.
+
+    A seed that diverges after this epoch counts. A value is NaN where no validation loss is a finite number.
+    """
+    last = last_epoch(table.assign(value=best_so_far(table, metric)))
+    return last.pivot(index="seed", columns="policy", values="value")[table["policy"].unique()]
+
+
+def paired_differences(
+    table: pd.DataFrame, metric: str, baseline: str, values_of: Callable[..., pd.DataFrame] = final_values
+) -> pd.DataFrame:
+    """Subtract the baseline's value at the same seed from that of every other policy.
+
+    values_of: which values, such as `final_values` or `at_best_validation`.
     Returns a row per seed and a column per policy.
     """
-    values = final_values(table, metric)
+    values = values_of(table, metric)
     return values.drop(columns=baseline).sub(values[baseline], axis=0)
 
 

@@ -93,7 +93,7 @@ def neuron_gains(gains: pd.DataFrame) -> Figure:
     return figure
 
 
-def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
+def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs") -> Figure:
     """Draw final values against the cost, as means with their 95 % intervals (Student's t).
 
     table: with labels or without. baseline: the label of the experiment whose cost is 1.
@@ -102,7 +102,7 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
     the same cost. Points are drawn slightly to the left or right of their cost, so that they do not hide one another.
     """
     table = tables.with_labels(table) if table.duplicated(["policy", "seed", "epoch"]).any() else table
-    table = table.assign(cost=cost.cumulative_cost(table))
+    table = cost.with_cost(table, cost_in)
     table["cost"] /= tables.last_epoch(table[table["policy"] == baseline])["cost"].mean()
     controls = table["policy"].str.split(" · ").str[0].isin(CONTROLS)
     by_growth = "growth" in table and table.loc[~controls, "growth"].nunique() > 1
@@ -119,7 +119,7 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str) -> Figure:
             style.marker_of(first.get("schedule", "")),
         )
         shown += _draw_final(axis, rows, metric, color, marker, label, offset_points=5 * (i % 5 - 2))
-    xlabel = f"multiply-adds of training, as a share of those of {baseline}"
+    xlabel = f"{style.TITLES[cost_in]} of training, as a share of those of {baseline}"
     axis.set(xlabel=xlabel, ylabel=style.TITLES[metric], xlim=(0.1, 1.03 * max(1, table["cost"].max())))
     style.fit_y(axis, shown, margin=0.1)
     style.add_legend(figure, axis)
@@ -138,14 +138,16 @@ def _draw_final(axis, rows, metric, color, marker, label, offset_points) -> tupl
     return mean, low, high
 
 
-def difference_at_equal_cost(settings: dict[str, pd.DataFrame], metric: str, baseline: str) -> Figure:
+def difference_at_equal_cost(
+    settings: dict[str, pd.DataFrame], metric: str, baseline: str, cost_in: str = "neuron_epochs"
+) -> Figure:
     """Draw differences to a baseline at equal cost, after every epoch: mean and 95 % interval (Student's t).
 
     settings: title → table. Each gets its own panel.
     """
     figure, axes = style.row_of_panels(len(settings), 4.6, 3.6, sharex=True)
     for axis, (title, table) in zip(axes, settings.items()):
-        rows = cost.difference_at_equal_cost(table, metric, baseline).dropna(subset="difference")
+        rows = cost.difference_at_equal_cost(table, metric, baseline, cost_in).dropna(subset="difference")
         axis.axhline(0, color=style.color_of(baseline), lw=1.6, label=baseline)
         for policy, part in rows.groupby("policy", sort=False):
             band = stats.intervals(part.pivot(index="seed", columns="epoch", values="difference"))
@@ -153,7 +155,7 @@ def difference_at_equal_cost(settings: dict[str, pd.DataFrame], metric: str, bas
             axis.plot(x, band["mean"], color=color, lw=1.8, label=policy)
             axis.fill_between(x, band["low"], band["high"], color=color, alpha=0.15, lw=0)
         late = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, "difference"]
-        xlabel = f"multiply-adds, as a share of those of {baseline}"
+        xlabel = f"{style.TITLES[cost_in]}, as a share of those of {baseline}"
         axis.set(title=title, xlabel=xlabel, ylim=late.quantile([0.002, 0.998]).tolist())
     axes[0].set_ylabel(f"{style.TITLES[metric]}\n− that of {baseline} at equal cost")
     style.add_legend(figure, *axes)

@@ -18,31 +18,50 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _FIRST = 0.15  # the share of the points that the y axis is not fitted to
 
 
-def loss_against_cost(table: pd.DataFrame, growth: Mapping[str, float]) -> Figure:
+def loss_against_cost(tables: Mapping[str, pd.DataFrame], growth: Mapping[str, float]) -> Figure:
     """Draw the mean validation loss of every arm against its multiply-adds, with the arm's name at the line's end.
 
-    growth: after which share of the multiply-adds each arm grows, in the order of the colours; 0 or 1 for those that do
-    not grow. A dot marks the growth, where the arm's own line begins.
+    tables: title → table, with a panel for each. growth: after which share of the multiply-adds each arm grows, in the
+    order of the colours; 0 or 1 for those that do not grow. A table need not have all of these arms.
+    A dot marks the growth, where the arm's own line begins.
     """
-    figure, axis = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
-    scale, unit = _unit(table["multiply_adds"].max())
-    last = table["point"].max()
-    style.fit_y(axis, list(table["val_loss"][table["point"] > _FIRST * last]), margin=0.03)
+    size = (6.8, 3.6 * len(tables) + 1)
+    figure, axes = plt.subplots(
+        len(tables), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    whole = pd.concat(tables.values())
+    whole = whole[whole["arm"].isin(list(growth))]
+    scale, unit = _unit(whole["multiply_adds"].max())
+    late = whole["val_loss"][whole["point"] > _FIRST * whole["point"].max()]
+    style.fit_y(axes[0, 0], list(late), margin=0.03)
+    for axis, (title, table) in zip(axes[:, 0], tables.items()):
+        right, ends = _draw_losses(axis, table, growth, scale)
+        axis.set(ylabel=style.TITLES["val_loss"], xlim=(0, right))
+        axis.set_title(title, loc="left", fontsize=11)
+        _label_ends(axis, right, ends)
+    axes[-1, 0].set_xlabel(f"multiply-adds of training ({unit})")
+    style.set_title(figure, f"mean of {_seeds(whole)}; dots: the small network grows")
+    return figure
+
+
+def _draw_losses(
+    axis: plt.Axes, table: pd.DataFrame, growth: Mapping[str, float], scale: float
+) -> tuple[float, dict[str, float]]:
+    """Draw a line for every arm of a table; returns the largest multiply-adds, and the last loss of each arm."""
     colors = ["0.5", "black", *sns.color_palette("colorblind", max(len(growth) - 2, 0))]
     ends, right = {}, 0.0
     for (arm, share), color, dashes in zip(growth.items(), colors, cycle(_DASHES)):
         mean = table[table["arm"] == arm].groupby("point")[["multiply_adds", "val_loss"]].mean()
+        if mean.empty:
+            continue
         grows = 0 < share < 1
-        own = mean[mean.index >= share * last] if grows else mean
+        own = mean[mean.index >= share * mean.index.max()] if grows else mean
         x = own["multiply_adds"] / scale
         axis.plot(x, own["val_loss"], color=color, ls=dashes, lw=2.2, label=arm)
         if grows:
             axis.plot(x.iloc[0], own["val_loss"].iloc[0], "o", color=color, ms=9, mec="white", zorder=3)
         ends[arm], right = own["val_loss"].iloc[-1], max(right, x.iloc[-1])
-    axis.set(xlabel=f"multiply-adds of training ({unit})", ylabel=style.TITLES["val_loss"], xlim=(0, right))
-    _label_ends(axis, right, ends)
-    style.set_title(figure, f"mean of {_seeds(table)}; dots: the small network grows")
-    return figure
+    return right, ends
 
 
 def twin_distances(table: pd.DataFrame, arms: list[str], columns: Mapping[str, str]) -> Figure:

@@ -40,6 +40,7 @@ TITLES = {
     "train_loss": "train loss", "train_accuracy": "train accuracy",
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
     "test_loss": "test loss", "test_accuracy": "test accuracy", "parameters": "parameters",
+    "epoch": "epochs", "neuron_epochs": "multiply-adds", "seconds": "seconds",
 }  # fmt: skip
 _DASHES = ("-", "--", ":", "-.")
 _own_colors: dict[str, str] = {}  # of names that COLORS does not have

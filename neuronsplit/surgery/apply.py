@@ -1,4 +1,4 @@
-"""Make a split that has been found: change tensors, the sizes that modules note, and the state of optimisers."""
+"""Make a split or merge that has been found: change tensors, the sizes that modules note, and optimisers' states."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
+from neuronsplit.surgery.merges import merge_edits
 from neuronsplit.surgery.noted_sizes import Number, set_numbers, weight_norms
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
 from neuronsplit.surgery.trace import created_on
 
+MERGE = "merge"  # the rule in the record of a merge
+
 
 class SplitRecord(NamedTuple):
-    """A record of what a split did, in values that JSON can store; `replay` repeats it on a copy of the network."""
+    """A record of what a split or a merge did, in values that JSON can store; `replay` repeats it on a network."""
 
     neurons: dict[str, list[int]]  # by layer
-    rule: str
+    rule: str  # or MERGE: the second of two sets went
     sets: list[int]  # of each neuron in turn: the number of the set of channels that was split
     coefficients: list[list]  # α, β, γ, δ of each neuron in turn; γ and δ are numbers, or one per output of a reader
     places: list[list]  # of each changed axis of a parameter or buffer: a Place
@@ -37,6 +40,8 @@ def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tenso
     for name, (before, _) in record.shapes.items():
         if (shape := list(tensors[name].shape)) != list(before):
             raise ValueError(f"{name!r} has the shape {shape}: allowed is {list(before)}, as recorded")
+    if record.rule == MERGE:
+        return merge_edits(places, tensors, record.coefficients[0][3], weight_norms(net))
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
     return edits_of(places, tensors, of_sets, record.last, weight_norms(net))

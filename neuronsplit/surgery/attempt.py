@@ -1,5 +1,6 @@
 """Split some sets of channels on trial; the network is as before at the end."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,10 @@ from neuronsplit.surgery.exactness import DOUBLE
 from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.noted_sizes import scaled_eps
-from neuronsplit.surgery.places import even_gain, places_of, scaled_norms, tied_names, why_unscaled
+from neuronsplit.surgery.places import places_of
+from neuronsplit.surgery.scales import Sharing, by_mean, by_squares, eps_factors, sharing, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
-from neuronsplit.surgery.trial_runs import Check, try_split
+from neuronsplit.surgery.trial_runs import Check
 
 
 class Search(NamedTuple):
@@ -29,6 +31,7 @@ class Search(NamedTuple):
     rule: str
     rng: np.random.Generator  # draws the coefficients
     unscaled: bool
+    trial: Callable  # try_split, or what tries another change of these sets
 
 
 class Inexact(Exception):
@@ -44,31 +47,34 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     keys = [mask.numpy().tobytes() for mask in masks]
     by_key = dict(zip(keys, masks))
     distinct = [*by_key.values()]
-    gains = [even_gain(labels, mask) if sets.even else None for mask in distinct]
-    if sets.even and not any(gains):
-        raise Inexact("nothing is summed")
     try:
-        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), [*map(bool, gains)])
+        shared = [sharing(labels, sets, mask) for mask in distinct]
+        if sets.even and not (any(shared) if sets.joined else {by_mean, by_squares} & {*shared}):
+            raise Inexact  # nothing is summed or normalised
+        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), shared)
     except ValueError as error:
         raise Inexact(str(error)) from error
     if not places:
         raise Inexact("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in sets.grids)
+    last = last and all(map(sets.are_whole_units, distinct))
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
-    coefficients = _coefficients(search, places, [(distinct[of], gains[of]) for of in of_neurons])
+    splits = [(distinct[of], shared[of]) for of in of_neurons]
+    coefficients = _coefficients(search, places, splits)
     record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
-    eps = {norm: gain**2 for mask, gain in zip(distinct, gains) if gain for norm in scaled_norms(labels, mask)}
+    eps = eps_factors(labels, splits, coefficients)
     hidden = [norm for norm in eps if not scaled_eps(search.net, {norm: 1.0})]
     if hidden and search.check.tolerance > DOUBLE:  # too loose to notice it
         raise Inexact(f"the eps of {hidden[0]!r} is written into it")
     grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
-    record, error = try_split(search.net, record, search.check, eps, *grown)
+    record, error = search.trial(search.net, record, search.check, eps, *grown)
     if error is not None:
         both = [p.name for p in places if (p.name, (p.axis,)) in labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
         raise Inexact(f"the network does not run with it, {error}{also}")
     if record.change > search.check.tolerance:
-        raise Inexact(f"it would change the output by {record.change:.1e}")
+        also = f", with the eps of {hidden[0]!r} as it is" if hidden else ""
+        raise Inexact(f"it would change the output by {record.change:.1e}{also}")
     return record
 
 
@@ -82,28 +88,26 @@ def _splits(neurons: dict[str, list[int]], sets: list[int]) -> list[int]:
     return splits
 
 
-def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor, float | None]]) -> list[list]:
+def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor, Sharing | None]]) -> list[list]:
     """The coefficients of splits of sets. Raises ValueError where they scale what lets no scale through.
 
-    splits: the set that each splits, and the gain of its twins if they are even.
+    splits: the set that each splits, and how its twins share.
     """
-    masks = [mask for mask, gain in splits if gain is None]
+    masks = [mask for mask, share in splits if share is None]
     if names := [name for mask in masks for name in tied_names(search.labels, mask)]:
         raise Inexact(f"{names[0]!r} makes channels and reads them")
-    even = [mask.numpy().tobytes() for mask, gain in splits if gain is not None]
-    if even and (len(set(even)) < len(even) or not SPLIT_RULES[search.rule].exact):
-        raise Inexact("what is summed splits by exact rules, and each set once")
+    if len(masks) < len(splits) and not SPLIT_RULES[search.rule].exact:
+        raise Inexact("what is summed splits by exact rules")
     n_out = n_outputs(places, search.labels.tensors)
-    drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in masks]
-    if any(map(_scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
+    drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in splits]
+    if masks and any(map(_scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
         if not search.unscaled:
             rules = {name: one for name, one in SPLIT_RULES.items() if one.exact}
             allowed = [name for name, one in rules.items() if not _scales(one.draw(np.random.default_rng(0), 1))]
             allowed = ", ".join([*allowed, "or unscaled=True"])
             raise ValueError(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
-    left = iter(drawn)
-    found = [next(left) if gain is None else (gain, gain, 0.5 / gain, 0.5 / gain) for _, gain in splits]  # αγ + βδ = 1
+    found = [each if share is None else share(each) for each, (_, share) in zip(drawn, splits)]
     return [[np.asarray(c).tolist() for c in each] for each in found]
 
 
@@ -115,7 +119,7 @@ def _scales(coefficients: Coefficients) -> bool:
 def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[tuple[int, int]], ...]:
     """Sizes before and after splits of sets: numbers of heads and groups, and all others."""
     of_heads, others = [], []
-    for channels in (torch.unique(sets.roots[owner]) for owner in labels.owners.values()):
+    for channels in (torch.unique(sets.roots[of]) for of in [*labels.owners.values(), *labels.pieces]):
         others.append((len(channels), len(channels) + sum(int(mask[channels].sum()) for mask in masks)))
     for grid in sets.grids:
         axes = [(mask, axis) for mask in masks for axis in _axes(mask[grid], grid)]

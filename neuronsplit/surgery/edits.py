@@ -3,6 +3,7 @@
     what makes the channel       × gain    α or β
     what reads it                × share   γ or δ, one per output
     what only goes along         copied
+    the gain of a norm           copied, and all × √(Σ gain² / h'), for the norm divides by the root of this mean
 
 The second twin comes last. Where a channel shares an axis with others (concatenated, packed, in heads), it comes right
 behind the run that it copies.
@@ -18,16 +19,24 @@ from torch import Tensor
 
 from neuronsplit.core.split import Twins
 
+READING = "reads", "reads norm"
+
 
 class Place(NamedTuple):
     """Where the copied sets stand along one axis of a parameter, in values that JSON can store."""
 
     name: str
     axis: int
-    role: str  # "makes": the copies take the gain; "reads": the share; "ties": both are one; "along": neither
+    # "makes": the copies take the gain; "reads": the share; "ties": both are one; "along": neither. "mean": as what
+    # makes, and copies are the mean of all. "gain": of a norm; "reads norm": it reads a norm without one, and has it.
+    role: str
     outputs: list[int]  # of a parameter that reads: the axes of what it computes
     runs: list[list[list[int]]]  # of each set: the positions [first, last + 1] of its runs
     plain: list[int]  # positions among them that take no gain, such as those of gates that are packed with their values
+
+    def positions(self) -> list[Tensor]:
+        """The positions (n,) of each set."""
+        return [torch.tensor([at for run in runs for at in range(*run)], dtype=torch.long) for runs in self.runs]
 
 
 class TensorEdit(NamedTuple):
@@ -38,11 +47,13 @@ class TensorEdit(NamedTuple):
     scale: Tensor  # the factor of each entry, in a shape that broadcasts
     gradient: Callable[[int], Tensor]  # from an exponent of the gradient to the factor of that power
     copies: Tensor  # the positions of second twins among the new entries
+    mean: bool = False  # whether copies are the mean of all
+    merged: Tensor | None = None  # (n',) in a merge: the old position of what is added to each new entry, times scale
 
 
 def n_outputs(places: list[Place], tensors: dict[str, Tensor]) -> int:
     """The number of outputs of all that reads, for γ and δ may differ in each."""
-    return sum(_rows(place, tensors[place.name]) for place in places if place.role == "reads")
+    return sum(_rows(place, tensors[place.name]) for place in places if place.role in READING)
 
 
 def _rows(place: Place, tensor: Tensor) -> int:
@@ -62,32 +73,36 @@ def edits_of(
     first, one = 0, torch.ones(1, dtype=torch.float64)  # the factor of positions that are in no set, −1
     gain, share = torch.cat([twins.gain, one]), twins.share
     if not len(share):  # nothing reads, as in a mean over heads: copies share the gradient evenly
-        share = 1 / (torch.bincount(twins.source)[twins.source] * twins.gain)[None].double()
+        share = 1 / (torch.bincount(twins.source)[twins.source] * twins.gain.where(twins.gain > 0, 1))[None].double()
     share = torch.cat([share, one.expand(len(share), 1)], 1)
-    for place in sorted(places, key=lambda place: place.role != "reads"):
+    for place in sorted(places, key=lambda place: place.role not in READING):
         tensor = tensors[place.name]
-        size = tensor.shape[place.axis] if tensor.dim() else 1
-        source, of = spread(place.runs, size, twins.source, last)
-        shape = [1] * tensor.dim()
-        shape[place.axis] = len(of)
-        if place.role == "reads":
+        source, of = spread(place.runs, tensor.shape[place.axis], twins.source, last)
+        shape = [len(of) if axis == place.axis else 1 for axis in range(tensor.dim())]
+        whole = gain[of].square().mean().sqrt() if place.role in ("gain", "reads norm") else one
+        if place.role in READING:
             rows = _rows(place, tensor)
             scale = _over_outputs(share[first : first + rows, of], tensor, place)
             for edit in edits[place.name]:  # outputs that are copied keep their shares
                 scale = scale.index_select(edit.axis, edit.source) if scale.shape[edit.axis] > 1 else scale
-            factor = partial(_gradient_factor, gain[of], one[None], shape)
+            factor = partial(_gradient_factor, gain[of] / whole, one[None], shape)
             first += rows
         else:
-            plain = torch.isin(source, torch.tensor(place.plain, dtype=torch.long)) | (place.role == "along")
+            plain = torch.isin(source, torch.tensor(place.plain, dtype=torch.long)) | (place.role in ("along", "gain"))
             scale = torch.where(plain, 1, gain[of])
             of_others = share[:, of] if place.role != "ties" else gain[of][None]
-            factor = partial(_gradient_factor, gain[of] / scale, of_others, shape)
+            factor = partial(_gradient_factor, gain[of].where(plain, 1) / whole, of_others, shape)
             scale = scale.view(shape)
         copies = (of >= len(place.runs)).nonzero()[:, 0]
-        edits[place.name].append(TensorEdit(place.axis, source, scale, factor, copies))
+        edits[place.name].append(TensorEdit(place.axis, source, scale * whole, factor, copies, place.role == "mean"))
+    add_norms(edits, tensors, norms)
+    return edits
+
+
+def add_norms(edits: dict[str, list[TensorEdit]], tensors: dict[str, Tensor], norms: dict[str, str]) -> None:
+    """Add the edits of the norms of weights that are normalised."""
     for v in [v for v in norms if v in edits]:
         edits[norms[v]].append(_keep_norms(tensors[v], edits[v], edits[norms[v]], tensors[norms[v]]))
-    return edits
 
 
 def _keep_norms(v: Tensor, edits: list[TensorEdit], of_g: list[TensorEdit], g: Tensor) -> TensorEdit:
@@ -152,5 +167,17 @@ def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = 
     for edit in edits:
         factor = edit.scale if exponent is None else edit.gradient(exponent)
         new = tensor.index_select(edit.axis, edit.source.to(tensor.device))
-        tensor = new * factor.to(new)
+        gone = None if edit.merged is None else tensor.index_select(edit.axis, edit.merged.to(tensor.device))
+        new = new * factor.to(new) if gone is None else _sum(new, gone, factor.to(new), exponent)
+        if edit.mean and exponent is None:
+            mean = tensor.mean(edit.axis, keepdim=True).repeat_interleave(len(edit.copies), edit.axis)
+            new.index_copy_(edit.axis, edit.copies.to(new.device), mean)
+        tensor = new
     return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+
+
+def _sum(kept: Tensor, gone: Tensor, factor: Tensor, exponent: int | None) -> Tensor:
+    """The sum a + factor × b, or the mean of its powers from those of a and b, which are proportional."""
+    power = exponent or 1
+    total = (kept ** (1 / power) + factor * gone ** (1 / power)) ** power
+    return torch.where((factor == 0) | (exponent == 0), kept, total)

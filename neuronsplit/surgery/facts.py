@@ -24,6 +24,14 @@ class Sum(NamedTuple):
     made: Tensor | None
 
 
+class Mean(NamedTuple):
+    """A mean over channels (n,), by which a norm divides: of their squares, or of themselves too."""
+
+    why: str
+    channels: Tensor
+    squares: bool
+
+
 class Facts:
     """Labels of channels, and what is found about them, in a run of a network."""
 
@@ -36,9 +44,12 @@ class Facts:
         self.rows: list[tuple[str, Tensor]] = []  # labels that are copied all or none, with the reason
         self.units: list[Tensor] = []  # labels (n, D) of which each row is one head or group
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
+        self.pieces: list[Tensor] = []  # labels (n,) of pieces of an axis, whose sizes may be written in
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
         self.sums: list[Sum] = []
+        self.means: list[Mean] = []  # they join channels as rows do, unless norms are scaled
+        self.gains: set[str] = set()  # parameters that multiply what is normalised
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
         self.pinned_if_drawn: list[tuple[str, Tensor]] = []  # those that can be if all are scaled alike, by √½ or so
         self.factors: dict[int, int] = {}  # of the label of a product: that of its other factor
@@ -47,7 +58,8 @@ class Facts:
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
-        self.normalised: list[tuple[str, Tensor]] = []  # labels whose scale has no effect, with the module of the norm
+        # Of norms by module: labels whose scale has no effect, and those of what is normalised.
+        self.normalised: list[tuple[str, Tensor, Tensor]] = []
         self.begun = torch.empty(0, dtype=torch.long)  # labels whose scale began in a norm, and that nothing makes yet
         self.unscaled_weights: dict[str, str] = {}  # parameters whose scale is lost, with the reason
         self.lost: dict[str, str] = {}  # parameters that were followed no further, with the reason
@@ -112,10 +124,10 @@ class Facts:
         self.pin(labels, why, if_drawn=invariant)
         distinct = torch.unique(core(labels))
         distinct = distinct[distinct != NONE]
-        if invariant:
-            self.normalised.append((self.module, distinct))
         fresh = torch.full((len(self.scales) + 1,), NONE)
         fresh[distinct] = self.new(len(distinct))
+        if invariant:
+            self.normalised.append((self.module, distinct, fresh[distinct]))
         self.channels.merge(fresh[distinct], distinct)
         self.begun = torch.cat([self.begun, fresh[distinct]])
         return fresh[labels]

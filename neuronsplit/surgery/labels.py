@@ -23,12 +23,12 @@ that meets several others, as a gate of one unit does, stays by itself.
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.shadow import Shadow, view_of
 
 
 class Labels(Facts):
@@ -42,7 +42,7 @@ class Labels(Facts):
         super().__init__()
         self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
-        self.shadows: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of each storage: the labels of its elements
+        self.shadows: dict[int, Shadow] = {}  # of each storage: the labels of its elements
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
@@ -57,18 +57,23 @@ class Labels(Facts):
         return small.long().expand(tensor.shape)
 
     def _elements(self, tensor: Tensor) -> Tensor:
-        """The part of a shadow that belongs to a tensor (its shape): a view, if there is one."""
-        _, found = self.shadows.get(tensor.untyped_storage()._cdata, (None, None))
-        if found is not None and len(found) * tensor.itemsize != tensor.untyped_storage().nbytes():
-            return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
-        if found is not None:
-            return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        """The part of a shadow that belongs to a tensor (its shape)."""
+        storage = tensor.untyped_storage()
+        if (shadow := self.shadows.get(storage._cdata)) is not None:
+            if shadow.itemsize != tensor.itemsize:
+                return torch.full(tensor.shape, NONE)  # seen as another type, such as complex numbers
+            return shadow.of(view_of(tensor))
         entries = self.entries.of(tensor) if self.knows(tensor) else None
         return torch.full(tensor.shape, NONE) if entries is None else NONE - 1 - entries
 
     def is_weight(self, tensor: object) -> bool:
         """Whether a tensor consists of entries of parameters."""
-        return self.knows(tensor) and bool((self.raw(tensor[(slice(0, 1),) * tensor.dim()]) < NONE).all())
+        return self.knows(tensor) and int(self._first(tensor)) < NONE
+
+    def _first(self, tensor: Tensor) -> Tensor:
+        """The label of a tensor's first element."""
+        known = tensor.untyped_storage()._cdata in self.shadows
+        return self._elements(tensor if known else tensor[(slice(0, 1),) * tensor.dim()])[(0,) * tensor.dim()]
 
     def of(self, tensor: object) -> Tensor | None:
         """The labels of the channels in an activation (its shape), or None if there are none."""
@@ -85,18 +90,22 @@ class Labels(Facts):
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
         if storage._cdata not in self.shadows:
-            for key in [key for key, (of, _) in self.shadows.items() if of.expired()]:
+            for key in [key for key, shadow in self.shadows.items() if shadow.storage.expired()]:
                 del self.shadows[key]
-            size = storage.nbytes() // tensor.itemsize
             small = torch.int32 if int(self.entries.starts[-1]) < 2**30 else torch.int64  # half as much memory
-            self.shadows[storage._cdata] = StorageWeakRef(storage), torch.full((size,), NONE, dtype=small)
-        self._elements(tensor).copy_(labels.expand(tensor.shape))
+            self.shadows[storage._cdata] = Shadow(storage, tensor.itemsize, small)
+        self.shadows[storage._cdata].put(view_of(tensor), labels.expand(tensor.shape))
 
     # What parameters are to channels
 
     def name_of(self, weight: Tensor) -> str:
         """The name of the parameter that a weight consists of."""
-        return self.entries.name(NONE - 1 - self.raw(weight).flatten()[0])
+        return self.entries.name(NONE - 1 - self._first(weight))
+
+    def concatenated(self, weight: Tensor) -> list[int]:
+        """How many entries of a vector (n,) are of each parameter, if they are concatenated."""
+        number = torch.searchsorted(self.entries.starts, NONE - 1 - self.raw(weight), right=True)
+        return torch.unique_consecutive(number, return_counts=True)[1].tolist()
 
     def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
         """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
@@ -119,18 +128,22 @@ class Labels(Facts):
         entries = NONE - 1 - self.raw(weight).flatten()
         own = self.tensors[self.entries.name(entries[0])]
         single = [axis for axis in range(own.dim()) if own.shape[axis] == 1 and axis not in taken]
-        single.sort(
-            key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:]
-        )  # a view keeps the stride of such an axis
-        return self._record(entries, labels, role, (*single, 0)[0])
+        # A view keeps the stride of such an axis.
+        single.sort(key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:])
+        return self._record_each(entries, labels, role, (*single, 0)[0])
 
     def as_channels(self, entries: Tensor) -> Tensor:
         """Labels for entries of parameters (n,) that are used as an activation: each makes a channel."""
-        labels = torch.empty_like(entries)
-        number = torch.searchsorted(self.entries.starts, entries, right=True)
+        return self._record_each(entries, None, MAKES, 0)[2]
+
+    def _record_each(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
+        """Record entries (n,) of one parameter, or of several that are concatenated."""
+        recorded, number = torch.empty_like(entries), torch.searchsorted(self.entries.starts, entries, right=True)
         for one in torch.unique(number):
-            labels[number == one] = self._record(entries[number == one], None, MAKES, 0)[2]
-        return labels
+            own = number == one
+            of_own = None if labels is None else labels[own]
+            name, axes, recorded[own] = self._record(entries[own], of_own, role, single)
+        return name, axes, recorded
 
     def _record(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         name, along = self.entries.positions(entries)

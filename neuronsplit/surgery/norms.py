@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, core, lines_along, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, Mean, core, lines_along, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
@@ -53,11 +53,15 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     if found is None:
         return unknown(labels, name, given, out, why)
     rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
-    labels.all_or_none(rows, why, unit=len(rows) > 1)
+    if len(rows) > 1:
+        labels.all_or_none(rows, why, unit=True)
+    else:
+        labels.means.append(Mean(why, rows[0], squares="rms" in name))
     made = labels.begin_scale(found, why)
     for key in ("weight", "bias"):
         if labels.is_weight(given.get(key)):
             meets(labels, given[key], made, MAKES)
+            labels.gains |= {labels.name_of(given[key])} if key == "weight" else set()
     labels.put(out[0], labels.scales.roots(made))
 
 
@@ -100,7 +104,8 @@ def _over_channels(
             labels.put(one, made[number].view(one.shape))
     elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
         labels.pin(found, why, if_drawn=True)
-        labels.all_or_none(rows, why)
+        squares = name == "mean" and all(label in labels.factors for label in rows[0].tolist())
+        labels.means.append(Mean(why, rows[0], squares))
         statistic = labels.new(1)
         labels.statistics.add(int(statistic))
         for one in tensors_in([out]):

@@ -1,5 +1,6 @@
 """Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from neuronsplit.surgery.edits import Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, mask_of, scaled_labels
 from neuronsplit.surgery.sets import whole_slices
 
 ENTRIES = (  # of a module: the parameter that its channels are found by
@@ -43,38 +45,56 @@ def _some_layers(labels: Labels) -> str:
 
 
 def places_of(
-    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], even: list[bool]
+    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], shared: list[Sharing | None]
 ) -> tuple[list[Place], bool]:
     """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
 
     units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
-    last where every axis has all of them, in order. even: of each set, whether its twins are.
+    last where every axis has all of them, in order. shared: how the twins of each set share.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled_of = {one: _scaled(labels, one) for one in set(even)}
+    scaled_of = {even: scaled_labels(labels, even) for even in {share is not None for share in shared}}
+    of_norms = _roles_of_norms(labels)
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
         shape, why = labels.tensors[name].shape, labels.unscaled_weights.get(name)
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
-        for number, mask in enumerate(sets):
-            if not mask[grid].any():
-                continue
-            if role == READS and why:
-                raise ValueError(f"{name!r} is read through {why}, which lets no share through")
+        for number, (mask, share) in enumerate(zip(sets, shared)):
+            if not shape or not mask[grid].any():
+                continue  # a number serves the copies too
             if (slices := whole_slices(mask[grid], grid)) is None:
                 raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
             axis, inside = slices
             line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-            takes_gain = (scaled_of[even[number]][owner] | (owner == NONE)).view(grid.shape)
+            takes_gain = scaled_of[share is not None][owner] | (owner == NONE) | (share is by_mean)
+            takes_gain = takes_gain.view(grid.shape)
             takes_gain = takes_gain.movedim(axis, 0).reshape(len(inside), -1).all(1)
             taken = "along" if role == MAKES and not takes_gain[inside].any() else role
+            taken = of_norms(name, owner, taken, share) if share else taken
+            if why and taken in (READS, "gain", "reads norm"):
+                raise ValueError(f"{name!r} is read through {why}, which lets no share through")
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
             outputs = labels.outputs.get((name, axes)) or ()
             _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, _stretches(line, units)))
     _add_shared(found, labels, sets)
     return _merged(found, len(sets)), last
+
+
+def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str]:
+    """The role of a parameter by its name, labels, role otherwise and how twins share, where norms give it another."""
+    normalised = mask_of(labels, [of for _, _, of in labels.normalised])
+    read, averaged = normalised & mask_of(labels, [labels.begun]), averaged_channels(labels)
+
+    def role_of(name: str, owner: Tensor, role: str, share: Sharing) -> str:
+        if role == READS:
+            return "reads norm" if read[owner].all() else role
+        if role == MAKES and name in labels.gains and normalised[owner].all():
+            return "gain"
+        return "mean" if role == MAKES and share is by_mean and averaged[owner].all() else role
+
+    return role_of
 
 
 def _add_shared(found: dict, labels: Labels, sets: list[Tensor]) -> None:
@@ -91,49 +111,6 @@ def _add_shared(found: dict, labels: Labels, sets: list[Tensor]) -> None:
             member = torch.zeros(labels.tensors[name].shape[axis], dtype=torch.bool)
             member[at[inside[:, 0]]] = True
             _add(found, (name, axis, "along"), member, number, ([], [], torch.zeros_like(member, dtype=torch.long)))
-
-
-def tied_names(labels: Labels, chosen: Tensor) -> list[str]:
-    """The parameters that make channels of a set, and read them along the same axis, such as tied embeddings."""
-    both = [key[:2] for key in labels.owners if key[2] == READS and (*key[:2], MAKES) in labels.owners]
-    return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
-
-
-def even_gain(labels: Labels, chosen: Tensor) -> float | None:
-    """The gain of twins that are even, in each factor that is scaled; None where no channel of a set meets itself.
-
-    In a tied parameter and in sums of products, two factors are scaled: each by √½. In other sums, one is: by ½.
-    """
-    pinned = _mask(labels, [pinned for _, pinned in labels.pinned])
-    sums = [one for one in labels.sums if chosen[labels.channels.roots(one.channels)].any()]
-    both = [one for one in sums if one.others is not None and not pinned[torch.cat([one.channels, one.others])].any()]
-    return 0.5**0.5 if both or tied_names(labels, chosen) else 0.5 if sums else None
-
-
-def scaled_norms(labels: Labels, chosen: Tensor) -> list[str]:
-    """The modules of norms whose channels are all in a set, and take the gain."""
-    scaled = _scaled(labels, even=True)
-    norms = [(module, of) for module, of in labels.normalised if chosen[labels.channels.roots(of)].all()]
-    return list(dict.fromkeys(module for module, of in norms if scaled[of].all()))
-
-
-def _scaled(labels: Labels, even: bool) -> Tensor:
-    """Which labels (a mask) take the gain: those that something reads; even twins: all that can be scaled."""
-    found = [owner for (_, _, role), owner in labels.owners.items() if role == READS]
-    if not even:
-        return _mask(labels, found)
-    found += [of for _, of in labels.normalised]
-    found += [of for one in labels.sums for of in (one.channels, one.others) if of is not None]
-    return _mask(labels, found) & ~_mask(labels, [pinned for _, pinned in labels.pinned])
-
-
-def _mask(labels: Labels, found: list[Tensor]) -> Tensor:
-    """The set of scale labels that some have."""
-    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
-    for of in found:
-        mask[labels.scales.roots(of)] = True
-    mask[-1] = False
-    return mask[labels.scales.roots(torch.arange(len(mask)))]
 
 
 def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[int], list[int], Tensor]) -> None:
@@ -170,20 +147,8 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
             places[name, axis] = Place(name, axis, role, outputs, runs, plain)
         elif before.runs != runs:
             raise ValueError(f"{name!r} has other channels for another use: allowed are the same for all uses")
-        elif {before.role, role} == {READS, MAKES}:
-            places[name, axis] = before._replace(role="ties", outputs=[])
+        elif (roles := {before.role, role}) in ({READS, MAKES}, {READS, "mean"}):
+            places[name, axis] = before._replace(role="ties" if MAKES in roles else "mean", outputs=[])
+        elif roles in ({"reads norm", MAKES}, {"reads norm", "mean"}):
+            raise ValueError(f"{name!r} makes channels and reads those of a norm without a gain")
     return list(places.values())
-
-
-def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
-    """What does not let a scale of the sets' channels through, of those that something reads."""
-    read, chosen, whys = _scaled(labels, even=False), torch.stack(sets).any(0), []
-    for (name, _, role), owner in labels.owners.items():
-        made = owner[chosen[labels.channels.roots(owner)]]
-        if role == MAKES and bool(read[made].any()):
-            whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
-    for why, pinned in [*labels.pinned, *labels.pinned_if_drawn]:
-        pinned = labels.scales.roots(pinned[pinned >= 0])
-        if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
-            whys.append(why)
-    return whys

@@ -40,14 +40,15 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     if not found and name.endswith("_like"):
         return None
     if not found:
-        numbers = [value for value in given.values() if type(value) in (int, float)]
-        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not any(numbers[1:]))
+        numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
+        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not any(numbers))
         keeps |= name == "mul" and len({labels.name_of(weight) for weight in weights}) == len(weights)
         keeps |= name == "div" and len(weights) == 1 and weights[0] is tensors[0]
         return _computed_weight(labels, weights, outs[0], why, keeps)
     channels = [of for of in found if not labels.is_statistic(of)]
     begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
-    passes = _scale_passes(labels, name, given, outs[0], 1 + len(others), len(weights))
+    n_found = len(found) if name in SUMS else 1 + len(others)  # a mean is scaled as its channels are
+    passes = _scale_passes(labels, name, given, outs[0], n_found, len(weights))
     for of in others:
         merged = _meet(labels, name, merged, of, why)
     if name == "pow" and given.get("exponent") == 2:
@@ -58,6 +59,7 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
         begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())
+        labels.gains |= {labels.name_of(weight)} if begun else set()
         one_by_one = meets(labels, weight, merged.expand(outs[0].shape), MAKES if name in SUMS or begun else ALONG)
         if name in SUMS and not one_by_one:  # such as one threshold for all channels
             labels.pin(merged, why)

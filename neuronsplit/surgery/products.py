@@ -82,6 +82,9 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
 
 def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer: int, why: str) -> Tensor:
     """Labels (1, 1, J) of a product with a parameter, which reads found (B, I, K) along its inner axis."""
+    if len(pieces := labels.concatenated(line(weight, outer))) > 1:  # parameters that are concatenated
+        made = [read(labels, found, piece, inner, outer, why) for piece in weight.split(pieces, outer)]
+        return torch.cat([of.expand(-1, -1, n) for of, n in zip(made, pieces)], 2)
     own = labels.tensors[labels.name_of(weight)]
     if isinstance(own, nn.Parameter) and own.dim() == 1 and weight.shape[outer] == 1:  # a vector makes one number
         axes, made = (), labels.new(1)

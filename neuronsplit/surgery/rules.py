@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuronsplit.surgery import norms, products
-from neuronsplit.surgery.facts import varies
+from neuronsplit.surgery.facts import core, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, weight_norm
@@ -82,6 +82,9 @@ def _sizes_written_in(labels: Labels, name: str, given: dict, out: object) -> No
         axis, n_parts = given.get("dim", 0), len(out)
         if found.shape[axis] % n_parts == 0:
             labels.cut(found.unflatten(axis, (n_parts, -1)))
+    elif name in ("split_with_sizes", "unsafe_split_with_sizes") and (found := labels.of(given["self"])) is not None:
+        pieces = found.split(given["split_sizes"], given.get("dim", 0))
+        labels.pieces += [torch.unique(core(piece)) for piece in pieces]
 
 
 def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None:

@@ -1,6 +1,6 @@
 """Find a split that is exact: sets of channels are tried, the smallest first."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -16,9 +16,9 @@ from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
 from neuronsplit.surgery.runs import Call, Run
-from neuronsplit.surgery.sets import Sets
+from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
-from neuronsplit.surgery.trial_runs import Check
+from neuronsplit.surgery.trial_runs import Check, try_split
 
 NOISE = 0.1  # of parameters and inputs in the check, relative to their size
 
@@ -32,11 +32,12 @@ def find_split(
     rng: np.random.Generator | None,
     together: bool,
     unscaled: bool,
+    trial: Callable = try_split,
 ) -> SplitRecord:
     """Find the first of some candidates that splits exactly; the network is as before at the end.
 
     layers: the names of layers. candidates: yields what may be split in them, the smallest sets first.
-    Other arguments as of `split_neuron`.
+    trial: tries each of them. Other arguments as of `split_neuron`.
     Raises ValueError where there are none.
     """
     _require_parameters(net)
@@ -48,8 +49,10 @@ def find_split(
         labels, channels, traced, trains = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(call, noisy, traced, tolerance, trains)
-        both, rng_of_all = (Sets(labels), Sets(labels, even=True)), np.random.default_rng(rng)
-        searches = [Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled) for sets in both]
+        rng_of_all = np.random.default_rng(rng)
+        searches = [
+            Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, trial) for sets in ways(labels)
+        ]
         return _first_exact(searches, candidates, together)
 
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):
@@ -109,31 +112,49 @@ def _first_exact(
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
     whys, random_state = [], searches[0].rng.bit_generator.state
-    for search, (neurons, masks, why) in ((one, c) for one in searches for c in candidates(one.layers, one.sets)):
+    for search, (neurons, masks, why) in _in_order(searches, candidates, together):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
             if why is not None:
                 raise Inexact(why)
             record = attempt(search, neurons, masks)
         except Inexact as error:
-            whys.append(str(error))
+            whys += error.args
             continue
-        if not together:
-            _require_alone(search, neurons, masks, whys)
-        return record
+        if together or _are_alone(search, neurons, masks):
+            return record
+        raise ValueError(_why_larger(search, masks, whys))
     why = (whys or ["no set is whole"])[0]
     raise ValueError(f"{next(iter(searches[0].layers))!r} has no exact split known ({why}): allowed are other layers")
 
 
-def _require_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor], whys: list[str]) -> None:
-    """Raise ValueError where sets have other channels than those of the neurons, whose smaller sets are not exact."""
+def _in_order(
+    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+) -> Iterator[tuple[Search, tuple]]:
+    """The candidates of all searches; if not together, those of the neurons' own channels come first."""
+    for alone in (None,) if together else (True, False):
+        for search in searches:
+            for candidate in candidates(search.layers, search.sets):
+                if together or alone == _are_alone(search, *candidate[:2]):
+                    yield search, candidate
+                elif alone:
+                    break  # those that follow are larger still
+
+
+def _are_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) -> bool:
+    """Whether sets have the channels of the neurons only."""
+    own = {int(search.layers[where][n]) for where, numbers in neurons.items() for n in numbers}
+    return int(torch.stack(masks).any(0).sum()) <= len(own)
+
+
+def _why_larger(search: Search, masks: list[Tensor], whys: list[str]) -> str:
+    """Why sets that are exact have other channels too. whys: why those before them are not exact."""
     split = torch.stack(masks).any(0)
-    if int(split.sum()) > len({int(search.layers[where][n]) for where, numbers in neurons.items() for n in numbers}):
-        rows = search.sets.row_of[split[search.sets.in_row]]
-        joined = [search.sets.why_row[row] for row in rows[:1]]
-        why = (whys + joined + ["a shape in the network holds several channels"])[0]
-        n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
-        raise ValueError(
-            f"a neuron of {next(iter(search.layers))!r} has no exact split alone ({why}): allowed is together=True, "
-            f"which splits {n_channels} of its channels"
-        )
+    rows = search.sets.row_of[split[search.sets.in_row]]
+    joined = [search.sets.why_row[row] for row in rows[:1]]
+    why = "; ".join([*joined, *whys[:1]]) or "a shape in the network holds several channels"
+    n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
+    return (
+        f"a neuron of {next(iter(search.layers))!r} has no exact split alone ({why}): allowed is together=True, "
+        f"which splits {n_channels} of its channels"
+    )

@@ -20,14 +20,21 @@ from neuronsplit.surgery.partition import Partition
 MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
+def ways(labels: Labels) -> list["Sets"]:
+    """The ways in which channels may be copied, in the order in which they are tried."""
+    alone = [Sets(labels, even=True, joined=False)] if labels.means else []
+    return [Sets(labels), Sets(labels, even=True), *alone]
+
+
 class Sets:
     """The facts of a trace about channels that are copied together, by the labels that stand for them.
 
     even: whether twins are even, so that sums over channels stay; without it, what is summed is copied whole or not.
+    joined: whether a norm joins the channels of which it takes a mean; without it, norms are scaled for one more.
     """
 
-    def __init__(self, labels: Labels, even: bool = False):
-        self.even, self.roots = even, labels.channels.roots(torch.arange(len(labels.channels) + 1))
+    def __init__(self, labels: Labels, even: bool = False, joined: bool = True):
+        self.even, self.joined, self.roots = even, joined, labels.channels.roots(torch.arange(len(labels.channels) + 1))
         sums = [] if even else labels.sums
         of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
         whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
@@ -41,7 +48,8 @@ class Sets:
                 if one.others is not None:
                     fixed &= torch.isin(labels.scales.roots(one.others), pinned)
                 barred.append((one.why, one.channels[fixed]))
-        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *whole]}
+        means = [(one.why, one.channels) for one in labels.means if joined]
+        rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *means, *whole]}
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
@@ -65,7 +73,7 @@ class Sets:
         }
 
     def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
-        """The head or group that each label belongs to, or −1: copies stand behind the run of their own."""
+        """The head, group or piece of an axis that each label belongs to, or −1: copies stand behind the run of it."""
         partition = Partition()
         partition.add(len(labels.channels))
         for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
@@ -73,7 +81,11 @@ class Sets:
                 partition.merge(self.roots[rows[:, :1]].expand_as(rows), self.roots[rows])
         units = partition.roots(self.roots)
         sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
-        return torch.where(sizes[units] > 1, units, -1)
+        units = torch.where(sizes[units] > 1, units, -1)
+        for piece in (self.roots[piece[piece >= 0]] for piece in labels.pieces):
+            if len(piece) and bool((units[piece] < 0).all()):
+                units[piece] = piece[0]
+        return units
 
     def mask(self, labels: Tensor) -> Tensor:
         """The set of some labels."""
@@ -136,6 +148,10 @@ class Sets:
                 yield mask | self._with_heads(mask)
             elif (self.units[:-1][mask[:-1]] >= 0).any():
                 yield mask | self._with_read(mask)
+
+    def are_whole_units(self, mask: Tensor) -> bool:
+        """Whether a set has no head, group or piece of an axis in part."""
+        return not bool((self._with_units(mask) & ~mask).any())
 
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""

@@ -6,8 +6,12 @@ then changed in the same way (edits.py), and so is the state of the optimiser (o
 if the output on the example inputs stays the same (search.py, exactness.py). What the network does only with other
 inputs, such as optional ones left out, is not followed.
 
-Some neurons have no exact split alone, but in a set of channels. It may be a head of attention, a group, or all
-channels that a norm joins. The smallest such set is split where together=True, and the neuron is refused otherwise.
+Some neurons have no exact split alone, but in a set of channels, such as a head of attention or a group. The smallest
+such set is split where together=True, and the neuron is refused otherwise.
+
+Channels that a norm joins split in both ways: all of them where together=True, and otherwise one alone (scales.py). For
+it, the twins have α² + β² = 1 through RMSNorm. Through LayerNorm there are no twins: the new channel is the mean of
+all, and so the norm makes it 0. What reads it is that of the neuron, so that it learns.
 
 The optimiser's state is scaled as the gradients are. Where γ and δ differ by output, it is scaled by the means of their
 powers. "carry" gives the second twin the state of its parent, and "reset" sets it to 0.
@@ -22,7 +26,7 @@ import torch
 from torch import nn
 
 from neuronsplit.core.split import SPLIT_RULES
-from neuronsplit.surgery.apply import SplitRecord, make_split
+from neuronsplit.surgery.apply import MERGE, SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
 from neuronsplit.surgery.optimizer_state import optimizers_of
 from neuronsplit.surgery.saved_config import follow_config
@@ -55,7 +59,7 @@ def split_neuron(
     optimizer: the optimiser, or several, whose state is split too.
     rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split the smallest set of channels that has the neuron and an exact split.
+    together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
     state: what the second twin has of the optimiser's state, "carry" or "reset".
     state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
@@ -77,6 +81,8 @@ def widen(
     optimizer: Optimizers = None,
     rule: str = "even",
     rng: np.random.Generator | None = None,
+    state: str = "carry",
+    state_exponents: dict[str, int] | None = None,
 ) -> SplitRecord:
     """Split neurons of several layers in place until these have given widths, without a change of the output.
 
@@ -87,24 +93,25 @@ def widen(
     Returns a record of the splits, for `replay`.
     Raises ValueError where no exact split is known that has these widths. Network and optimiser are then unchanged.
     """
-    _require_options(rule, rng)
+    _require_options(rule, rng, state)
     _require(bool(widths), "widths {}: allowed are one or more layers")
     optimizers, candidates = optimizers_of(optimizer), partial(with_widths, dict(widths))
     found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
-    return follow_config(net, make_split(net, found, optimizers, "carry", {}), example_inputs)
+    return follow_config(net, make_split(net, found, optimizers, state, state_exponents or {}), example_inputs)
 
 
 def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
-    """Repeat recorded splits, in their order, on a network in the state before the first of them.
+    """Repeat recorded splits and merges, in their order, on a network in the state before the first of them.
 
-    records: what `split_neuron` returned. They can come from a JSON file that json.dump(records, file) wrote.
-    Raises ValueError where one of the splits cannot be made on this network.
+    records: what `split_neuron`, `widen` and `merge_neurons` returned. They can come from a JSON file that
+        json.dump(records, file) wrote.
+    Raises ValueError where one of them cannot be made on this network.
     """
     for record in [records] if isinstance(records, SplitRecord) else records:
         fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
         _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")
         record = SplitRecord(*record)
-        _require_options(record.rule)
+        _require_options("even" if record.rule == MERGE else record.rule)
         make_split(net, record, [], "carry", {})
 
 

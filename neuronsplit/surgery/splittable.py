@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
-from neuronsplit.surgery.places import even_gain, layer_axis, places_of, tied_names
-from neuronsplit.surgery.sets import Sets
+from neuronsplit.surgery.places import layer_axis, places_of
+from neuronsplit.surgery.scales import sharing, tied_names
+from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
 
@@ -33,7 +34,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
         call = exactness.call_with(net, example_inputs, device, None, 0.0)
         trace_in_training(net, call, labels, trace(net, call, labels))
         makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
-        smallest_set = cache(partial(_smallest_set, labels, (Sets(labels), Sets(labels, even=True))))
+        smallest_set = cache(partial(_smallest_set, labels, ways(labels)))
         return pd.DataFrame([_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))])
 
 
@@ -54,17 +55,20 @@ def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> di
             "reason": reason}  # fmt: skip
 
 
-def _smallest_set(labels: Labels, of_both: tuple[Sets, Sets], channel: int) -> tuple[Tensor | None, tuple, str]:
+def _smallest_set(labels: Labels, ways_to_copy: list[Sets], channel: int) -> tuple[Tensor | None, tuple, str]:
     """The smallest set (a mask) with a channel, and the tensors that change with it; or None, and why there is none."""
-    reasons = []
-    for sets, (mask, why) in ((one, c) for one in of_both for c in one.candidates(one.mask(torch.tensor([channel])))):
-        try:
-            places, _ = places_of(labels, [mask], sets.units, [], [sets.even])
-        except ValueError:
-            why = why or "no set of channels is whole slices"
-        if not (even_gain(labels, mask) if sets.even else not tied_names(labels, mask)):
-            why = why or "it makes channels and reads them"
-        if why is None:
-            return mask, tuple(place.name for place in places), ""
-        reasons.append(why)
-    return None, (), (reasons or ["no set of channels is whole"])[0]
+    found, reasons = [], []
+    for sets in ways_to_copy:
+        for mask, why in sets.candidates(sets.mask(torch.tensor([channel]))):
+            try:
+                share = sharing(labels, sets, mask)
+                if why is not None or (share is None if sets.even else tied_names(labels, mask)):
+                    raise ValueError(why or "it makes channels and reads them")
+                places, _ = places_of(labels, [mask], sets.units, [], [share])
+            except ValueError as error:
+                reasons.append(str(error))
+                continue
+            found.append((mask, tuple(place.name for place in places), ""))
+            break
+    refused = None, (), (reasons or ["no set of channels is whole"])[0]
+    return min(found, key=lambda one: int(one[0].sum()), default=refused)

@@ -60,9 +60,14 @@ def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation:
     try:
         with opened_kernels():
             in_training = run(net, call, None, {})
-        late = bool(labels.rows or labels.shared)  # channels may have been tied after they met in a norm
+        # Channels may have been tied after they met in a norm.
+        late = bool(labels.rows or labels.means or labels.shared)
         if late or in_training.operations != in_evaluation.operations:
+            n_means = len(labels.means)
             in_training = _followed(net, call, labels)
+            whys = {one.why for one in labels.means[:n_means]}  # others are not in the outputs that are compared
+            labels.rows += [(one.why, one.channels) for one in labels.means if one.why not in whys]
+            labels.means = [one for one in labels.means if one.why in whys]
         return in_training.exception is None
     finally:
         net.eval()

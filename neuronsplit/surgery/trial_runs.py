@@ -3,8 +3,10 @@
 A number is changed on evidence: the run fails without it, and gets further with it.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice, product
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
 from neuronsplit.surgery.noted_sizes import Number, changed_sizes, scaled_eps, set_numbers
 from neuronsplit.surgery.runs import Call, run, storage_of
 
-MAX_RUNS = 40  # of the network, to find the numbers that it needs
+MAX_VAIN = 40  # runs with other numbers that got no further than without them
+MAX_LISTS = 64  # that a list of numbers may become
 Sizes = list[tuple[int, int]]  # before and after a split
 
 
@@ -96,18 +99,23 @@ def _find_numbers(
     changed: gets what was changed, in order.
     Returns the last run.
     """
-    last, untried, n_noted = trial(), None, len(changed)
-    for _ in range(MAX_RUNS - 1):
-        untried = iter(candidates(last)) if untried is None else untried
-        if last.passes or (numbers := next(untried, None)) is None:
+    last, untried, n_noted, n_vain = trial(), None, len(changed), 0
+    while not last.passes and n_vain < MAX_VAIN:
+        if untried is None:  # what other blocks of the network needed is likely
+            found = set(map(_in_any_block, changed[n_noted:]))
+            untried = iter(sorted(candidates(last), key=lambda numbers: _in_any_block(numbers[0]) not in found))
+        if (numbers := next(untried, None)) is None:
             break
+        tried = _try_numbers(net, trial, numbers)
+        if not tried.is_further(last):
+            n_vain += 1
+            continue
+        for other in [one for one in untried if _are_alternatives(one, numbers)]:
+            if (further := _try_numbers(net, trial, other)).is_further(tried):
+                numbers, tried = other, further
+        last, untried = tried, None
         changed += numbers
         set_numbers(net, numbers)
-        if (further := trial()).is_further(last):
-            last, untried = further, None
-        else:
-            set_numbers(net, numbers, old=True)
-            del changed[-len(numbers) :]
     for number in changed[n_noted:] if last.passes and len(changed) > n_noted + 1 else []:
         set_numbers(net, [number], old=True)  # is it needed, or was it changed along with others?
         if trial().passes:
@@ -115,6 +123,23 @@ def _find_numbers(
         else:
             set_numbers(net, [number])
     return last
+
+
+def _try_numbers(net: nn.Module, trial: Callable[[], _Trial], numbers: list[Number]) -> _Trial:
+    try:
+        set_numbers(net, numbers)
+        return trial()
+    finally:
+        set_numbers(net, numbers, old=True)
+
+
+def _in_any_block(number: Number) -> tuple:
+    """A number without the number of its block: modules that repeat have the same names but for these."""
+    return re.sub(r"\d+", "#", number.module), number.attribute, str(number.old), str(number.new)
+
+
+def _are_alternatives(a: list[Number], b: list[Number]) -> bool:
+    return [(one.module, one.attribute) for one in a] == [(one.module, one.attribute) for one in b]
 
 
 def _candidates(net: nn.Module, names: list[str], sizes: list[Sizes], last: _Trial) -> list[list[Number]]:
@@ -152,10 +177,13 @@ def _numbers(net: nn.Module, owners: list[str], sizes: list[Sizes]) -> Iterator[
 
 
 def _changed(value: object, grown: Sizes) -> list:
-    """What a number may become, or a list of numbers of which one changes."""
+    """What a number may become, or a list of numbers: one of them changes, or all that can, or some."""
     if type(value) is int:
         return sorted({after for before, after in grown if before == value != after})
     if type(value) not in (tuple, list) or not all(type(one) is int for one in value):
         return []
-    changes = [(at, new) for at, one in enumerate(value) for new in _changed(one, grown)]
-    return [type(value)([*value[:at], new, *value[at + 1 :]]) for at, new in changes]
+    choices = islice(product(*([one, *_changed(one, grown)] for one in value)), MAX_LISTS)
+    n_changes = {new: sum(a != b for a, b in zip(new, value)) for new in choices}
+    most = max(n_changes.values())
+    likely_first = sorted(n_changes, key=lambda new: (n_changes[new] not in (1, most), n_changes[new]))
+    return [type(value)(new) for new in likely_first if n_changes[new]]

@@ -173,8 +173,8 @@ def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
 def change_after_sgd(case: Case, record: SplitRecord) -> float:
     """How far an even split and the network without it are apart after five steps of SGD."""
     net, twins = copy.deepcopy(case.net), copy.deepcopy(case.net)
-    shared = record.coefficients[0][0] != 1  # twins that share a sum evenly: the rule "outgoing" has α = 1
-    even = record if shared else record._replace(coefficients=[[1.0, 1.0, 0.5, 0.5] for _ in record.coefficients])
+    gain = record.coefficients[0][0]  # 1 by the rule "outgoing", but for twins that share a sum evenly
+    even = record._replace(coefficients=[[gain, gain, 0.5 / gain, 0.5 / gain] for _ in record.coefficients])
     replay([even], twins)
     rates = rates_of(net, [even])
     loss_of(net, case.seen).backward()
@@ -216,7 +216,8 @@ def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
     if steps:
         if not np.isfinite(five_steps(net, case.seen, adam)):
             return row | {"outcome": "wrong", "reason": "not finite after five steps of Adam"}
-        if not weight_norms(case.net).keys().isdisjoint(place[0] for place in record.places):
+        of_mean = any(place[2] == "mean" for place in record.places)  # one more channel has other gradients
+        if of_mean or not weight_norms(case.net).keys().isdisjoint(place[0] for place in record.places):
             return row | {"record": record}  # θ' = Eθ does not hold for g
         row["after_sgd"] = change_after_sgd(case, record)
         if not row["after_sgd"] <= max(AFTER_STEPS, 100 * case.tolerance):

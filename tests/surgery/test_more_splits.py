@@ -119,6 +119,13 @@ def tied_in_a_row():
     return net
 
 
+def one_channel():
+    """A factor that is a number, for a single channel."""
+    net = Custom(lambda n, x: n.b(n.s * n.a(x)), a=nn.Linear(5, 1), b=nn.Linear(1, 2))
+    net.s = nn.Parameter(torch.tensor(2.0))
+    return net
+
+
 EVEN, TOGETHER = {"rule": "even"}, {"rule": "outgoing", "together": True}
 SPLITS = {
     "a reader of two layers": (Reused, "a", FLAT, EVEN, {"a": 6, "c": 6, "b": (2, 6)}),
@@ -136,6 +143,7 @@ SPLITS = {
     "a mean in training": (Auxiliary, "a", FLAT, TOGETHER, {"a": 10, "b": (2, 10)}),
     "a layer norm": (lambda: normed(nn.LayerNorm(4)), "0", FLAT, TOGETHER, {"0": 8, "3": (2, 8)}),
     "an RMS norm": (lambda: normed(nn.RMSNorm(4, eps=1e-3)), "0", FLAT, TOGETHER, {"0": 8, "3": (2, 8)}),
+    "a number for one channel": (one_channel, "a", FLAT, {"neuron": 0}, {"a": 2, "b": (2, 2)}),
     "a group of GroupNorm": (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, TOGETHER, {"0": 6, "3": (2, 6)}),
     "a group of a convolution": (grouped, "0", IMAGE, TOGETHER, {"0": 6, "2": (3, 2), "4": (3, 3)}),
     "stacked branches": (Stacked, "a", FLAT, TOGETHER, {"a": 5, "b": 5, "c": (2, 10)}),

@@ -84,7 +84,7 @@ class Auxiliary(Branching):
 
 class Averaged(Branching):
     def forward(self, x):
-        return self.b(self.a(x).mean(1, keepdim=True).expand(-1, 5))
+        return self.b(self.a(x).std(1, keepdim=True).expand(-1, 5))
 
 
 class Unreached(Branching):
@@ -157,15 +157,15 @@ REFUSALS = {
     "a square": (Squared, "a", FLAT, {}, f"rule 'scaled' is not exact through mul: {UNSCALED}"),
     "an offset": (Offset, "a", FLAT, {}, f"rule 'scaled' is not exact through add: {UNSCALED}"),
     "a constant": (Constant, "a", FLAT, {}, f"rule 'scaled' is not exact through add: {UNSCALED}"),
-    "layer norm": (lambda: normed(nn.LayerNorm(4)), "0", FLAT, ALONE,
-                   r".*'0' has no exact split alone .*.*layer_norm in '?1'?.* 4 "),
-    "rms norm": (lambda: normed(nn.RMSNorm(4)), "0", FLAT, ALONE,
-                 r".*'0' has no exact split alone \(.*1'?\): allowed is together=True, .* 4 "),
+    "layer norm": (lambda: normed(nn.Sequential(nn.LayerNorm(4), nn.Sigmoid())), "0", FLAT, ALONE,
+                   r".*'0' has no exact split alone .layer_norm in '1.0'; it would change .* 4 "),
+    "rms norm": (lambda: normed(nn.Sequential(nn.RMSNorm(4), nn.Sigmoid())), "0", FLAT, ALONE,
+                 r".*'0' has no exact split alone \(mean in '1.0'; it would .*\): allowed is together=True, .* 4 "),
     "group norm": (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, ALONE,
                    r".*'0' has no exact split alone .*.*group_norm in '?1'?.* 2 "),
     "a group": (grouped, "0", IMAGE, ALONE,
                 r".*'0' has no exact split alone \(convolution in '?2'?\): allowed is together=True, which splits"),
-    "a mean": (Averaged, "a", FLAT, {}, r".*'a' has no exact split alone \(mean\): .* 5 "),
+    "a standard deviation": (Averaged, "a", FLAT, {}, r".*'a' has no exact split known \(std.*over channels\)"),
     "training alone": (Auxiliary, "a", FLAT, ALONE, r".*'a' has no exact split alone \(mean\): allowed is together"),
     "... in evaluation": (lambda: Auxiliary().eval(), "a", FLAT, ALONE, r".*'a' has no exact split alone \(mean\)"),
     "softmax": (lambda: normed(nn.Softmax(1)), "0", FLAT, EVEN, ".*'0' has no exact split known.*.*softmax.*1"),

@@ -63,6 +63,21 @@ def test_the_optimiser_goes_on_with_all_widened_layers():
     assert net(X).square().mean() < before
 
 
+@pytest.mark.parametrize("state", ["carry", "reset"])
+def test_second_twins_have_a_state_that_is_carried_or_reset(state):
+    net = settle(Encoder())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(X).square().mean().backward()
+    optimizer.step()
+    optimizer.state[net.up.weight]["v"] = torch.full((10, 6), 3.0)
+    old = optimizer.state[net.up.weight]["momentum_buffer"]
+    options = {"state": state, "state_exponents": {"v": 2}}
+    widen(net, {"up": 20}, example_inputs=X, optimizer=optimizer, rule="even", **options)
+    new = optimizer.state[net.up.weight]  # each twin has half of the gradient
+    torch.testing.assert_close(new["momentum_buffer"], torch.cat([old, old * (state == "carry")]) / 2)
+    torch.testing.assert_close(new["v"], torch.cat([torch.ones(10, 6), torch.ones(10, 6) * (state == "carry")]) * 0.75)
+
+
 @pytest.mark.parametrize("widths, message", [
     ({"up": 10}, "width 10 of 'up': allowed are whole numbers above 10"),
     ({"up": 12.0}, "width 12.0 of 'up': allowed are whole numbers above 10"),
@@ -77,3 +92,8 @@ def test_widths_that_cannot_be_are_refused_and_nothing_changes(widths, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         widen(net, widths, example_inputs=X, rng=rng())
     assert all(id(p) == i and torch.equal(p, old) for p, (i, old) in zip(net.parameters(), held))
+
+
+def test_a_state_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="^state 'drop': allowed are carry and reset$"):
+        widen(settle(Encoder()), {"up": 20}, example_inputs=X, state="drop")

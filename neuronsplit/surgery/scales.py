@@ -1,0 +1,122 @@
+"""How the twins of a set of channels are scaled, so that the sums and the norms in which these channels meet stay.
+
+    αγ + βδ = 1                          as a rule draws them, where nothing else meets the channels
+    α = β = √½ or ½                      in sums of products, and in others
+    α² + β² = 1                          in one channel more of a mean of squares, as in RMSNorm
+    α = 1, β = 0, and the mean of all    in one channel more of a mean too, as in LayerNorm: its variance is Σ x² / h'
+
+Norms whose h channels become h' then take √(Σ gain² / h') in their gains, and its square in their eps.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuronsplit.core.split import Coefficients
+from neuronsplit.surgery.facts import MAKES, READS
+from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.sets import Sets
+
+Sharing = Callable[[Coefficients], Coefficients]  # from coefficients that a rule has drawn
+
+
+def by_squares(drawn: Coefficients) -> Coefficients:
+    """Coefficients with α² + β² = 1 and αγ + βδ = 1."""
+    norm = np.hypot(drawn.alpha, drawn.beta)
+    return Coefficients(drawn.alpha / norm, drawn.beta / norm, drawn.gamma * norm, drawn.delta * norm)
+
+
+def by_mean(drawn: Coefficients) -> Coefficients:
+    """The coefficients of a channel, and of a second one that a norm makes 0, whatever reads it."""
+    return Coefficients(1.0, 0.0, 1.0, 1.0)
+
+
+def sharing(labels: Labels, sets: Sets, chosen: Tensor) -> Sharing | None:
+    """How the twins of a set (a mask) share; None where they do as drawn.
+
+    Raises ValueError where a mean of channels would stay, but something else reads them too.
+    """
+    means = [one for one in labels.means if sets.even and chosen[labels.channels.roots(one.channels)].any()]
+    if means and not sets.joined:
+        if all(one.squares for one in means):
+            return by_squares
+        averaged = averaged_channels(labels)
+        for (name, _, role), owner in labels.owners.items():
+            if role == READS and (averaged[owner] & chosen[labels.channels.roots(owner)]).any():
+                raise ValueError(f"{name!r} reads channels whose mean is taken")
+        return by_mean
+    gain = _even_gain(labels, chosen) if sets.even else None
+    return None if gain is None else lambda drawn: Coefficients(gain, gain, 0.5 / gain, 0.5 / gain)  # αγ + βδ = 1
+
+
+def _even_gain(labels: Labels, chosen: Tensor) -> float | None:
+    """The gain of twins that are even, in each factor that is scaled; None where no channel of a set meets itself.
+
+    In a tied parameter and in sums of products, two factors are scaled: each by √½. In other sums, one is: by ½.
+    """
+    pinned = mask_of(labels, [pinned for _, pinned in labels.pinned])
+    sums = [one for one in labels.sums if chosen[labels.channels.roots(one.channels)].any()]
+    both = [one for one in sums if one.others is not None and not pinned[torch.cat([one.channels, one.others])].any()]
+    return 0.5**0.5 if both or tied_names(labels, chosen) else 0.5 if sums else None
+
+
+def tied_names(labels: Labels, chosen: Tensor) -> list[str]:
+    """The parameters that make channels of a set, and read them along the same axis, such as tied embeddings."""
+    both = [key[:2] for key in labels.owners if key[2] == READS and (*key[:2], MAKES) in labels.owners]
+    return [name for name, axes in both if chosen[labels.channels.roots(labels.owners[name, axes, READS])].any()]
+
+
+def eps_factors(
+    labels: Labels, splits: list[tuple[Tensor, Sharing | None]], coefficients: list[list]
+) -> dict[str, float]:
+    """The factor of the eps of norms, by their modules: that of the mean of the squares of their channels.
+
+    splits, coefficients: of each split in turn, its set and how the twins share; and α, β, γ and δ.
+    """
+    scaled, factors = scaled_labels(labels, even=True), {}
+    for module, of, _ in labels.normalised:
+        inside = [int(mask[labels.channels.roots(of)].sum()) if share else 0 for mask, share in splits]
+        if any(inside) and scaled[of].all():
+            more = sum(n * (alpha**2 + beta**2 - 1) for n, (alpha, beta, *_) in zip(inside, coefficients))
+            factors[module] = (len(of) + more) / (len(of) + sum(inside))
+    return factors
+
+
+def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
+    """What does not let a scale of the sets' channels through, of those that something reads."""
+    read, chosen, whys = scaled_labels(labels, even=False), torch.stack(sets).any(0), []
+    for (name, _, role), owner in labels.owners.items():
+        made = owner[chosen[labels.channels.roots(owner)]]
+        if role == MAKES and bool(read[made].any()):
+            whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
+    for why, pinned in [*labels.pinned, *labels.pinned_if_drawn]:
+        pinned = labels.scales.roots(pinned[pinned >= 0])
+        if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
+            whys.append(why)
+    return whys
+
+
+def scaled_labels(labels: Labels, even: bool) -> Tensor:
+    """Which labels (a mask) take the gain: those that something reads; even twins: all that can be scaled."""
+    found = [owner for (_, _, role), owner in labels.owners.items() if role == READS]
+    if not even:
+        return mask_of(labels, found)
+    found += [of for _, of, _ in labels.normalised]
+    found += [of for one in labels.sums for of in (one.channels, one.others) if of is not None]
+    return mask_of(labels, found) & ~mask_of(labels, [pinned for _, pinned in labels.pinned])
+
+
+def averaged_channels(labels: Labels) -> Tensor:
+    """Which labels (a mask) are those of channels whose mean is taken, and not that of their squares alone."""
+    return mask_of(labels, [one.channels for one in labels.means if not one.squares])
+
+
+def mask_of(labels: Labels, found: list[Tensor]) -> Tensor:
+    """The set of scale labels that some have."""
+    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
+    for of in found:
+        mask[labels.scales.roots(of)] = True
+    mask[-1] = False
+    return mask[labels.scales.roots(torch.arange(len(mask)))]
