@@ -96,8 +96,8 @@ def learning_rates(experiment) -> list[float]:
 
 def keep(seed: int, step: int, layer: int, width: int, batch_size: int, dropout: float) -> torch.Tensor:
     """What dropout keeps of a layer's activations (B, H) at a step, neuron by neuron."""
-    rng = stream(seed, "dropout", step, layer)
-    draws = [rng.random(batch_size, dtype=np.float32) for _ in range(width)]
+    rng = stream(seed, "dropout", step // 16, layer)
+    draws = [rng.random((16, batch_size), dtype=np.float32)[step % 16] for _ in range(width)]
     return torch.from_numpy(np.stack(draws, axis=1)) >= dropout
 
 

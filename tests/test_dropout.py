@@ -57,12 +57,13 @@ def test_replicas_of_a_seed_share_what_is_drawn_and_drop_more_at_a_higher_probab
 
 
 def test_every_seed_step_and_layer_draws_anew():
-    masks = [mask for step in range(3) for mask in masks_of((20, 20), [0.5, 0.5], step=step)]
-    patterns = {tuple((part > 0).flatten().tolist()) for mask in masks for part in mask}
-    assert len(patterns) == 3 * 2 * 2
-    (later,) = masks_of((20,), [0.5, 0.5], step=2)
-    mlp = MLP((2, 20, 2), SEEDS)
-    assert torch.equal(next(islice(draw_masks(mlp, column([0.5, 0.5]), SEEDS, 0, 32), 2, None))[0], later)
+    mlp, dropout = MLP((2, 20, 20, 2), SEEDS), column([0.5, 0.5])
+    masks = list(islice(draw_masks(mlp, dropout, SEEDS, 5, 32), 50))
+    patterns = {tuple((part > 0).flatten().tolist()) for of_step in masks for mask in of_step for part in mask}
+    assert len(patterns) == 50 * 2 * 2
+    for step, of_step in enumerate(masks, start=5):  # where a run begins does not matter
+        alone = masks_of((20, 20), [0.5, 0.5], step=step)
+        assert all(torch.equal(mask, other) for mask, other in zip(of_step, alone, strict=True))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
