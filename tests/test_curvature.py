@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from reference_scores import splitting_matrix
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.core.optimizers import make_optimizer
+from neuronsplit.core.optimizers import make_optimizer, train_step
 from neuronsplit.data.datasets import Subset, load_dataset
 from neuronsplit.growing.curvature import _principal_components, smallest_eigenvalue, steepest_split
 from neuronsplit.growing.scores import forward_blocks
-from neuronsplit.growing.train import Run, train_step
+from neuronsplit.growing.train import Run
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(20, 300), n_in=st.integers(1, 40))

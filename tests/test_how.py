@@ -6,11 +6,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.core.optimizers import OPTIMIZERS, make_optimizer, split_with_state
+from neuronsplit.core.optimizers import OPTIMIZERS, make_optimizer, split_with_state, train_step
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.data.datasets import Subset
 from neuronsplit.growing.how import GRADMAX_SCALE, GROWTHS, STEEPEST_STEP, Growth
-from neuronsplit.growing.train import train_step
 
 PARENTS = [1, 4, 0]  # of three replicas
 

@@ -6,7 +6,8 @@ import reference
 import torch
 from torch.nn.functional import cross_entropy
 
-from neuronsplit.core.mlp import MLP, merge_replicas
+from neuronsplit.core.matmul import merge_replicas
+from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
 
 

@@ -42,7 +42,8 @@ def test_an_epoch_equals_one_with_torch_optim(optimizer):
         torch_optimizer = reference.OPTIMIZERS[optimizer](nets[r].parameters(), lr=0.01)
         expected = reference.train_epoch(nets[r], permutation, digits.train, 32, torch_optimizer)
         assert losses[r].mean().item() == pytest.approx(expected["train_loss"], rel=1e-5)
-        assert correct[r].double().mean().item() == pytest.approx(expected["train_accuracy"])
+        # Rounding may decide the answer to one image.
+        assert correct[r].double().mean().item() == pytest.approx(expected["train_accuracy"], abs=1.1 / 1184)
         for p, q in zip(run.mlp.parameters(), reference.parameters_of(nets[r])):
             torch.testing.assert_close(p[r], q, rtol=1e-4, atol=1e-6)
     assert (run.mlp.epochs_since_split == 1).all()
@@ -146,7 +147,8 @@ def test_a_fork_keeps_the_rate_of_each_replica():
     rates = torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None, None]
     fork = started([3, 8], 2, "momentum", rates).fork([1, 1, 0, 3, 2, 2])
     assert torch.equal(fork.optimizer.learning_rate, rates[[1, 1, 0, 3, 2, 2]])
-    assert started([3, 8], 2, "momentum", 0.1).fork([1, 2]).optimizer.learning_rate == 0.1
+    same = started([3, 8], 2, "momentum", 0.25).fork([1, 2]).optimizer.learning_rate
+    assert same.flatten().tolist() == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("replicas", [[], [0], [0, 1], [2, 0], [0, 1, 2], [0, 2, 2], [0, 4], [-1, 2], [2, 3, 0, 1]])

@@ -11,6 +11,14 @@ def test_a_stream_depends_on_its_seed_and_purpose_alone():
     assert len(set(first.values())) == len(first)
 
 
+def test_a_stream_of_a_place_is_another_one():
+    places = [(), (0,), (1,), (0, 0), (0, 1), (1, 0)]
+    drawn = {(purpose, place): stream(3, purpose, *place).random() for purpose in PURPOSES for place in places}
+    assert len(set(drawn.values())) == len(drawn)
+    assert stream(3, "dropout", 1, 0).random() == drawn["dropout", (1, 0)]
+
+
 def test_an_unknown_purpose_is_refused():
-    with pytest.raises(ValueError, match="^purpose 'dropout': allowed are weights, order, coefficients, draws, split$"):
-        stream(0, "dropout")
+    allowed = "weights, order, coefficients, draws, split, dropout"
+    with pytest.raises(ValueError, match=f"^purpose 'data': allowed are {allowed}$"):
+        stream(0, "data")

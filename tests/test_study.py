@@ -11,6 +11,7 @@ import reference
 import torch
 
 from neuronsplit.core.mlp import MLP
+from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.data.datasets import DATASETS, Dataset, Subset, load_dataset
 from neuronsplit.growing import learned
@@ -34,6 +35,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+ALL = {"weight_decay": 0.05, "dropout": 0.2, "rate_schedule": "cosine", "rate_after_split": 0.5, "state": "reset"}
 VARIANTS = [
     *({"policy": policy} for policy in policy_names() if policy != "learned"),
     *({"growth": rule} for rule in SPLIT_RULES),
@@ -43,6 +45,16 @@ VARIANTS = [
         for o in ("momentum", "adam")
         for growth in ("scaled", "outgoing")
     ),
+    *({"optimizer": o, "learning_rate": 0.005, "weight_decay": 0.5} for o in OPTIMIZERS),
+    {"dropout": 0.3},
+    {"dropout": 0.3, "policy": "no-split"},
+    {"dropout": 0.1, "policy": "greedy"},
+    {"rate_schedule": "cosine"},
+    {"rate_after_split": 0.5, "schedule": "all-at-half"},
+    {"rate_after_split": 0.5, "policy": "stay-narrow"},
+    *({"optimizer": o, "learning_rate": 0.005, "state": "reset"} for o in ("momentum", "adam")),
+    *({"optimizer": o, "learning_rate": 0.01} | ALL for o in OPTIMIZERS),
+    {"policy": "greedy"} | ALL,
 ]
 
 
@@ -56,7 +68,10 @@ def test_an_experiment_equals_the_reference_one_network_at_a_time(changes):
         assert rows.split_neuron.dropna().tolist() == expected.split_neuron.dropna().tolist()
         assert rows.hidden.tolist() == expected.hidden.tolist()
         assert rows.parameters.tolist() == expected.parameters.tolist()
-        np.testing.assert_allclose(rows[METRICS], expected[METRICS], rtol=2e-4)
+        for part, n in {"train": 1184, "val": 297, "test": 300}.items():
+            np.testing.assert_allclose(rows[f"{part}_loss"], expected[f"{part}_loss"], rtol=2e-4)
+            answers = [n * one[f"{part}_accuracy"] for one in (rows, expected)]
+            np.testing.assert_allclose(*answers, atol=1.01)  # one image may nearly tie
 
 
 @pytest.mark.parametrize("policy", policy_names())
@@ -106,7 +121,8 @@ def test_the_table_has_the_columns_and_rows_of_the_design():
     assert " ".join(table) == (
         "policy growth schedule dataset seed epoch hidden parameters split_neuron "
         "train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy "
-        "optimizer learning_rate width splits epochs batch_size last_batch_loss last_batch_accuracy"
+        "optimizer learning_rate width splits epochs batch_size "
+        "weight_decay dropout rate_schedule rate_after_split state last_batch_loss last_batch_accuracy"
     )
     assert len(table) == 3 * 6
     rows = table[table.seed == 1]
@@ -150,15 +166,50 @@ def test_experiments_train_together_as_alone():
         pd.testing.assert_frame_equal(table, alone, rtol=1e-4, atol=1e-6)
 
 
+RATES = [
+    {"learning_rate": 0.01, "weight_decay": 0.1, "dropout": 0.5},
+    {"learning_rate": 0.2, "rate_schedule": "cosine"},
+    {"dropout": 0.1, "rate_after_split": 0.3},
+    {"learning_rate": 0.03},
+]
+
+
+@pytest.mark.parametrize("policy", ["no-split", "greedy", "max-fire"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rates_train_together_as_alone(policy, optimizer):
+    group = tuple(replace(SMALL, policy=policy, optimizer=optimizer, **rates) for rates in RATES)
+    if policy == "max-fire":
+        group += tuple(replace(e, policy="random") for e in group)
+    assert len({e.group for e in group}) == 1
+    rows = pd.concat(train_growing(group, SEEDS[:2]))
+    assert list(rows[EXPERIMENT].unique()) == [experiment.id for experiment in group]
+    for experiment in group:
+        table = rows[rows[EXPERIMENT] == experiment.id].drop(columns=EXPERIMENT).reset_index(drop=True)
+        alone = run_experiment(experiment, SEEDS[:2])
+        assert table.split_neuron.equals(alone.split_neuron)
+        pd.testing.assert_frame_equal(table, alone, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["no-split", "stay-narrow"])
 def test_growth_and_schedule_of_a_control_have_no_effect_and_are_kept_as_given(policy):
     control = replace(SMALL, policy=policy)
-    other = replace(control, growth="net2net", schedule="plateau")
+    other = replace(control, growth="net2net", schedule="plateau", rate_after_split=0.5, state="warm-up")
     assert other.growth == "net2net" and other.schedule == "plateau" and not other.by_seed
     assert other.canonical == control.canonical and other.id == control.id
     table, expected = run_experiment(other, SEEDS), run_experiment(control, SEEDS)
     assert set(table.growth) == {"net2net"} and set(table.schedule) == {"plateau"}
-    pd.testing.assert_frame_equal(table.assign(growth="scaled", schedule="every-epoch"), expected, check_exact=True)
+    assert set(table.rate_after_split) == {0.5} and set(table.state) == {"warm-up"}
+    as_control = {"growth": "scaled", "schedule": "every-epoch", "rate_after_split": 1.0, "state": "carry"}
+    pd.testing.assert_frame_equal(table.assign(**as_control), expected, check_exact=True)
+
+
+def test_without_a_state_there_is_nothing_to_reset():
+    reset, carry = replace(SMALL, state="reset"), replace(SMALL, state="carry")
+    assert reset.canonical == carry and reset.id == carry.id
+    table, expected = run_experiment(reset, SEEDS), run_experiment(carry, SEEDS)
+    pd.testing.assert_frame_equal(table.assign(state="carry"), expected, check_exact=True)
+    for other in (replace(reset, optimizer="momentum"), replace(SMALL, state="warm-up")):
+        assert other.canonical == other
 
 
 @pytest.mark.parametrize("growth", ["zero-outgoing", "gradmax"])
@@ -212,6 +263,15 @@ def test_training_learns():
         ("learning_rate", True, "numbers above 0$"),
         ("learning_rate", math.nan, "numbers above 0$"),
         ("learning_rate", math.inf, "numbers above 0$"),
+        ("weight_decay", -0.1, "numbers from 0$"),
+        ("weight_decay", math.nan, "numbers from 0$"),
+        ("weight_decay", math.inf, "numbers from 0$"),
+        ("dropout", 1, "numbers from 0 to below 1$"),
+        ("dropout", -0.1, "numbers from 0 to below 1$"),
+        ("dropout", "0.5", "numbers from 0 to below 1$"),
+        ("rate_after_split", 0, "numbers above 0$"),
+        ("rate_schedule", "linear", "constant, cosine$"),
+        ("state", "keep", "carry, reset, warm-up$"),
     ],
 )
 def test_a_value_not_allowed_is_named(name, value, allowed):
@@ -295,6 +355,7 @@ def test_a_whole_number_as_learning_rate_is_the_same_experiment():
 def test_every_field_counts_in_the_id(experiment, small_fashion_mnist):
     changed = {"policy": "max-fire", "dataset": "fashion-mnist", "growth": "even", "schedule": "all-at-half"}
     changed |= {"optimizer": "adam", "learning_rate": np.nextafter(experiment.learning_rate, 1).item()}
+    changed |= {"dropout": 0.1, "rate_schedule": "cosine", "state": "warm-up"}
     ids = {experiment.id}
     for field, value in asdict(experiment).items():
         ids.add(replace(experiment, **{field: changed.get(field, value if isinstance(value, str) else value + 1)}).id)

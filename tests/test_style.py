@@ -16,7 +16,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import Bbox
 from nbclient import NotebookClient
 
-from neuronsplit.names import CONTROLS, GREEDY
+from neuronsplit.names import CONTROLS, GREEDY, RATE_SCHEDULES, STATES
 from neuronsplit.plots import inline, style
 
 plt.switch_backend("Agg")
@@ -45,7 +45,7 @@ def test_every_data_set_and_optimizer_is_known_as_a_setting():
     from neuronsplit.core.optimizers import OPTIMIZERS
     from neuronsplit.data.datasets import DATASETS
 
-    assert set(style.SETTINGS) == {*DATASETS, *OPTIMIZERS}
+    assert set(style.SETTINGS) == {*DATASETS, *OPTIMIZERS, *RATE_SCHEDULES, *(f"state {state}" for state in STATES)}
 
 
 def test_a_known_name_keeps_its_color():
@@ -59,6 +59,8 @@ def test_a_known_name_keeps_its_color():
         ("no-split · sgd", "no-split"), ("random · even · 5e-05 · width 10", "even"),
         ("max-loss · fashion-mnist · batch size 32", "max-loss"),
         ("mine · scaled", "mine"), ("random · mine", "mine"), ("random · mine · every-epoch · adam", "mine"),
+        ("even · cosine · weight decay 0.01 · dropout 0.2", "even"),
+        ("even · rate after split 0.5 · state reset", "even"),
         ("mine · yours", "yours"), ("0.1", "0.1"), ("digits · 0.1", "0.1"),
     ],
 )  # fmt: skip

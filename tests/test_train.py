@@ -8,8 +8,8 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.metrics import mean_metrics, per_example_metrics
-from neuronsplit.growing.train import Run, grow_while_training, splits_due
-from neuronsplit.growing.when import SCHEDULES, Schedule
+from neuronsplit.growing.train import Run, grow_while_training
+from neuronsplit.growing.when import SCHEDULES, Schedule, splits_due
 
 DIGITS = load_dataset("digits")
 

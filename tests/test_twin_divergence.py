@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronsplit.core.mlp import MLP
-from neuronsplit.core.optimizers import OPTIMIZERS, make_optimizer, split_with_state
+from neuronsplit.core.optimizers import OPTIMIZERS, make_optimizer, split_with_state, train_step
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.data.datasets import Subset, load_dataset
-from neuronsplit.growing.train import Run, train_step
+from neuronsplit.growing.train import Run
 from neuronsplit.measuring.twin_divergence import (
     angles,
     effective_rank,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.study.batches import MAX_NETWORKS, UNIT_SECONDS, Batch, cut_into_units, labels, missing_units
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
@@ -25,8 +26,13 @@ FIELDS = st.fixed_dictionaries(
         "epochs": st.sampled_from([5, 100, 400]),
         "splits": st.sampled_from([2, 4]),
         "width": st.sampled_from([3, 40]),
+        "learning_rate": st.sampled_from([0.1, 0.2]),
+        "rate_schedule": st.sampled_from(["constant", "cosine"]),
     }
 )
+RATES = {
+    "learning_rate": 0.1, "weight_decay": 0.1, "dropout": 0.1, "rate_schedule": "cosine", "rate_after_split": 0.1
+}  # fmt: skip
 BRANCHED = st.builds(ExhaustiveSplits, width=st.sampled_from([3, 20]), epochs_before=st.integers(1, 30))
 
 
@@ -38,7 +44,7 @@ def experiment_of(values):
 
 @st.composite
 def plans(draw):
-    """A plan in which some experiments share their seeds, and some differ in their policies only."""
+    """A plan in which some experiments share their seeds, and some differ in their policies or rates only."""
     kind = draw(st.sampled_from(["growing", "branched", "sweep"]))
     if kind == "branched":
         experiments = draw(st.lists(BRANCHED, min_size=1, max_size=6))
@@ -47,6 +53,8 @@ def plans(draw):
     else:
         first, policies = Experiment(batch_size=draw(st.sampled_from([1, 32]))), st.sampled_from(sorted(POLICIES))
         experiments = [replace(first, policy=p) for p in draw(st.lists(policies, min_size=1, unique=True))]
+        rates = draw(st.lists(st.floats(0.1, 1), min_size=1, max_size=9, unique=True))
+        experiments = [replace(e, learning_rate=rate) for e in experiments for rate in rates]
     few_seeds = draw(st.lists(SEEDS, min_size=1, max_size=2))
     return {e: draw(st.sampled_from(few_seeds)) for e in {e.canonical: e for e in experiments}.values()}
 
@@ -76,7 +84,10 @@ def test_no_program_is_too_large_unless_it_has_one_seed(plan):
             n_networks = sum(e.n_networks for e in program.experiments) * len(program.seeds)
             assert n_networks <= MAX_NETWORKS or len(program.seeds) == 1
             assert len({e.group for e in program.experiments}) == 1
-            assert len(program.experiments) == 1 or len({replace(e, policy="random") for e in program.experiments}) == 1
+            if len(program.experiments) > 1:
+                assert len({replace(e, policy="random", **RATES) for e in program.experiments}) == 1
+                policies = {e.policy for e in program.experiments}
+                assert len(policies) == 1 or policies <= {*POLICIES}
 
 
 @given(plans(), st.randoms(use_true_random=False))
@@ -118,13 +129,30 @@ def test_a_name_of_a_policy_makes_a_file_name(policy, monkeypatch):
     assert name not in [other.name for other in others]
 
 
-def test_what_trains_as_one_differs_in_its_policy_alone():
+def test_what_trains_as_one_differs_in_its_policy_and_rates_alone():
     control, random, loss = (Experiment(policy) for policy in ("no-split", "random", "max-loss"))
     even, plateau, greedy = replace(random, growth="even"), replace(loss, schedule="plateau"), Experiment("greedy")
     programs = Batch((control, random, even, plateau, loss, greedy), (0, 1)).programs()
     assert programs == [
         Batch((control,), (0, 1)), Batch((random, loss), (0, 1)), Batch((even,), (0, 1)), Batch((plateau,), (0, 1)),
         Batch((greedy,), (0, 1)),
+    ]  # fmt: skip
+    for alone in (control, random, greedy):
+        others = [replace(alone, **{name: value}) for name, value in RATES.items()]
+        assert Batch((alone, *others), (0,)).programs(at_least=2) in (
+            [Batch((alone, *others), (0,))], [Batch((alone, *others)[n::3], (0,)) for n in range(3)]
+        )  # fmt: skip
+        for changes in ({"growth": "even"}, {"state": "reset"}, {"optimizer": "adam"}, {"epochs": 40}):
+            assert len(Batch((alone, replace(alone, **changes)), (0,)).programs()) == 2
+    assert len(Batch((plateau, replace(plateau, **RATES)), (0,)).programs()) == 2  # they split at times of their own
+
+
+def test_a_tuning_grid_of_two_seeds_is_one_program_and_a_larger_one_is_cut():
+    grid = tuple(Experiment(learning_rate=rate / 100, dropout=p) for rate in range(1, 9) for p in (0, 0.1))
+    assert Batch(grid, (0, 1)).programs() == [Batch(grid, (0, 1))]
+    larger = tuple(replace(e, weight_decay=decay) for decay in (0, 0.1, 0.2) for e in grid)
+    assert Batch(larger, (0, 1)).programs() == [
+        Batch(larger[part::2], (seed,)) for part in (0, 1) for seed in (0, 1)
     ]  # fmt: skip
 
 
@@ -152,10 +180,17 @@ def test_a_small_study_makes_work_for_two_processes():
     assert max(unit.seconds for unit in units) < 2 * min(unit.seconds for unit in units)
 
 
+def programs_of_their_own(n, monkeypatch, **fields):
+    """Experiments that take equally long, and of which no two train as one."""
+    for i in range(n):
+        monkeypatch.setitem(GROWTHS, f"growth-{i}", GROWTHS["even"])
+    return [Experiment(growth=f"growth-{i}", **fields) for i in range(n)]
+
+
 @pytest.mark.parametrize("n, epochs", [(500, 20), (60, 150), (9, 1000)])
-def test_units_of_much_work_are_similar_and_take_a_minute_or_more(n, epochs):
+def test_units_of_much_work_are_similar_and_take_a_minute_or_more(n, epochs, monkeypatch):
     """A start of a notebook's kernel takes about five seconds, so that shorter units would cost too much."""
-    experiments = [Experiment(learning_rate=0.001 * (i + 1), epochs=epochs, batch_size=1) for i in range(n)]
+    experiments = programs_of_their_own(n, monkeypatch, epochs=epochs, batch_size=1)
     units = cut_into_units(dict.fromkeys(experiments, (0, 1, 2)))
     seconds = sorted(unit.seconds for unit in units)
     longest_program = max(program.seconds for unit in units for program in unit.programs())
@@ -164,9 +199,9 @@ def test_units_of_much_work_are_similar_and_take_a_minute_or_more(n, epochs):
 
 
 @pytest.mark.parametrize("n", [96, 240, 500, 1100])
-def test_two_or_four_processes_that_share_the_units_end_together(n):
+def test_two_or_four_processes_that_share_the_units_end_together(n, monkeypatch):
     """As units are a power of two and alike."""
-    experiments = [Experiment(learning_rate=0.0001 * (i + 1), splits=20, epochs=80) for i in range(n)]
+    experiments = programs_of_their_own(n, monkeypatch, splits=20, epochs=80)
     units = cut_into_units(dict.fromkeys(experiments, tuple(range(10))))
     sizes = {len(unit.experiments) for unit in units}
     assert len(units) in (2, 4, 8, 16) and max(sizes) - min(sizes) <= 1
@@ -177,7 +212,7 @@ def test_more_epochs_and_more_programs_take_longer(policy):
     experiment, seeds = Experiment(policy), (0, 1, 2)
     once = Batch((experiment,), seeds).seconds
     twice = Batch((replace(experiment, epochs=2 * experiment.epochs),), seeds).seconds
-    other = replace(experiment, learning_rate=0.1)
+    other = replace(experiment, optimizer="adam")
     assert once > 0 and twice == pytest.approx(2 * once)
     assert Batch((experiment, other), seeds).seconds == pytest.approx(2 * once)
 

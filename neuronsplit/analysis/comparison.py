@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import cost, stats, tables
-from neuronsplit.names import CONTROLS
+from neuronsplit.names import CONTROLS, GROWTH_COLUMNS
 
 REQUIRED = ["policy", "seed", "epoch", "test_loss", "test_accuracy"]  # columns of every table that can be compared
 
@@ -25,7 +25,7 @@ def settings_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     if missing or table.empty:
         what = f"columns {', '.join(missing)} are missing" if missing else "it has no rows"
         raise ValueError(f"not a table of experiments ({what}): allowed are tables with {', '.join(REQUIRED)}")
-    choices = [name for name in ("policy", "growth", "schedule") if name in table]
+    choices = [name for name in ("policy", *GROWTH_COLUMNS) if name in table]
     labelled = table.assign(policy=tables.with_labels(table[choices])["policy"])  # alike in all settings
     parts = {name: _checked(part) for name, part in tables.by_setting(labelled).items()}
     if len(parts) > 1 and all(part["policy"].nunique() == 1 for part in parts.values()):

@@ -16,11 +16,10 @@ import pandas as pd
 import pyarrow as pa
 
 from neuronsplit.analysis.formats import from_csv, from_parquet, to_parquet
-from neuronsplit.names import CONTROLS, EXPERIMENT, ID_COLUMNS, NETWORK_KEYS, RESULTS_VERSION
+from neuronsplit.names import CONTROLS, EXPERIMENT, GROWTH_COLUMNS, ID_COLUMNS, NETWORK_KEYS, RESULTS_VERSION
 
 Parsed = TypeVar("Parsed")
 _FIELDS = dict.fromkeys([*ID_COLUMNS, *NETWORK_KEYS[:-2]])  # of experiments, apart from seed and horizon
-_NO_EFFECT = ("growth", "schedule")  # on controls
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 _RENAMED = {  # columns of version 0.1
     "rule": "growth", "still": "epochs", "grown": "prior_splits", "age": "epochs_before", "kind": "branch_type",
@@ -145,7 +144,7 @@ def _read_study(path: Path) -> pd.DataFrame:
     found: dict[tuple, pd.DataFrame] = {}  # by the fields: what was trained anew after a change of the user's code wins
     for table in tables.values():
         fields = table[[name for name in _FIELDS if name in table]].iloc[0].to_dict()
-        ignored = _NO_EFFECT if fields.get("policy") in CONTROLS else ()
+        ignored = GROWTH_COLUMNS if fields.get("policy") in CONTROLS else ()
         key = tuple(value for name, value in fields.items() if name not in ignored)
         by = [name for name in ("epoch", "horizon", "seed") if name in table]
         table = table.assign(**fields).sort_values(by, kind="stable")  # its files can differ in names without effect

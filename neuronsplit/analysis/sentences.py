@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from neuronsplit.analysis import comparison, files, stats, tables, wording
-from neuronsplit.names import CONTROLS, GREEDY, ID_COLUMNS, SHUFFLE_LOSSES
+from neuronsplit.names import CONTROLS, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, SHUFFLE_LOSSES
 
 
 def overview(table: pd.DataFrame) -> str:
     """Say what a study trained, from its table as it was read."""
-    choices = table[~table["policy"].isin(CONTROLS)]  # a control has neither growth nor schedule
+    choices = table[~table["policy"].isin(CONTROLS)]  # a control has no GROWTH_COLUMNS
     fields = [name for name in ID_COLUMNS if name in table]
-    differ = {name: choices if name in ("growth", "schedule") else table for name in fields}
+    differ = {name: choices if name in GROWTH_COLUMNS else table for name in fields}
     varying = [name for name, rows in differ.items() if rows[name].nunique() > 1]
     experiments = tables.with_labels(table).groupby("policy", sort=False)
     n_seeds = experiments["seed"].nunique()

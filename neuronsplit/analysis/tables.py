@@ -9,18 +9,18 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from neuronsplit.names import CONTROLS, COUNT_COLUMNS, ID_COLUMNS, NO_PARENT
+from neuronsplit.names import CONTROLS, GROWTH_COLUMNS, ID_COLUMNS, NAMED_COLUMNS, NO_PARENT
 
 PUBLISHED_ACCURACY = {  # of scikit-learn's MLPClassifier on test images: Xiao et al. 2017, arXiv 1708.07747, table 3
     "fashion-mnist": {"Zalando's benchmark, width 10": 0.848, "Zalando's benchmark, width 100": 0.871}
 }
-_CHOICES = ("policy", "growth", "schedule")  # the ID_COLUMNS that a study compares; the others are its setting
+_CHOICES = ("policy", *GROWTH_COLUMNS)  # the ID_COLUMNS that a study compares; the others are its setting
 
 
 def with_labels(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a label of each experiment in the column `policy`, such as "random · even".
 
-    A label names the ID_COLUMNS that vary. A control has neither growth nor schedule.
+    A label names the ID_COLUMNS that vary. A control has no GROWTH_COLUMNS.
     """
     control = table["policy"].isin(CONTROLS)
     choices = [name for name in _CHOICES if name in table and table.loc[~control, name].nunique() > 1]
@@ -28,13 +28,13 @@ def with_labels(table: pd.DataFrame) -> pd.DataFrame:
     labels = table["policy"].copy()
     for rows, names in ((~control, [*(choices or ["policy"]), *varying]), (control, ["policy", *varying])):
         texts = {name: table.loc[rows, name].astype(str) for name in names}
-        texts |= {name: name.replace("_", " ") + " " + texts[name] for name in names if name in COUNT_COLUMNS}
+        texts |= {name: name.replace("_", " ") + " " + texts[name] for name in names if name in NAMED_COLUMNS}
         labels[rows] = [" · ".join(parts) for parts in zip(*texts.values())]
     return table.assign(policy=labels)
 
 
 def by_setting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Divide a table into parts in which experiments differ only in policy, growth and schedule.
+    """Divide a table into parts in which experiments differ only in the policy and in GROWTH_COLUMNS.
 
     Returns setting → part. The name of a setting has the columns that differ between parts, such as "learning rate
     0.01, width 10". Compare a policy only with the control of its own part.

@@ -3,5 +3,5 @@
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "matmul mlp optimizers seeds split".split()
+_MODULES = "dropout matmul mlp optimizers seeds split".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

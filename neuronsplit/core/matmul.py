@@ -1,10 +1,11 @@
-"""Float32 matrix products on the CPU by the faster of the two libraries that PyTorch carries."""
+"""Matrix products: in one piece for networks that share inputs, and by the faster library that PyTorch carries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -45,3 +46,17 @@ def _keeps_every_bit(n_rows: int) -> bool:
     product, update = torch.bmm(w, columns), torch.baddbmm(torch.zeros_like(w), rows, w[:, :1].expand(-1, 32, -1))
     single = torch.mm(w[0], columns[0])
     return bool((product == w[:, :, :32]).all() and (update[:, 0] == w[:, 0]).all() and (single == w[0, :, :32]).all())
+
+
+def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:
+    """View rows (R, M, ·) as one matrix per set of shared inputs: (S, R / S · M, ·) for inputs (S, N, n_in).
+
+    The result shares its memory with the rows. One large matrix product is faster than many small ones.
+    Raises ValueError where S does not divide R.
+    """
+    n_sets = len(inputs) if inputs.dim() == 3 else 1
+    if n_sets == len(rows):
+        return rows
+    if len(rows) % n_sets:
+        raise ValueError(f"{n_sets} sets of images: allowed are divisors of the {len(rows)} replicas")
+    return rows.view(n_sets, -1, rows.shape[2])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuronsplit.core.matmul import merge_replicas
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import Coefficients, split_layer
 
@@ -86,14 +87,17 @@ class MLP:
         made.epochs_since_split = function(self.epochs_since_split)
         return made
 
-    def hidden(self, images: Tensor) -> list[Tensor]:
+    def hidden(self, images: Tensor, masks: Sequence[Tensor] = ()) -> list[Tensor]:
         """Return the activations (R, N, H) of each hidden layer.
 
         images: (N, n_in) for all replicas, or (S, N, n_in) where each of S sets serves R / S consecutive replicas.
+        masks: for dropout, factors (R, H, N) of the activations of each hidden layer.
         """
         activations = [images]
-        for w, b in zip(self.weights[:-1], self.biases[:-1]):
+        for k, (w, b) in enumerate(zip(self.weights[:-1], self.biases[:-1])):
             activations.append(_dense(w, b, activations[-1]).relu_())
+            if masks:
+                activations[-1].mT.mul_(masks[k])
         return activations[1:]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -104,23 +108,26 @@ class MLP:
         """Return the logits (R, N, n_out) for images of the shapes that `hidden` takes."""
         return self.logits(self.hidden(images)[-1])
 
-    def gradients(self, images: Tensor, hidden: list[Tensor], logits: Tensor, labels: Tensor) -> Iterator[tuple]:
+    def gradients(
+        self, images: Tensor, hidden: list[Tensor], logits: Tensor, labels: Tensor, masks: Sequence[Tensor] = ()
+    ) -> Iterator[tuple]:
         """Back-propagate each replica's mean cross-entropy, layer by layer from the last one.
 
-        images, hidden, logits: what `hidden` takes, and what `hidden` and `logits` return.
-        labels: (N,) or (R, N).
+        images, masks, hidden, logits: what `hidden` takes, and what it and `logits` return. labels: (N,) or (R, N).
         Yields (k, grad_out, inputs) for each layer k: the gradient of its output (R, N, n_out) and its inputs. The
         inputs are the images or activations (R, N, n_in). The gradient of weights[k] is grad_outᵀ inputs, and that of
         biases[k] is grad_out summed over N.
 
         With logits z and one-hot labels y, the last grad_out is (softmax(z) − y) / N. Each layer passes grad_out W back
-        to those neurons that fired. The caller may change a layer's weights once it has been yielded.
+        to those neurons that fired. The caller may change grad_out and the weights of a layer once it was yielded.
         """
         # Inside, tensors are (R, n_out, N): products with few neurons and many inputs are faster in this layout.
         grad = logit_gradient(logits, labels).mT
         for k, inputs in reversed(list(enumerate([images, *hidden]))):
             # relu'(z) is the sign of relu(z): 1 or 0. It is used before the yield, after which weights[k] may change.
             grad_in = torch.bmm(self.weights[k].mT, grad).mul_(inputs.mT.sign()) if k else grad
+            if k and masks:
+                grad_in.mul_(masks[k - 1])
             yield k, grad.mT, inputs
             grad = grad_in
 
@@ -154,6 +161,10 @@ class MLP:
         self.weights[-1] = torch.cat([self.weights[-1], w_out], dim=2)
         self.epochs_since_split = torch.cat([self.epochs_since_split, torch.zeros_like(bias[:, :, 0])], dim=1)
 
+    def neurons(self, numbers: slice) -> list[Tensor]:
+        """Return views of what some neurons of the last hidden layer have: (R, K, n_in), (R, K, 1), (R, n_out, K)."""
+        return [self.weights[-2][:, numbers], self.biases[-2][:, numbers], self.weights[-1][:, :, numbers]]
+
 
 def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient (R, N, C) of each replica's mean cross-entropy by its logits (R, N, C).
@@ -163,18 +174,6 @@ def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     grad = logits.mT.softmax(1)
     grad.scatter_(1, labels.expand(len(grad), -1)[:, None], -1, reduce="add")
     return grad.div_(grad.shape[2]).mT
-
-
-def merge_replicas(rows: Tensor, inputs: Tensor) -> Tensor:
-    """View rows (R, M, ·) as one matrix per set of shared inputs: (S, R / S · M, ·) for inputs (S, N, n_in).
-
-    The result shares its memory with the rows. One large matrix product is faster than many small ones.
-    Raises ValueError where S does not divide R.
-    """
-    n_sets = len(inputs) if inputs.dim() == 3 else 1
-    if len(rows) % n_sets:
-        raise ValueError(f"{n_sets} sets of images: allowed are divisors of the {len(rows)} replicas")
-    return rows.view(n_sets, -1, rows.shape[2])
 
 
 def _dense(w: Tensor, b: Tensor, inputs: Tensor) -> Tensor:

@@ -7,53 +7,68 @@ these.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuronsplit.core.mlp import MLP, merge_replicas
+from neuronsplit.core.matmul import merge_replicas
+from neuronsplit.core.mlp import MLP
 from neuronsplit.core.split import Coefficients
 
-Rate = float | Tensor  # one learning rate for all replicas, or (R, 1, 1)
 
-# The next three functions change a parameter p (B, M, n_in) in place, by a step with the gradient grad_out @ inputs.
-# Here grad_out is (B, M, N) and inputs (B, N, n_in). The list state holds tensors like p, and step counts from 1.
+class Rates(NamedTuple):
+    """The learning rates of R networks throughout training; each is a tensor (R, 1, 1)."""
+
+    first: Tensor  # in the first epoch
+    after_split: Tensor  # from the first split on, relative to the rates before
+    annealing_epochs: Tensor  # in which they fall to 0 along a cosine; inf where they are constant
+
+    def after(self, n_epochs: int, grown: bool) -> Tensor:
+        """Return the learning rates (R, 1, 1) of the epoch after n_epochs others; grown: whether a split was made.
+
+        Source: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, with a single period and a step per epoch. Here its
+        (1 + cos 2x) / 2 is cos² x.
+        """
+        rates = self.first * torch.cos(math.pi / 2 * n_epochs / self.annealing_epochs).square()
+        return rates * self.after_split if grown else rates
 
 
-def sgd(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+# The next three functions change a parameter p (R, M, n_in) in place, by a step with the gradient grad_out @ inputs.
+# Here grad_out is (R, M, N) and inputs (S, N, n_in), where S divides R. The list state holds tensors like p, the rate
+# is (R, 1, 1), and step counts from 1. They may change grad_out too.
+
+
+def sgd(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Tensor, step: int) -> None:
     """Make a step of plain stochastic gradient descent."""
-    # One call forms the gradient and adds it to the weights, so the gradient is never stored.
-    if isinstance(rate, Tensor):
-        p.baddbmm_(grad_out * -rate, inputs)
-    else:
-        p.baddbmm_(grad_out, inputs, alpha=-rate)
+    _add_gradient(p, grad_out.mul_(rate), inputs, alpha=-1)  # so the gradient is never stored
 
 
-def momentum(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+def momentum(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Tensor, step: int) -> None:
     """Make a step with heavy-ball momentum 0.9 (Polyak 1964), as torch.optim.SGD(momentum=0.9) does."""
     (mean,) = state
-    mean.baddbmm_(grad_out, inputs, beta=0.9)
-    if isinstance(rate, Tensor):
-        p.addcmul_(mean, rate, value=-1)
-    else:
-        p.sub_(mean, alpha=rate)
+    _add_gradient(mean, grad_out, inputs, beta=0.9)
+    p.addcmul_(mean, rate, value=-1)
 
 
-def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Rate, step: int) -> None:
+def adam(p: Tensor, grad_out: Tensor, inputs: Tensor, state: list[Tensor], rate: Tensor, step: int) -> None:
     """Make a step of Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1; β₁ = 0.9, β₂ = 0.999, ε = 1e-8)."""
     mean, square = state
-    gradient = torch.bmm(grad_out, inputs)
+    gradient = torch.bmm(merge_replicas(grad_out, inputs), inputs).view_as(p)
     mean.lerp_(gradient, 1 - 0.9)
     square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
-    root = square.sqrt().div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
-    rate = rate / (1 - 0.9**step)
-    if isinstance(rate, Tensor):
-        p.addcdiv_(mean * rate, root, value=-1)
-    else:
-        p.addcdiv_(mean, root, value=-rate)
+    # The gradient's memory serves again, because large new tensors cost more than what is computed in them.
+    root = torch.sqrt(square, out=gradient).div_(math.sqrt(1 - 0.999**step)).add_(1e-8)
+    p.addcmul_(torch.div(mean, root, out=root), rate / (1 - 0.9**step), value=-1)
+
+
+def _add_gradient(p: Tensor, grad_out: Tensor, inputs: Tensor, **factors: float) -> None:
+    """Add the gradient to p in place, with the factors alpha and beta of torch.baddbmm."""
+    # merge_replicas returns a view, so this changes p itself.
+    merge_replicas(p, inputs).baddbmm_(merge_replicas(grad_out, inputs), inputs, **factors)
 
 
 OPTIMIZERS = {  # name: the update, and for each running mean in its state the power of the gradient that is averaged
@@ -65,49 +80,75 @@ OPTIMIZERS = {  # name: the update, and for each running mean in its state the p
 
 @dataclass
 class Optimizer:
-    """An optimiser of R networks: its update, its learning rate, and its state."""
+    """An optimiser of R networks: its update, its learning rate and weight decay, and its state."""
 
-    update: Callable[[Tensor, Tensor, Tensor, list[Tensor], Rate, int], None]
-    learning_rate: Rate
+    update: Callable[[Tensor, Tensor, Tensor, list[Tensor], Tensor, int], None]
+    learning_rate: Tensor  # (R, 1, 1)
+    weight_decay: Tensor  # (R, 1, 1)
     state: dict[int, MLP]  # power of the gradient → its running mean, in the networks' shape
     n_steps: int = 0
 
+    def __post_init__(self):
+        self.decays = bool(self.weight_decay.any())
+
     def __getitem__(self, replicas: list[int]) -> "Optimizer":
         """Return a copy for some replicas; the list may name one several times."""
-        rate = self.learning_rate[replicas] if isinstance(self.learning_rate, Tensor) else self.learning_rate
-        return replace(self, learning_rate=rate, state={k: mean[replicas] for k, mean in self.state.items()})
+        rate, decay = self.learning_rate[replicas], self.weight_decay[replicas]
+        state = {k: mean[replicas] for k, mean in self.state.items()}
+        return replace(self, learning_rate=rate, weight_decay=decay, state=state)
 
 
-def make_optimizer(name: str, mlp: MLP, learning_rate: Rate) -> Optimizer:
+def per_replica(value: float | Tensor, mlp: MLP) -> Tensor:
+    """Return a number for all replicas, or one for each (R, 1, 1), as a tensor (R, 1, 1) like those of networks."""
+    w = mlp.weights[0]
+    return torch.as_tensor(value, dtype=w.dtype, device=w.device).expand(mlp.n_replicas, 1, 1).clone()
+
+
+def make_optimizer(name: str, mlp: MLP, learning_rate: float | Tensor, weight_decay: float | Tensor = 0.0) -> Optimizer:
     """Make an optimiser of networks that has not made a step yet.
 
-    name: one of OPTIMIZERS. learning_rate: a number for all replicas, or a tensor (R, 1, 1).
+    name: one of OPTIMIZERS. learning_rate, weight_decay: a number for all replicas, or a tensor (R, 1, 1).
     Raises ValueError for an unknown name.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer {name!r}: allowed are {', '.join(OPTIMIZERS)}")
     update, exponents = OPTIMIZERS[name]
-    return Optimizer(update, learning_rate, {exponent: mlp.zeros_like() for exponent in exponents})
+    state = {exponent: mlp.zeros_like() for exponent in exponents}
+    return Optimizer(update, per_replica(learning_rate, mlp), per_replica(weight_decay, mlp), state)
 
 
 def update_layer(mlp: MLP, optimizer: Optimizer, k: int, grad_out: Tensor, inputs: Tensor) -> None:
     """Change weights[k] and biases[k] in place by one step of the optimiser.
 
     grad_out, inputs: what `MLP.gradients` yields for layer k, (R, N, n_out) and (S, N, n_in) where S divides R.
+    Weights and biases decay before the step, apart from the gradient, as those of torch.optim.AdamW do. Source:
+    Loshchilov & Hutter 2019, arXiv 1711.05101, algorithms 1 and 2.
     """
-    update, rate, step = optimizer.update, optimizer.learning_rate, optimizer.n_steps
     grad_out = grad_out.mT  # (R, n_out, N)
-    merged_rate = rate
-    if isinstance(rate, Tensor):
-        merged_rate = merge_replicas(rate.expand(-1, grad_out.shape[1], 1).contiguous(), inputs)
-    # merge_replicas returns views of the networks' own memory. So `update`, which works in place, changes the weights
-    # and the state of the networks themselves: nothing has to be copied back.
-    state = [merge_replicas(mean.weights[k], inputs) for mean in optimizer.state.values()]
-    weights, merged_grad = merge_replicas(mlp.weights[k], inputs), merge_replicas(grad_out, inputs)
-    update(weights, merged_grad, inputs, state, merged_rate, step)
-    ones = grad_out.new_ones(len(grad_out), 1, 1)  # a bias is a weight of the input 1
-    state = [mean.biases[k] for mean in optimizer.state.values()]
-    update(mlp.biases[k], grad_out.sum(2, keepdim=True), ones, state, rate, step)
+    grad_bias, ones = grad_out.sum(2, keepdim=True), grad_out.new_ones(len(grad_out), 1, 1)
+    means = optimizer.state.values()
+    _update(optimizer, mlp.weights[k], [mean.weights[k] for mean in means], grad_out, inputs)
+    # A bias is a weight of the input 1.
+    _update(optimizer, mlp.biases[k], [mean.biases[k] for mean in means], grad_bias, ones)
+
+
+def _update(optimizer: Optimizer, p: Tensor, state: list[Tensor], grad_out: Tensor, inputs: Tensor) -> None:
+    if optimizer.decays:
+        p.mul_(1 - optimizer.learning_rate * optimizer.weight_decay)
+    optimizer.update(p, grad_out, inputs, state, optimizer.learning_rate, optimizer.n_steps)
+
+
+def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer, masks: Sequence[Tensor] = ()) -> Tensor:
+    """Make a step of each replica on images (S, B, n_in) with labels (R, B); return the logits (R, B, C) before it.
+
+    masks: those of `dropout.draw_masks`.
+    """
+    optimizer.n_steps += 1
+    hidden = mlp.hidden(images, masks)
+    logits = mlp.logits(hidden[-1])
+    for k, grad_out, inputs in mlp.gradients(images, hidden, logits, labels, masks):
+        update_layer(mlp, optimizer, k, grad_out, inputs)
+    return logits
 
 
 def split_with_state(mlp: MLP, optimizer: Optimizer, neurons: Tensor, coefficients: list[Coefficients]) -> None:
@@ -129,10 +170,17 @@ def append_with_state(mlp: MLP, optimizer: Optimizer, w_in: Tensor, bias: Tensor
     works only at the start of training.
     """
     mlp.append(w_in, bias, w_out)
+    for mean in optimizer.state.values():
+        mean.append(*map(torch.zeros_like, (w_in, bias, w_out)))
+    reset_state(optimizer, w_in.shape[1])
+
+
+def reset_state(optimizer: Optimizer, n: int) -> None:
+    """Give the last n neurons of the last hidden layer the state that `append_with_state` gives to new neurons."""
     for exponent, mean in optimizer.state.items():
-        of_neurons = (mean.weights[-2], 1), (mean.biases[-2], 1), (mean.weights[-1], 2)  # tensor, axis of neurons
-        w, b, v = (part.mean(axis, keepdim=True) * (exponent % 2 == 0) for part, axis in of_neurons)
-        mean.append(w.expand_as(w_in), b.expand_as(bias), v.expand_as(w_out))
+        others, new = (mean.neurons(numbers) for numbers in (slice(-n), slice(-n, None)))
+        for p, q, axis in zip(others, new, (1, 1, 2)):
+            q.copy_(p.mean(axis, keepdim=True) * (exponent % 2 == 0))
 
 
 def _gradient_coefficients(drawn: Coefficients, exponent: int) -> Coefficients:

@@ -3,13 +3,13 @@
 import numpy as np
 
 # Append only, because a stream depends on the position of its purpose.
-PURPOSES = ("weights", "order", "coefficients", "draws", "split")
+PURPOSES = ("weights", "order", "coefficients", "draws", "split", "dropout")
 
 
-def stream(seed: int, purpose: str) -> np.random.Generator:
+def stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
     """Return the random stream of one purpose of one seed, independent of all others.
 
-    seed: a whole number from 0. purpose: one of PURPOSES.
+    seed: a whole number from 0. purpose: one of PURPOSES. place: whole numbers that tell apart streams of one purpose.
 
     A stream per purpose keeps comparisons paired. Two policies with the same seed start from the same weights and train
     on the same mini-batches. It makes no difference how many numbers each draws for its splits. `spawn_key` makes the
@@ -19,4 +19,4 @@ def stream(seed: int, purpose: str) -> np.random.Generator:
     """
     if purpose not in PURPOSES:
         raise ValueError(f"purpose {purpose!r}: allowed are {', '.join(PURPOSES)}")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose),)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), *place)))

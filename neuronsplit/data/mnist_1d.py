@@ -25,7 +25,7 @@ def ensure_mnist_1d(folder: Path) -> np.ndarray:
     except ValueError as error:
         message = f"mnist1d {version('mnist1d')} makes other data than were published: allowed is 0.0.2.post1"
         raise ValueError(message) from error
-    return np.load(file)
+    return np.load(file, allow_pickle=False)
 
 
 def _make(url: str, target: str, _: pooch.Pooch) -> None:

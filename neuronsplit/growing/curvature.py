@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
+from neuronsplit.core.matmul import merge_replicas
+from neuronsplit.core.mlp import MLP, logit_gradient
 from neuronsplit.data.datasets import Subset
 
 PCA_IMAGES = 1000  # images are enough to find the principal directions of all

@@ -29,9 +29,9 @@ def every_neuron(run: Run) -> Tensor:
 
 
 def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epochs: int) -> Iterator[dict]:
-    """Grow networks, one per seed, by one split per epoch that is chosen by looking an epoch ahead.
+    """Grow networks by one split per epoch that is chosen by looking an epoch ahead.
 
-    run: has one replica per seed. growth: a name in GROWTHS. splits, epochs: how many of each there are.
+    run: the networks. growth: a name in GROWTHS. splits, epochs: how many of each there are.
     Yields the records of `train.grow_while_training`, one per epoch.
 
     Every possible split is trained for an epoch on the same mini-batches. The one with the lowest validation loss goes
@@ -53,11 +53,11 @@ def grow_greedily(run: Run, dataset: Dataset, *, growth: str, splits: int, epoch
 
 @use_onednn_matmul()
 def _train_and_keep_best(run: Run, dataset: Dataset, n_branches: int) -> tuple[Tensor, Run, dict]:
-    """Train an epoch; return the best branch (S,) of each seed, a run of these branches, and their record."""
+    """Train an epoch; return the best branch (R,) of each network, a run of these branches, and their record."""
     train, val = run.epoch(dataset.train), run.evaluate(dataset.validation)  # losses, correct (R, N)
-    mean_losses = val[0].mean(1).view(-1, n_branches).nan_to_num(torch.inf, torch.inf)  # (S, B)
+    mean_losses = val[0].mean(1).view(-1, n_branches).nan_to_num(torch.inf, torch.inf)  # (R, B)
     best = argmin(mean_losses, [])
-    survivors = [seed * n_branches + branch for seed, branch in enumerate(best.tolist())]
+    survivors = [network * n_branches + branch for network, branch in enumerate(best.tolist())]
     run = run.fork(survivors)
     record = train_metrics(run, *(values[survivors] for values in train))
     record |= mean_metrics("val", *(values[survivors] for values in val))

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
+from neuronsplit.core.matmul import merge_replicas
+from neuronsplit.core.mlp import MLP, logit_gradient
 from neuronsplit.core.optimizers import Optimizer, append_with_state, split_with_state
 from neuronsplit.core.split import SPLIT_RULES, draw_coefficients
 from neuronsplit.data.datasets import Subset

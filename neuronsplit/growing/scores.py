@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from neuronsplit.core.mlp import MLP, logit_gradient, merge_replicas
+from neuronsplit.core.matmul import merge_replicas
+from neuronsplit.core.mlp import MLP, logit_gradient
 from neuronsplit.data.datasets import Subset
 from neuronsplit.growing.curvature import smallest_eigenvalue
 

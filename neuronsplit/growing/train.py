@@ -1,22 +1,24 @@
 """Training: the loop over the mini-batches of an epoch, and the loop over epochs in which networks grow."""
 
+import math
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from neuronsplit.core.dropout import draw_masks
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.core.mlp import MLP
-from neuronsplit.core.optimizers import Optimizer, Rate, make_optimizer, update_layer
+from neuronsplit.core.optimizers import Optimizer, Rates, make_optimizer, per_replica, reset_state, train_step
 from neuronsplit.core.seeds import stream
 from neuronsplit.data.datasets import Dataset, Subset
 from neuronsplit.growing.how import GROWTH_IMAGES, GROWTHS
 from neuronsplit.growing.metrics import block_metrics, cat_blocks, mean_metrics, per_example_metrics
 from neuronsplit.growing.scores import forward_blocks, iter_blocks
-from neuronsplit.growing.when import SCHEDULES
+from neuronsplit.growing.when import splits_due
 from neuronsplit.growing.which import choose
 from neuronsplit.names import NO_PARENT
 
@@ -30,16 +32,27 @@ class Run:
 
     seeds: list[int]
     mlp: MLP
-    optimizer: Optimizer
+    optimizer: Optimizer  # with the learning rates of the present epoch
+    rates: Rates  # of all epochs
+    dropout: Tensor  # (R, 1, 1) the probability with which a hidden activation is dropped in training
     order: list[np.random.Generator]  # a stream per seed: the order of the images
     coefficients: list[np.random.Generator]  # a stream per replica: what a growth draws
     draws: list[np.random.Generator]  # a stream per replica: what a policy draws
     batch_size: int
+    state: str  # one of STATES
+    n_epochs: int = 0
+    grown_after: tuple[int, ...] = ()  # for each neuron that was added, the number of epochs before
 
     @classmethod
-    def start(cls, mlp: MLP, seeds: list[int], optimizer: str, learning_rate: Rate, batch_size: int) -> "Run":
+    def start(
+        cls, mlp: MLP, seeds: list[int], optimizer: str, learning_rate: float | Tensor, batch_size: int, *,
+        weight_decay: float | Tensor = 0.0, dropout: float | Tensor = 0.0, rate_after_split: float | Tensor = 1.0,
+        annealing_epochs: float | Tensor = math.inf, state: str = "carry",
+    ) -> "Run":  # fmt: skip
         """Start with a new optimiser, by its name in OPTIMIZERS, and with the streams of the seeds.
 
+        learning_rate, weight_decay, dropout, rate_after_split, annealing_epochs: a number for all replicas, or one for
+            each (R, 1, 1); see `Rates` and `Run`. state: one of STATES.
         Raises ValueError unless each seed has equally many replicas.
         """
         if mlp.n_replicas % len(seeds):
@@ -47,21 +60,35 @@ class Run:
         of_replicas = [seed for seed in seeds for _ in range(mlp.n_replicas // len(seeds))]
         order = [stream(seed, "order") for seed in seeds]
         coefficients, draws = ([stream(s, purpose) for s in of_replicas] for purpose in ("coefficients", "draws"))
-        made = make_optimizer(optimizer, mlp, learning_rate)
-        return cls(list(seeds), mlp, made, order, coefficients, draws, batch_size)
+        made = make_optimizer(optimizer, mlp, learning_rate, weight_decay)
+        rates = Rates(*(per_replica(value, mlp) for value in (learning_rate, rate_after_split, annealing_epochs)))
+        dropout = per_replica(dropout, mlp)
+        return cls(list(seeds), mlp, made, rates, dropout, order, coefficients, draws, batch_size, state)
 
     @use_onednn_matmul()
     def epoch(self, subset: Subset) -> tuple[Tensor, Tensor]:
         """Train one epoch on a shuffled subset; the last partial mini-batch is dropped.
 
-        Returns the loss and the correctness (R, N) of each image, before the step that learns from it.
+        Returns the loss and the correctness (R, N) of each image with dropout, before the step that learns from it.
         """
-        metrics = []
-        for images, labels in self.batches(subset):
-            logits = train_step(self.mlp, images, labels, self.optimizer)
-            metrics.append(per_example_metrics(logits, labels))
+        self.optimizer.learning_rate = self.rates.after(self.n_epochs, bool(self.grown_after))
+        n_steps, metrics = subset.labels.shape[-1] // self.batch_size, []
+        masks = draw_masks(self.mlp, self.dropout, self.seeds, self.optimizer.n_steps, self.batch_size)
+        for step, (batch, of_step) in enumerate(zip(self.batches(subset), masks), start=1):
+            metrics.append(per_example_metrics(self._step(*batch, of_step, step / n_steps), batch[1]))
         self.mlp.epochs_since_split += 1
+        self.n_epochs += 1
         return cat_blocks(metrics)
+
+    def _step(self, images: Tensor, labels: Tensor, masks: list[Tensor], share: float) -> Tensor:
+        """Make a training step; return the logits before it. New neurons that warm up make a share of theirs."""
+        n_new = self.grown_after.count(self.n_epochs) if self.state == "warm-up" else 0
+        new = self.mlp.neurons(slice(-n_new, None)) if n_new else []
+        before = [p.clone() for p in new]
+        logits = train_step(self.mlp, images, labels, self.optimizer, masks)
+        for p, q in zip(new, before):
+            p.lerp_(q, 1 - share)
+        return logits
 
     def batches(self, subset: Subset) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffle a subset for each seed, and yield mini-batches: images (S, B, n_in) and labels (R, B).
@@ -91,6 +118,9 @@ class Run:
         """Grow each network by one neuron: neurons (R,) are the parents, subset is the training data."""
         sample = subset.head(GROWTH_IMAGES)
         GROWTHS[growth].apply(self.mlp, self.optimizer, neurons, sample, self.coefficients)
+        if self.state != "carry":
+            reset_state(self.optimizer, 1)
+        self.grown_after += (self.n_epochs,)
 
     def fork(self, replicas: list[int]) -> "Run":
         """Return an independent copy of some replicas, which goes on as this run would; one may be named several times.
@@ -104,18 +134,9 @@ class Run:
             raise ValueError(f"replicas {replicas}: allowed are equally many of each seed, in the order of the seeds")
         # They are copied one by one, because deepcopy of a list would let replicas that are named twice share a stream.
         coefficients, draws = ([deepcopy(streams[r]) for r in replicas] for streams in (self.coefficients, self.draws))
-        mlp, optimizer, order = self.mlp[replicas], self.optimizer[replicas], deepcopy(self.order)
-        return Run(self.seeds, mlp, optimizer, order, coefficients, draws, self.batch_size)
-
-
-def train_step(mlp: MLP, images: Tensor, labels: Tensor, optimizer: Optimizer) -> Tensor:
-    """Make a step of each replica on images (S, B, n_in) with labels (R, B); return the logits (R, B, C) before it."""
-    optimizer.n_steps += 1
-    hidden = mlp.hidden(images)
-    logits = mlp.logits(hidden[-1])
-    for k, grad_out, inputs in mlp.gradients(images, hidden, logits, labels):
-        update_layer(mlp, optimizer, k, grad_out, inputs)
-    return logits
+        made = replace(self, mlp=self.mlp[replicas], optimizer=self.optimizer[replicas], dropout=self.dropout[replicas])
+        rates, order = Rates(*(values[replicas] for values in self.rates)), deepcopy(self.order)
+        return replace(made, rates=rates, order=order, coefficients=coefficients, draws=draws)
 
 
 def grow_while_training(
@@ -139,19 +160,6 @@ def grow_while_training(
         for losses, loss in zip(val_losses, record["val_loss"].tolist()):
             losses.append(loss)
         yield record
-
-
-def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
-    """Return the number of splits at the end of an epoch, which must be the same for all replicas."""
-    due = {SCHEDULES[schedule].due(epoch, losses, splits_left) for losses in val_losses}
-    if not all(isinstance(number, int | np.integer) and number >= 0 for number in due):
-        raise ValueError(
-            f"schedule {schedule!r} makes {', '.join(map(str, due))} splits: allowed are whole numbers from 0"
-        )
-    due = {min(number, splits_left) for number in due}
-    if len(due) > 1:
-        raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
-    return due.pop()
 
 
 @use_onednn_matmul()

@@ -1,6 +1,7 @@
 """*When* a network grows: a schedule says how many neurons are split at the end of an epoch."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 
@@ -45,3 +46,16 @@ SCHEDULES = {
     "all-at-10": Schedule(all_at(10)),
     "plateau": Schedule(plateau, data_dependent=True),
 }
+
+
+def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
+    """Return the number of splits at the end of an epoch, which must be the same for all replicas."""
+    due = {SCHEDULES[schedule].due(epoch, losses, splits_left) for losses in val_losses}
+    if not all(isinstance(number, Integral) and number >= 0 for number in due):
+        raise ValueError(
+            f"schedule {schedule!r} makes {', '.join(map(str, due))} splits: allowed are whole numbers from 0"
+        )
+    due = {min(number, splits_left) for number in due}
+    if len(due) > 1:
+        raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
+    return due.pop()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from neuronsplit.core.mlp import MLP
+from neuronsplit.core.optimizers import train_step
 from neuronsplit.core.split import Coefficients, draw_coefficients
 from neuronsplit.data.datasets import Dataset, Subset
 from neuronsplit.growing.scores import iter_blocks
-from neuronsplit.growing.train import Run, train_step
+from neuronsplit.growing.train import Run
 from neuronsplit.names import NO_GROWTH
 
 

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from neuronsplit.locations import ROOT
-from neuronsplit.names import COUNT_COLUMNS
+from neuronsplit.names import NAMED_COLUMNS, RATE_SCHEDULES, STATES
 from neuronsplit.plots import inline
 
 COLORS = {  # legends have this order
@@ -36,6 +36,7 @@ MARKERS = {  # of schedules
 }  # fmt: skip
 MORE_MARKERS = "X*ph<>dH8"  # of schedules that MARKERS does not have, one each
 SETTINGS = ("digits", "fashion-mnist", "fashion-mnist-2021", "mnist-1d", "sgd", "momentum", "adam")  # without colour
+SETTINGS += (*RATE_SCHEDULES, *(f"state {state}" for state in STATES))
 TITLES = {
     "train_loss": "train loss", "train_accuracy": "train accuracy",
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
@@ -89,8 +90,8 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_setting(part: str) -> bool:
-    counts = "|".join(COUNT_COLUMNS).replace("_", " ")
-    return part in SETTINGS or bool(re.fullmatch(rf"(({counts}) )?\d+(\.\d+)?(e-\d+)?", part))
+    names = "|".join(NAMED_COLUMNS).replace("_", " ")
+    return part in SETTINGS or bool(re.fullmatch(rf"(({names}) )?\d+(\.\d+)?(e-\d+)?", part))
 
 
 def _own_color(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from functools import cache
@@ -12,10 +13,15 @@ from neuronsplit import extensions
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
 from neuronsplit.growing import learned, which
-from neuronsplit.names import CONTROLS, GREEDY, RESULTS_VERSION
+from neuronsplit.names import CONTROLS, GREEDY, RATE_SCHEDULES, RESULTS_VERSION, STATES
 
 MAX_COUNT = 100_000  # the largest count that a field may hold
 MAX_SEED = 2**32
+NUMBERS = {  # of fields: what is allowed in words, and whether a number is
+    "weight_decay": ("numbers from 0", lambda value: 0 <= value < math.inf),
+    "dropout": ("numbers from 0 to below 1", lambda value: 0 <= value < 1),
+}
+ABOVE_0 = "numbers above 0", lambda value: 0 < value < math.inf
 LOWEST = {"width": 1, "epochs": 1, "batch_size": 1}  # of counts; the others may be 0
 
 
@@ -33,16 +39,18 @@ class BaseExperiment:
 
     def __post_init__(self):
         names = {field: registry for field, (registry, _, _) in extensions.REGISTRIES.items()}
-        names |= {"policy": policy_names(), "optimizer": OPTIMIZERS}
+        names |= {"policy": policy_names(), "optimizer": OPTIMIZERS, "rate_schedule": RATE_SCHEDULES, "state": STATES}
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is str and value not in tuple(names[field.name]):
                 raise ValueError(f"{field.name} {value!r}: allowed are {', '.join(names[field.name])}")
             if field.type is int:
                 require_whole_number(field.name, value, LOWEST.get(field.name, 0), MAX_COUNT)
-        if type(self.learning_rate) not in (int, float) or not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate {self.learning_rate!r}: allowed are numbers above 0")
-        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # so that 1 and 1.0 are the same
+            if field.type is float:
+                allowed, is_allowed = NUMBERS.get(field.name, ABOVE_0)
+                if type(value) not in (int, float) or not is_allowed(value):
+                    raise ValueError(f"{field.name} {value!r}: allowed are {allowed}")
+                object.__setattr__(self, field.name, float(value))  # so that 1 and 1.0 are the same
 
     @property
     def canonical(self) -> "BaseExperiment":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -50,16 +50,24 @@ class Batch(NamedTuple):
         return [Batch((experiment,), self.seeds) for experiment in self.experiments]
 
     def programs(self, at_least: int = 1) -> list["Batch"]:
-        """Divide it into what trains as one: the experiments of a group, at some of the seeds.
+        """Divide it into what trains as one: experiments of a group, at some of the seeds.
 
         at_least: the number of parts into which the seeds of a group are cut, if there are so many seeds.
         """
         programs = []
         for group in _grouped(self.experiments, attrgetter("group")).values():
-            n_seeds = max(1, MAX_NETWORKS // (len(group) * group[0].n_networks))
-            n_parts = min(max(-(-len(self.seeds) // n_seeds), at_least), len(self.seeds))
-            programs += [Batch(tuple(group), self.seeds[part::n_parts]) for part in range(n_parts)]
+            n_experiments = max(1, MAX_NETWORKS // group[0].n_networks)
+            for own in _cut(group, -(-len(group) // n_experiments)):
+                n_seeds = max(1, n_experiments // len(own))
+                seeds = _cut(self.seeds, max(-(-len(self.seeds) // n_seeds), at_least))
+                programs += [Batch(tuple(own), of_program) for of_program in seeds]
         return programs
+
+
+def _cut(items: Sequence, n_parts: int) -> list[Sequence]:
+    """Cut items into parts of similar size, which are not more than the items."""
+    n_parts = min(n_parts, len(items))
+    return [items[part::n_parts] for part in range(n_parts)]
 
 
 def _grouped(items: Iterable, key: Callable) -> dict[Hashable, list]:

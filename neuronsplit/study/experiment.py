@@ -1,21 +1,26 @@
 """An experiment is a value, which decides everything about the table that it trains, together with a seed."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from neuronsplit.core.mlp import MLP
+from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.growing import greedy, train
 from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.when import SCHEDULES
-from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
+from neuronsplit.growing.when import SCHEDULES, splits_due
+from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
 from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
+
+OF_REPLICAS = ("learning_rate", "weight_decay", "dropout", "rate_after_split", "annealing_epochs")  # values of a `Run`
 
 
 def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
-    """Train experiments that differ in the policy only; yield the rows of all after each epoch."""
+    """Train experiments of one group; yield the rows of all after each epoch."""
     first = group[0]
     if first.by_seed and len(seeds) > 1:
         for seed in seeds:
@@ -24,15 +29,17 @@ def train_growing(group: Sequence["Experiment"], seeds: Sequence[int]) -> Iterat
     dataset = dataset_of(first, seeds)
     mlp = MLP.for_dataset(dataset, first.width + (first.splits if first.policy == NO_SPLIT else 0), seeds)
     mlp = mlp[[r for r in range(len(seeds)) for _ in group]]
-    run = train.Run.start(mlp, seeds, first.optimizer, first.learning_rate, first.batch_size)
+    values = {name: torch.tensor([getattr(e, name) for e in group] * len(seeds)) for name in OF_REPLICAS}
+    values = {name: of_replicas[:, None, None] for name, of_replicas in values.items()}  # (R, 1, 1)
+    run = train.Run.start(mlp, seeds, first.optimizer, batch_size=first.batch_size, state=first.state, **values)
     options = {"growth": first.growth, "epochs": first.epochs}
     options |= {"splits": 0 if first.policy in CONTROLS else first.splits}
     if first.policy == GREEDY:
         records = greedy.grow_greedily(run, dataset, **options)
     else:
         records = train.grow_while_training(run, dataset, [e.policy for e in group], schedule=first.schedule, **options)
-    fields = {name: getattr(first, name) for name in ID_COLUMNS} | {"seed": np.repeat(seeds, len(group))}
-    fields |= {"policy": [e.policy for e in group] * len(seeds), EXPERIMENT: [e.id for e in group] * len(seeds)}
+    fields = {name: [getattr(e, name) for e in group] * len(seeds) for name in ID_COLUMNS}
+    fields |= {"seed": np.repeat(seeds, len(group)), EXPERIMENT: [e.id for e in group] * len(seeds)}
     for record in records:
         rows = pd.DataFrame(fields | record).astype({"split_neuron": "string"})
         yield rows[[*TABLE_COLUMNS, *(name for name in rows if name not in TABLE_COLUMNS)]]
@@ -44,8 +51,8 @@ class Experiment(BaseExperiment):
 
     Each seed has a split of its own of the data into training and validation examples, as `load_dataset` makes it.
     The control "no-split" trains width + splits neurons from the start. The control "stay-narrow" trains the first
-    width throughout. Growth and schedule have no effect on controls, and are recorded as given. A growth that needs no
-    parent does not use the policy, which is then recorded as given too.
+    width throughout. Growth, schedule, rate_after_split and state have no effect on controls, and are recorded as
+    given. A growth that needs no parent does not use the policy, which is then recorded as given too.
 
     Raises ValueError for a value that is not allowed.
     """
@@ -60,6 +67,11 @@ class Experiment(BaseExperiment):
     epochs: int = 20  # epochs in all
     learning_rate: float = 0.05  # of the optimiser
     batch_size: int = 32  # images per step
+    weight_decay: float = 0.0  # times the learning rate: the share of each weight that a step takes away
+    dropout: float = 0.0  # the probability with which an activation is dropped in training
+    rate_schedule: str = "constant"  # how the learning rate falls: constant, or cosine
+    rate_after_split: float = 1.0  # the learning rate from the first split on, relative to the one before
+    state: str = "carry"  # what a second twin has of its parent's optimiser state; see STATES in names.py
 
     notebook = "03_experiment"
     report = "report"
@@ -83,7 +95,7 @@ class Experiment(BaseExperiment):
         left, failure = self.splits, ""
         try:
             for epoch in range(1, self.epochs + 1):
-                left -= train.splits_due(self.schedule, epoch, [[]], left) if left else 0
+                left -= splits_due(self.schedule, epoch, [[]], left) if left else 0
         except Exception as error:  # of the user's code
             failure = f", for it fails at epoch {epoch} ({type(error).__name__}: {error})"
         if left:
@@ -96,8 +108,15 @@ class Experiment(BaseExperiment):
     def canonical(self) -> "Experiment":
         """The experiment with defaults in the fields that have no effect."""
         if self.policy in CONTROLS:
-            return replace(self, growth=Experiment.growth, schedule=Experiment.schedule)
-        return self if GROWTHS[self.growth].needs_parent else replace(self, policy=Experiment.policy)
+            return self._with_defaults(GROWTH_COLUMNS)
+        names = [] if GROWTHS[self.growth].needs_parent else ["policy"]
+        _, state = OPTIMIZERS[self.optimizer]
+        return self._with_defaults(names if state or self.state != "reset" else [*names, "state"])
+
+    @property
+    def annealing_epochs(self) -> float:
+        """The epochs in which the learning rate falls to 0."""
+        return float(self.epochs) if self.rate_schedule == "cosine" else math.inf
 
     @property
     def by_seed(self) -> bool:
@@ -106,9 +125,15 @@ class Experiment(BaseExperiment):
 
     @property
     def group(self) -> "Experiment":
-        """All but the policy. A control grows differently, and greedy trains many networks: they train alone."""
-        alone = self.policy in (*CONTROLS, GREEDY) or self.by_seed
-        return self if alone else replace(self, policy=Experiment.policy)
+        """All but the policy and what `Run` has for each replica. Controls and greedy train without other policies."""
+        if self.by_seed:
+            return self
+        names = ["learning_rate", "weight_decay", "dropout", "rate_schedule", "rate_after_split"]
+        names += [] if self.policy in (*CONTROLS, GREEDY) else ["policy"]
+        return self._with_defaults(names)
+
+    def _with_defaults(self, names: Iterable[str]) -> "Experiment":
+        return replace(self, **{name: getattr(Experiment, name) for name in names})
 
     @property
     def n_networks(self) -> int:

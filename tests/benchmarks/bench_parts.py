@@ -9,11 +9,11 @@ from timing import BATCH_SIZE, RATE
 
 from neuronsplit.core.matmul import use_onednn_matmul
 from neuronsplit.core.mlp import MLP
-from neuronsplit.core.optimizers import make_optimizer
+from neuronsplit.core.optimizers import make_optimizer, train_step
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.growing.scores import ablation_loss, forward_blocks
-from neuronsplit.growing.train import Run, train_step
+from neuronsplit.growing.train import Run
 from neuronsplit.growing.which import POLICIES, choose
 
 N_SEEDS, N_POLICIES, PIECE = 10, 7, 5  # seeds; policies; seeds of one piece of seven policies, as a study trains them
