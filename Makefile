@@ -26,17 +26,16 @@ pictures: .venv/ready  # draw figures/ again, from figures/data and from network
 	.venv/bin/papermill notebooks/14_what_it_costs.ipynb runs/14_what_it_costs.ipynb -p figures figures/
 	.venv/bin/papermill notebooks/02_grow_while_training.ipynb runs/growth.ipynb -p dataset fashion-mnist -p learning_rate 0.01 -p figures figures
 
-# The long run of notebook 13, two at a time: two tuning seeds at four to six learning rates, then five seeds at the best
+# The long run of notebook 13, two at a time: two tuning seeds at five or seven learning rates, then five seeds at the best
 # of them. A file is a run of the notebook: its name has the seed, and the rates that are tried. What is there stays. If
 # the notebook changes, a file gets what it lacks of the new arms and settings. After a change of the network, the
-# growth or the training itself, delete the folder.
+# growth or the training itself, delete the folder. STEPS are 50 or more.
 # What the notebook shows after its training is of the table as it was, and may fail.
 STEPS ?= 2000
 WARM_UP ?= 100
 LM = runs/language-model
-LM_FIRST = $(foreach s,100 101,$(LM)/first/$(s)+0.004+0.008+0.016+0.032.parquet)
-LM_GRIDS = 0.0005+0.001 0.002+0.004 0.008+0.016
-LM_TUNED = $(foreach s,100 101,$(foreach g,$(LM_GRIDS),$(LM)/grown/$(s)+$(g).parquet))
+LM_FIRST = $(foreach s,100 101,$(foreach g,0.002 0.004+0.008+0.016+0.032,$(LM)/first/$(s)+$(g).parquet))
+LM_TUNED = $(foreach s,100 101,$(foreach g,0.00025 0.0005+0.001 0.002+0.004 0.008+0.016,$(LM)/grown/$(s)+$(g).parquet))
 LM_SEEDS = $(foreach s,0 1 2 3 4,$(LM)/seeds/$(s).parquet)
 LM_NOT_GROWN = small, large, "small, Muon", "large, Muon"
 comma = ,

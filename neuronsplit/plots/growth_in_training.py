@@ -116,5 +116,5 @@ def _label_ends(axis: plt.Axes, x: float, ends: Mapping[str, float]) -> None:
         axis.annotate(
             f"{arm}  {end:.3f}", (x, end), xytext=(1.05, (last - low) / (high - low)), va="center", fontsize=11,
             color=color, textcoords="axes fraction", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.8, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.8, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)},
         )  # fmt: skip
