@@ -21,8 +21,9 @@ _FIRST = 0.15  # the share of the points that the y axis is not fitted to
 def loss_against_cost(tables: Mapping[str, pd.DataFrame], growth: Mapping[str, float]) -> Figure:
     """Draw the mean validation loss of every arm against its multiply-adds, with the arm's name at the line's end.
 
-    tables: title → table, with a panel for each. growth: after which share of the multiply-adds each arm grows, in the
-    order of the colours; 0 or 1 for those that do not grow. A table need not have all of these arms.
+    tables: title → table, with a panel for each. A table need not have all arms.
+    growth: after which share of the multiply-adds each arm grows, in the order of the colours. Arms that do not grow
+        have 0 or 1.
     A dot marks the growth, where the arm's own line begins.
     """
     size = (6.8, 3.6 * len(tables) + 1)
