@@ -17,9 +17,9 @@
 # setting, with several seeds. This notebook trains the networks of all its seeds as one tensor program, and saves their table. The table
 # has one row per seed and epoch. The defaults are small enough to run while you watch.
 #
-# A study is this notebook, run once for each part of it. Then `experiments` lists what differs, and those that differ in their policies only train
-# together, on the same mini-batches. The number that will decide between policies is the final test accuracy. From one experiment alone it
-# means nothing: [04_comparison](04_comparison.ipynb) compares.
+# A study is this notebook, run once for each part of it. Then `experiments` lists what differs. Those that differ only in their policies, learning
+# rates, weight decay and dropout train together, on the same mini-batches. The number that will decide between policies is the final test accuracy.
+# From one experiment alone it means nothing: [04_comparison](04_comparison.ipynb) compares.
 #
 # Before this: [02_grow_while_training](02_grow_while_training.ipynb) shows one network.
 
@@ -34,13 +34,18 @@ splits: int = 10  # neurons split
 epochs: int = 20  # epochs in all
 learning_rate: float = 0.05  # of the optimiser
 batch_size: int = 32  # images per step
+weight_decay: float = 0.0  # times the learning rate: the share of each weight that a step takes away
+dropout: float = 0.0  # the probability with which an activation is dropped in training
+rate_schedule: str = "constant"  # how the learning rate falls: constant, or cosine to the last epoch
+rate_after_split: float = 1.0  # the learning rate from the first split on, relative to the one before
+state: str = "carry"  # what a second twin has of its parent's optimiser state: carry, reset or warm-up
 seeds: list = [0, 1, 2, 3, 4]  # a network each
 experiments: list = []  # a dict per experiment, with the fields that differ from the above; empty: the one above
 folder: str = "runs/notebook"  # where the results go; here paths count from the project's folder, and for the command from the current one
 extensions: str = ""  # a Python file that adds to the registries, from the project's folder; none by default
 
 # %% [markdown]
-# The first ten parameters are the fields of `Experiment`, one to one. To run the notebook without looking:
+# The first fifteen parameters are the fields of `Experiment`, one to one. To run the notebook without looking:
 #
 # ```
 # papermill notebooks/03_experiment.ipynb out.ipynb -p policy max-loss -p dataset fashion-mnist
@@ -69,6 +74,8 @@ load_extensions(extensions and ROOT / extensions)
 # %%
 fields = {"policy": policy, "dataset": dataset, "growth": growth, "schedule": schedule, "optimizer": optimizer}
 fields |= {"width": width, "splits": splits, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+fields |= {"weight_decay": weight_decay, "dropout": dropout, "rate_schedule": rate_schedule}
+fields |= {"rate_after_split": rate_after_split, "state": state}
 unknown = set().union(*experiments) - set(fields)
 if unknown:
     raise ValueError(f"experiments with {', '.join(map(repr, sorted(unknown)))}: allowed are {', '.join(fields)}")
