@@ -23,6 +23,9 @@ VALUES = {
     "width": [3, 4, 5],
     "learning_rate": [0.05, 0.05000001, 1.0],
     "batch_size": [16, 32],
+    "dropout": [0.0, 0.5],
+    "rate_after_split": [1.0, 0.5],
+    "state": ["carry", "reset", "warm-up"],
     "n_seeds": [1, 3],
     "first_seed": [0, 2, 10],
 }
@@ -214,7 +217,10 @@ def test_a_change_that_is_not_allowed_is_named(changes, message, read):
     assert message in str(caught.value) and "\n" not in str(caught.value) and "Node" not in str(caught.value)
 
 
-ALL = "policy, dataset, growth, schedule, optimizer, width, splits, epochs, learning_rate, batch_size"
+ALL = (
+    "policy, dataset, growth, schedule, optimizer, width, splits, epochs, learning_rate, batch_size, "
+    "weight_decay, dropout, rate_schedule, rate_after_split, state"
+)
 REFUSED = [
     ("width: [1", " is not YAML: while parsing"),
     ("width: 3\n---\nwidth: 4", " is not YAML: expected a single document"),
@@ -256,6 +262,10 @@ REFUSED = [
     ("n_seeds: 1e9", ", line 1: n_seeds '1e9': allowed are whole numbers"),
     ("first_seed: none", ", line 1: first_seed 'none': allowed are whole numbers"),
     ("epochs: 20\nlearning_rate: [1e-3, fast]", ", line 2: learning_rate '1e-3, fast': allowed are numbers"),
+    ("epochs: 20\ndropout: [0, 1]", ", line 2: dropout 1.0: allowed are numbers from 0 to below 1"),
+    ("weight_decay: -1", ", line 1: weight_decay -1.0: allowed are numbers from 0"),
+    ("state: keep", ", line 1: state 'keep': allowed are carry, reset, warm-up"),
+    ("rate_schedule: linear", ", line 1: rate_schedule 'linear': allowed are constant, cosine"),
     ("learning_rate: .inf", ", line 1: learning_rate '.inf': allowed are numbers"),
     ("learning_rate: inf", ", line 1: learning_rate inf: allowed are numbers above 0"),
     ("learning_rate: nan", ", line 1: learning_rate nan: allowed are numbers above 0"),

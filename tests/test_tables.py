@@ -28,6 +28,19 @@ def test_experiments_are_labelled_by_what_tells_them_apart():
     ]  # fmt: skip
 
 
+def test_labels_name_rates_and_states_and_a_control_has_none_of_growth():
+    rows = [("no-split", 0.0, 1.0, "carry"), ("random", 0.1, 0.5, "reset"), ("random", 0.1, 1.0, "warm-up")]
+    table = pd.DataFrame(rows, columns=["policy", "weight_decay", "rate_after_split", "state"])
+    assert tables.with_labels(table.assign(dropout=0.0, rate_schedule="cosine")).policy.tolist() == [
+        "no-split · weight decay 0.0", "rate after split 0.5 · state reset · weight decay 0.1",
+        "rate after split 1.0 · state warm-up · weight decay 0.1",
+    ]  # fmt: skip
+    both = pd.concat([table.assign(rate_schedule=name) for name in ("constant", "cosine")], ignore_index=True)
+    assert tables.with_labels(both).policy[3] == "no-split · weight decay 0.0 · cosine"
+    parts = tables.by_setting(table.assign(weight_decay=0.0, dropout=[0.0, 0.0, 0.1]))
+    assert {name: len(part) for name, part in parts.items()} == {"dropout 0.0": 2, "dropout 0.1": 1}
+
+
 def test_settings_are_told_apart_by_all_but_how_networks_grow():
     table = pd.concat([study_table(POLICIES).assign(learning_rate=rate, width=3) for rate in (0.1, 0.01)])
     parts = tables.by_setting(table)

@@ -12,12 +12,11 @@ from neuronsplit.locations import ROOT
 
 N_EXPERIMENTS, N_WORKERS = int(os.environ.get("N_EXPERIMENTS", "500")), 2
 STUDY = f"""
-learning_rate: {[round(0.03 + n / 10_000, 6) for n in range(N_EXPERIMENTS)]}
+grids: {[{"width": 1 + n % 20, "epochs": 68 + n // 20} for n in range(N_EXPERIMENTS)]}
 dataset: digits
 splits: 20
-epochs: 80
 n_seeds: 10
-"""
+"""  # no two train as one
 
 
 def run_study(study: Path, results: Path) -> tuple[float, float]:
