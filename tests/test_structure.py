@@ -79,8 +79,8 @@ def test_what_must_be_read_is_at_most_1200_lines_of_code():
     assert sum(code_lines(file) for file in FILES if part_of(file) in ("core", "data", "growing")) <= 1200
 
 
-def test_the_study_package_is_at_most_773_lines_of_code():
-    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 773
+def test_the_study_package_is_at_most_840_lines_of_code():
+    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 840
 
 
 @each_file

@@ -31,5 +31,5 @@ there with its own tool, such as `aws s3 sync results s3://bucket/results`.
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "base batches cli executor exhaustive_splits experiment grid progress run store".split()
+_MODULES = "base batches cli executor exhaustive_splits experiment grid progress run store tune".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

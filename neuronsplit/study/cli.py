@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuronsplit.analysis.files import read_results
 from neuronsplit.locations import ROOT
-from neuronsplit.study import base, batches, grid, progress, run
+from neuronsplit.study import base, batches, grid, progress, run, tune
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         base.require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
         study = grid.read_study(options.study, dict(options.changes))
+        if options.command == "tune":
+            return _tune(study, options)
         folder = (options.folder or ROOT / "runs" / study.name).absolute()
         only_look = options.command == "status" or options.dry_run
         return (_status if only_look else _run)(study, folder, options)
@@ -33,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     one = argparse.ArgumentParser(prog="neuronsplit", description=__doc__)
-    commands = "run: train what is missing, a notebook per unit of work, and report; status: say what is done"
-    one.add_argument("command", choices=("run", "status"), help=commands)
+    commands = "run: train what is missing, a notebook per unit of work, and report; status: say what is done; "
+    commands += "tune: find the best settings of each experiment, and write a study of them"
+    one.add_argument("command", choices=("run", "status", "tune"), help=commands)
     one.add_argument("study", help="quick, full or another study of the package, or the path of a .yaml file")
     change = {"nargs": 2, "action": "append", "default": [], "dest": "changes", "metavar": ("K", "VALUE")}
     one.add_argument("-p", **change, help="change one of the study's parameters, as with papermill")
@@ -54,6 +57,16 @@ def _run(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:
         if (folder / file).exists():
             print(f"{name + ':':8} {folder / file}")
     return 1 if failures else 0
+
+
+def _tune(study: grid.Study, options: argparse.Namespace) -> int:
+    """Tune the experiments of a study, or say what would run; the rest is as for `_run`."""
+    tuning = tune.tuning_study(study)
+    folder = (options.folder or ROOT / "runs" / tuning.name).absolute()
+    ended = (_status if options.dry_run else _run)(tuning, folder, options)
+    if not ended and not options.dry_run:
+        print(f"study:   {tune.write_tuned(study, folder)}")
+    return ended
 
 
 def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:

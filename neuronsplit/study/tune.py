@@ -1,0 +1,92 @@
+"""Tune every arm of a study by the same budget, and write a study of the settings that validation picks.
+
+The arms are the experiments of a study. All of them try the same random configurations (Bergstra & Bengio 2012, Random
+search for hyper-parameter optimization), on seeds that the study does not have.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from neuronsplit.analysis.files import read_results, write_bytes
+from neuronsplit.names import NO_SPLIT
+from neuronsplit.study import batches
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.grid import Study
+
+N_CONFIGURATIONS, N_SEEDS, FIRST_SEED = 16, 2, 1_000_000
+Draw = Callable[[np.random.Generator, Experiment], object]  # of a configuration, for an arm
+
+SPACE: dict[str, Draw] = {  # fields of experiments; the same numbers are drawn for every arm
+    "learning_rate": lambda rng, arm: _rounded(arm.learning_rate * 10 ** rng.uniform(-1, 1)),
+    "rate_schedule": lambda rng, arm: str(rng.choice(["constant", "cosine"])),
+    "rate_after_split": lambda rng, arm: float(rng.choice([0.3, 1, 3])),
+    "weight_decay": lambda rng, arm: _rounded(10 ** rng.uniform(-4, 0)) * int(rng.integers(4) > 0),
+    "dropout": lambda rng, arm: float(rng.choice([0, 0.1, 0.2, 0.3])),
+    "width": lambda rng, arm: _width(arm, rng.choice([0.5, 1, 1.5, 2])),
+}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+def _width(arm: Experiment, factor: float) -> int:
+    """The final width is tuned where it is trained from the start; growing networks all have the same."""
+    return max(1, round(factor * (arm.width + arm.splits)) - arm.splits) if arm.policy == NO_SPLIT else arm.width
+
+
+def configurations(arm: Experiment) -> list[Experiment]:
+    """Return the configurations that an arm tries: itself, and random ones. Those that train the same count once."""
+    rng, found = np.random.default_rng(0), [arm]
+    for _ in range(N_CONFIGURATIONS - 1):
+        found.append(replace(arm, **{name: draw(rng, arm) for name, draw in SPACE.items()}))
+    return list({one.canonical: one for one in found}.values())
+
+
+def tuning_study(study: Study) -> Study:
+    """Return the study that tunes the arms of another. Raises ValueError where they cannot be tuned."""
+    if not all(isinstance(arm, Experiment) for arm in study.plan):
+        raise ValueError(f"study {study.name!r} of all splits: allowed are studies of experiments")
+    seeds = range(FIRST_SEED, FIRST_SEED + N_SEEDS)
+    if any(not set(seeds).isdisjoint(of_arm) for of_arm in study.plan.values()):
+        raise ValueError(f"seeds of {study.name!r}: allowed are those below {FIRST_SEED}, which are not used to tune")
+    plan = batches.make_plan((one, seeds) for arm in study.plan for one in configurations(arm))
+    return study._replace(name=f"{study.name}-tuning", plan=plan)
+
+
+def score(table: pd.DataFrame) -> float:
+    """Return the mean over seeds of the lowest validation loss; infinite where a seed has none."""
+    return table.groupby("seed")["val_loss"].min().fillna(np.inf).mean()
+
+
+def best_configurations(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[Experiment, Experiment]:
+    """Return for each arm of a study the configuration with the best score.
+
+    tables: of the tuning study, by the id of the experiment.
+    Raises ValueError where a configuration was not trained.
+    """
+    best = {}
+    for arm in study.plan:
+        if lacking := [one for one in configurations(arm) if one.id not in tables]:
+            raise ValueError(f"{len(lacking)} configurations of {arm.policy!r} are missing: run the same command again")
+        best[arm] = min(configurations(arm), key=lambda one: score(tables[one.id]))
+    return best
+
+
+def write_tuned(study: Study, folder: Path) -> Path:
+    """Write the study of the settings that were chosen into the folder of the tuning study; returns its file."""
+    best, file = best_configurations(study, read_results(folder)[0]), folder / f"{study.name}-tuned.yaml"
+    grids = [
+        asdict(one) | {"n_seeds": len(study.plan[arm]), "first_seed": study.plan[arm][0]} for arm, one in best.items()
+    ]
+    said = (
+        f"# Of {N_CONFIGURATIONS} configurations of each arm of {study.name}, these have the lowest validation loss.\n"
+    )
+    text = said + yaml.safe_dump({"grids": grids}, sort_keys=False, default_flow_style=None, width=1000)
+    write_bytes(text.encode(), file)
+    return file

@@ -1,0 +1,91 @@
+"""Every arm of a study is tuned by the same budget, on seeds of its own; validation picks."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from neuronsplit.names import CONTROLS
+from neuronsplit.study import tune
+from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.grid import read_study
+
+ARMS = """
+policy: [no-split, stay-narrow, random, max-importance]
+width: 6
+splits: 3
+epochs: 5
+n_seeds: 3
+first_seed: 10
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "arms.yaml").write_text(ARMS)
+    return read_study(str(tmp_path / "arms.yaml"))
+
+
+def test_every_arm_tries_as_many_configurations_with_the_same_draws(study):
+    plan = tune.tuning_study(study).plan
+    assert {*plan.values()} == {(tune.FIRST_SEED, tune.FIRST_SEED + 1)}
+    by_policy = {arm.policy: [one for one in plan if one.policy == arm.policy] for arm in study.plan}
+    assert {len(found) for found in by_policy.values()} == {tune.N_CONFIGURATIONS}
+    shared = [[(e.learning_rate, e.weight_decay, e.dropout, e.rate_schedule) for e in found]
+              for found in by_policy.values()]  # fmt: skip
+    assert all(found == shared[0] for found in shared) and len({*shared[0]}) == tune.N_CONFIGURATIONS
+
+
+def test_the_ranges_are_covered_and_only_the_control_that_does_not_split_tunes_its_width(study):
+    for arm in study.plan:
+        found = tune.configurations(arm)
+        assert found[0] == arm and all(0.005 <= one.learning_rate <= 0.5 for one in found)
+        assert {one.rate_schedule for one in found} == {"constant", "cosine"}
+        assert {one.dropout for one in found} == {0, 0.1, 0.2, 0.3}
+        assert min(one.weight_decay for one in found) == 0 < max(one.weight_decay for one in found) <= 1
+        widths = {one.width + one.splits for one in found}
+        assert len(widths) > 1 if arm.policy == "no-split" else widths == {9}
+        if arm.policy not in CONTROLS:
+            assert {one.rate_after_split for one in found} == {0.3, 1, 3}
+
+
+def test_configurations_of_a_policy_train_as_one_program(study):
+    found = [one for arm in study.plan if arm.policy not in CONTROLS for one in tune.configurations(arm)]
+    assert len({one.group for one in found}) == 1
+
+
+def tables_with_best(study, best):
+    """Tables of the tuning study, in which one configuration of each arm has the lowest validation loss."""
+    tables = {}
+    for arm in study.plan:
+        for number, one in enumerate(tune.configurations(arm)):
+            losses = [2.0, 1.0 if number == best[arm.policy] else 1.1, 3.0]
+            frames = [pd.DataFrame({"seed": seed, "val_loss": losses}) for seed in (0, 1)]
+            tables[one.id] = pd.concat(frames)
+    return tables
+
+
+def test_validation_picks_at_its_best_epoch_and_the_study_that_is_written_is_read_again(study, tmp_path, monkeypatch):
+    best = dict(zip([arm.policy for arm in study.plan], (3, 0, 7, 15)))
+    monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, best), []))
+    tuned = read_study(str(tune.write_tuned(study, tmp_path)))
+    expected = [tune.configurations(arm)[best[arm.policy]] for arm in study.plan]
+    assert [asdict(one) for one in tuned.plan] == [asdict(one) for one in expected]
+    assert {*tuned.plan.values()} == {(10, 11, 12)}
+
+
+def test_a_seed_that_diverged_is_never_picked():
+    table = pd.DataFrame({"seed": [0, 0, 1, 1], "val_loss": [0.5, 0.4, np.nan, np.nan]})
+    assert tune.score(table) == np.inf
+    assert tune.score(table.fillna(0.6)) == pytest.approx(0.5)
+
+
+def test_what_cannot_be_tuned_is_refused(study):
+    arm = Experiment()
+    with pytest.raises(ValueError, match="^16 configurations of 'no-split' are missing: run the same command again$"):
+        tune.best_configurations(study, {})
+    with pytest.raises(ValueError, match="^seeds of 'arms': allowed are those below 1000000, which are not used to"):
+        tune.tuning_study(study._replace(plan={arm: (5, tune.FIRST_SEED)}))
+    with pytest.raises(ValueError, match="^study 'arms' of all splits: allowed are studies of experiments$"):
+        tune.tuning_study(study._replace(plan={object(): (1,)}))
