@@ -422,9 +422,9 @@ print(f"a step of the large one costs {costs['large'] / costs['small']:.2f} time
 # %% [markdown]
 # ## What parts twins
 #
-# Uneven shares part hidden neurons and heads: the rules `outgoing` and `antisymmetric`. Channels of the residual stream have no uneven
-# shares here. *Noise in cancelling pairs* parts all three: what reads two twins gets +e for one and −e for the other. The output stays the
-# same, because twins are equal.
+# Uneven shares part hidden neurons and heads: the rules `outgoing` and `antisymmetric`. All channels of the residual stream at once have
+# no uneven shares here. *Noise in cancelling pairs* parts all three: what reads two twins gets +e for one and −e for the other. The output
+# stays the same, because twins are equal.
 
 
 # %%

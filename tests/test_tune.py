@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import neuronsplit as ns
 from neuronsplit.names import CONTROLS
 from neuronsplit.study import tune
 from neuronsplit.study.experiment import Experiment
@@ -29,7 +30,7 @@ def study(tmp_path):
 
 def test_every_arm_tries_as_many_configurations_with_the_same_draws(study):
     plan = tune.tuning_study(study).plan
-    assert {*plan.values()} == {(tune.FIRST_SEED, tune.FIRST_SEED + 1)}
+    assert {*plan.values()} == {tuple(tune.SEEDS)}
     by_policy = {arm.policy: [one for one in plan if one.policy == arm.policy] for arm in study.plan}
     assert {len(found) for found in by_policy.values()} == {tune.N_CONFIGURATIONS}
     shared = [[(e.learning_rate, e.weight_decay, e.dropout, e.rate_schedule) for e in found]
@@ -75,6 +76,33 @@ def test_validation_picks_at_its_best_epoch_and_the_study_that_is_written_is_rea
     assert {*tuned.plan.values()} == {(10, 11, 12)}
 
 
+def test_seeds_with_gaps_come_back(study, tmp_path, monkeypatch):
+    study = study._replace(plan=dict.fromkeys(study.plan, (10, 11, 15, 20, 21, 22)))
+    best = dict.fromkeys([arm.policy for arm in study.plan], 1)
+    monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, best), []))
+    plan = read_study(str(tune.write_tuned(study, tmp_path))).plan
+    assert [sorted(seeds) for seeds in plan.values()] == [[10, 11, 15, 20, 21, 22]] * 4
+
+
+def test_a_policy_of_ones_own_is_found_again(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "import neuronsplit as ns\n"
+        "from neuronsplit.growing.scores import fire_rate\n"
+        "from neuronsplit.growing.which import argmax\n"
+        "ns.POLICIES['tuned-own'] = ns.Policy(fire_rate, argmax)\n"
+    )
+    (tmp_path / "mine.yaml").write_text("policy: tuned-own\nextensions: own.py\n")
+    try:
+        study = read_study(str(tmp_path / "mine.yaml"))
+        monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, {"tuned-own": 2}), []))
+        (tmp_path / "results").mkdir()
+        tuned = read_study(str(tune.write_tuned(study, tmp_path / "results")))
+        assert tuned.extensions == study.extensions
+        assert [*tuned.plan] == [tune.configurations(arm)[2] for arm in study.plan]
+    finally:
+        ns.POLICIES.pop("tuned-own", None)
+
+
 def test_a_seed_that_diverged_is_never_picked():
     table = pd.DataFrame({"seed": [0, 0, 1, 1], "val_loss": [0.5, 0.4, np.nan, np.nan]})
     assert tune.score(table) == np.inf
@@ -86,6 +114,6 @@ def test_what_cannot_be_tuned_is_refused(study):
     with pytest.raises(ValueError, match="^16 configurations of 'no-split' are missing: run the same command again$"):
         tune.best_configurations(study, {})
     with pytest.raises(ValueError, match="^seeds of 'arms': allowed are those below 1000000, which are not used to"):
-        tune.tuning_study(study._replace(plan={arm: (5, tune.FIRST_SEED)}))
+        tune.tuning_study(study._replace(plan={arm: (5, tune.SEEDS[0])}))
     with pytest.raises(ValueError, match="^study 'arms' of all splits: allowed are studies of experiments$"):
         tune.tuning_study(study._replace(plan={object(): (1,)}))

@@ -16,6 +16,9 @@ the data, and have the same version of this package. If a worker is lost, its wo
 Relative paths on the command line count from the current folder. Those among the parameters of a notebook count from
 the project's folder, and those in a study file from its own.
 
+`neuronsplit tune mine.yaml` tries 16 configurations of each experiment on seeds of their own. It writes a study of the
+ones that validation picks, which can then be run.
+
 On SLURM, dask-jobqueue makes such a cluster. Keep this Python session open while the study runs:
 
     from dask_jobqueue import SLURMCluster

@@ -1,11 +1,13 @@
 """Tune every arm of a study by the same budget, and write a study of the settings that validation picks.
 
 The arms are the experiments of a study. All of them try the same random configurations (Bergstra & Bengio 2012, Random
-search for hyper-parameter optimization), on seeds that the study does not have.
+search for hyper-parameter optimization), on seeds that the study does not have. The final width is tuned only where it
+is trained from the start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,8 @@ from neuronsplit.study import batches
 from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import Study
 
-N_CONFIGURATIONS, N_SEEDS, FIRST_SEED = 16, 2, 1_000_000
-Draw = Callable[[np.random.Generator, Experiment], object]  # of a configuration, for an arm
-
-SPACE: dict[str, Draw] = {  # fields of experiments; the same numbers are drawn for every arm
+N_CONFIGURATIONS, SEEDS = 16, range(1_000_000, 1_000_002)
+SPACE = {  # fields of experiments, and how they are drawn for an arm; the same numbers are drawn for every arm
     "learning_rate": lambda rng, arm: _rounded(arm.learning_rate * 10 ** rng.uniform(-1, 1)),
     "rate_schedule": lambda rng, arm: str(rng.choice(["constant", "cosine"])),
     "rate_after_split": lambda rng, arm: float(rng.choice([0.3, 1, 3])),
@@ -42,20 +42,18 @@ def _width(arm: Experiment, factor: float) -> int:
 
 def configurations(arm: Experiment) -> list[Experiment]:
     """Return the configurations that an arm tries: itself, and random ones. Those that train the same count once."""
-    rng, found = np.random.default_rng(0), [arm]
-    for _ in range(N_CONFIGURATIONS - 1):
-        found.append(replace(arm, **{name: draw(rng, arm) for name, draw in SPACE.items()}))
-    return list({one.canonical: one for one in found}.values())
+    rng = np.random.default_rng(0)
+    draws = ({name: draw(rng, arm) for name, draw in SPACE.items()} for _ in range(N_CONFIGURATIONS - 1))
+    return list({one.canonical: one for one in (arm, *(replace(arm, **drawn) for drawn in draws))}.values())
 
 
 def tuning_study(study: Study) -> Study:
     """Return the study that tunes the arms of another. Raises ValueError where they cannot be tuned."""
     if not all(isinstance(arm, Experiment) for arm in study.plan):
         raise ValueError(f"study {study.name!r} of all splits: allowed are studies of experiments")
-    seeds = range(FIRST_SEED, FIRST_SEED + N_SEEDS)
-    if any(not set(seeds).isdisjoint(of_arm) for of_arm in study.plan.values()):
-        raise ValueError(f"seeds of {study.name!r}: allowed are those below {FIRST_SEED}, which are not used to tune")
-    plan = batches.make_plan((one, seeds) for arm in study.plan for one in configurations(arm))
+    if any(not set(SEEDS).isdisjoint(of_arm) for of_arm in study.plan.values()):
+        raise ValueError(f"seeds of {study.name!r}: allowed are those below {SEEDS[0]}, which are not used to tune")
+    plan = batches.make_plan((one, SEEDS) for arm in study.plan for one in configurations(arm))
     return study._replace(name=f"{study.name}-tuning", plan=plan)
 
 
@@ -72,21 +70,26 @@ def best_configurations(study: Study, tables: Mapping[str, pd.DataFrame]) -> dic
     """
     best = {}
     for arm in study.plan:
-        if lacking := [one for one in configurations(arm) if one.id not in tables]:
+        tried = configurations(arm)
+        if lacking := [one for one in tried if one.id not in tables]:
             raise ValueError(f"{len(lacking)} configurations of {arm.policy!r} are missing: run the same command again")
-        best[arm] = min(configurations(arm), key=lambda one: score(tables[one.id]))
+        best[arm] = min(tried, key=lambda one: score(tables[one.id]))
     return best
 
 
 def write_tuned(study: Study, folder: Path) -> Path:
     """Write the study of the settings that were chosen into the folder of the tuning study; returns its file."""
     best, file = best_configurations(study, read_results(folder)[0]), folder / f"{study.name}-tuned.yaml"
-    grids = [
-        asdict(one) | {"n_seeds": len(study.plan[arm]), "first_seed": study.plan[arm][0]} for arm, one in best.items()
-    ]
-    said = (
-        f"# Of {N_CONFIGURATIONS} configurations of each arm of {study.name}, these have the lowest validation loss.\n"
-    )
-    text = said + yaml.safe_dump({"grids": grids}, sort_keys=False, default_flow_style=None, width=1000)
+    grids = [asdict(one) | seeds for arm, one in best.items() for seeds in _ranges(study.plan[arm])]
+    top = {"extensions": study.extensions} if study.extensions else {}
+    said = f"# Of {N_CONFIGURATIONS} settings of each arm of {study.name}, these have the lowest validation loss.\n"
+    text = said + yaml.safe_dump(top | {"grids": grids}, sort_keys=False, default_flow_style=None, width=1000)
     write_bytes(text.encode(), file)
     return file
+
+
+def _ranges(seeds: Iterable[int]) -> Iterator[dict[str, int]]:
+    """Yield what a study file says of seeds, for each part of them without a gap."""
+    for _, part in groupby(enumerate(sorted(seeds)), lambda numbered: numbered[1] - numbered[0]):
+        numbers = [seed for _, seed in part]
+        yield {"n_seeds": len(numbers), "first_seed": numbers[0]}
