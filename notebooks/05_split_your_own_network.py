@@ -240,6 +240,22 @@ relative.round(2).rename("mean loss, relative to no split").to_frame()
 # Notice that the blue line crosses the dotted one on the grey band, and leaves the band only slowly. A new optimiser sets training back. The
 # table has the mean loss of the first 10 steps after the splits.
 #
+# ## Merge two neurons
+#
+# `ns.merge_neurons` is the reverse of a split. It is exact for twins. The next cell merges the twins of `conv` at once, and again after the
+# training above, in which they parted.
+
+# %% tags=["nbval-ignore-output"]
+merges = {}
+for moment, pair in {"at once": (net, optimizer), "after training": arms["split, same optimiser"]}.items():
+    merged, its_optimizer = copy.deepcopy(pair)
+    options = {"example_inputs": inputs, "optimizer": its_optimizer}
+    merges[moment] = ns.merge_neurons(merged, "conv", channel, 8, **options)  # the second twin is channel 8, the last
+    print(f"{moment}: {merged.conv.out_channels} channels, the output changed by {merges[moment].change:.0e}")
+
+# %% [markdown]
+# Notice the change after training: `merge_neurons` says what a merge costs when the two are no longer twins.
+#
 # ## A refusal, and what it suggests
 #
 # A split that cannot be exact is refused, and nothing is changed. The channels of `embed` pass a LayerNorm, which mixes all of them, and the
@@ -315,6 +331,7 @@ reasons.agg(layers=("layer", "size"), example=("network", "first")).nlargest(15,
 # - Splits of a channel, a head and an LSTM unit change the output by rounding alone.
 # - The first loss after them is that of the network that was not split, to one in a thousand. Over 10 steps, the mean stays within a tenth.
 # - A new optimiser sets training back. On digits, after 300 steps, the mean loss of these 10 is more than a quarter higher.
+# - A merge of twins changes the output by rounding alone. After they have parted, it changes the output by more than 1e-5.
 # - A single channel that LayerNorm mixes with others is refused where a layer reads it without the norm. All of them together split exactly.
 # - No split of the benchmark was wrong.
 #
@@ -325,6 +342,7 @@ assert (table.splits_together > 0).drop("fc").all() and table.splits_together["f
 assert of_three.splits_together.tolist() == [1, 0] and set(of_three.changes[0]) == {"0.weight", "2.weight"}
 assert change < 1e-5 and state_kept and same
 assert (net.conv.out_channels, net.attention.n_heads, net.lstm.hidden_size) == (9, 3, 17)
+assert merged.conv.out_channels == 8 and merges["at once"].change < 1e-5 < merges["after training"].change
 at_once = losses.iloc[steps]
 assert abs(at_once["split, same optimiser"] / at_once["not split"] - 1) < 1e-3
 assert abs(relative["split, same optimiser"] - 1) < 0.1
