@@ -18,6 +18,7 @@ ID_COLUMNS = (
     "weight_decay dropout rate_schedule rate_after_split state"
 ).split()
 GROWTH_COLUMNS = "growth schedule rate_after_split state".split()  # of ID_COLUMNS, those without effect on controls
+TUNED_COLUMNS = "learning_rate weight_decay dropout rate_schedule rate_after_split".split()  # of ID_COLUMNS
 COUNT_COLUMNS = "width splits epochs batch_size".split()
 NAMED_COLUMNS = [*COUNT_COLUMNS, "weight_decay", "dropout", "rate_after_split", "state"]  # in labels: "width 10"
 

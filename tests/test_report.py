@@ -116,6 +116,19 @@ def test_settings_are_compared_within_and_never_across():
     assert comparison.paired_differences(rows, "test_loss").empty
 
 
+def test_experiments_that_each_have_settings_of_their_own_are_compared():
+    """As after `neuronsplit tune`; the number of epochs is not tuned, and still makes a setting."""
+    plain = shifted({"no-split": 0, "random": -0.05, "max-loss": 0.03})
+    rates = plain.policy.map({"no-split": 0.1, "random": 0.2, "max-loss": 0.1})
+    tuned = plain.assign(learning_rate=rates, dropout=(plain.policy == "max-loss") * 0.1)
+    (rows,) = comparison.settings_of(tuned).values()
+    assert sentences.answer(rows) == sentences.answer(plain)
+    assert "differ in policy, learning rate and dropout" in sentences.overview(tuned)
+    shorter = tuned[(tuned.policy == "no-split") & (tuned.epoch < 5)].assign(epochs=4, learning_rate=0.3)
+    both = comparison.settings_of(pd.concat([tuned.assign(epochs=5), shorter], ignore_index=True))
+    assert list(both) == ["epochs 5", "epochs 4"] and sentences.answer(both["epochs 5"]) == sentences.answer(plain)
+
+
 def test_differences_can_be_those_at_the_epoch_that_validation_picks():
     table = shifted({"no-split": 0, "random": -0.05, "max-loss": 0.03})
     last = table[table.epoch == 5]

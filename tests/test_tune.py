@@ -1,6 +1,6 @@
 """Every arm of a study is tuned by the same budget, on seeds of its own; validation picks."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,8 @@ from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import read_study
 
 ARMS = """
-policy: [no-split, stay-narrow, random, max-importance]
-width: 6
-splits: 3
+grids:
+  - {policy: [no-split, stay-narrow, random, max-importance], width: 6, splits: 3}
 epochs: 5
 n_seeds: 3
 first_seed: 10
@@ -38,15 +37,15 @@ def test_every_arm_tries_as_many_configurations_with_the_same_draws(study):
     assert all(found == shared[0] for found in shared) and len({*shared[0]}) == tune.N_CONFIGURATIONS
 
 
-def test_the_ranges_are_covered_and_only_the_control_that_does_not_split_tunes_its_width(study):
-    for arm in study.plan:
+def test_the_ranges_are_covered_and_only_a_control_without_splits_tunes_its_width(study):
+    for arm in [*study.plan, replace(next(iter(study.plan)), width=9, splits=0)]:
         found = tune.configurations(arm)
         assert found[0] == arm and all(0.005 <= one.learning_rate <= 0.5 for one in found)
         assert {one.rate_schedule for one in found} == {"constant", "cosine"}
         assert {one.dropout for one in found} == {0, 0.1, 0.2, 0.3}
         assert min(one.weight_decay for one in found) == 0 < max(one.weight_decay for one in found) <= 1
         widths = {one.width + one.splits for one in found}
-        assert len(widths) > 1 if arm.policy == "no-split" else widths == {9}
+        assert widths == ({4, 9, 14, 18, 27} if not arm.splits else {9})
         if arm.policy not in CONTROLS:
             assert {one.rate_after_split for one in found} == {0.3, 1, 3}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import cost, stats, tables
-from neuronsplit.names import CONTROLS, GROWTH_COLUMNS
+from neuronsplit.names import CONTROLS, GROWTH_COLUMNS, ID_COLUMNS, TUNED_COLUMNS
 
 REQUIRED = ["policy", "seed", "epoch", "test_loss", "test_accuracy"]  # columns of every table that can be compared
 
@@ -17,7 +17,8 @@ REQUIRED = ["policy", "seed", "epoch", "test_loss", "test_accuracy"]  # columns 
 def settings_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Divide a study's table into the settings within which its experiments can be compared, and label these.
 
-    If every setting has one experiment only, there is nothing to compare. Then all are put under the name "".
+    Where each experiment has TUNED_COLUMNS of its own, as after `neuronsplit tune`, these make no settings, and are
+    left out. If every setting has one experiment only, there is nothing to compare. Then all are put under the name "".
     Rows are in the order of epochs, and `policy` has labels as `tables.with_labels` makes them.
     Raises ValueError where a column is missing, there are no rows, or an experiment has the same epoch twice.
     """
@@ -27,10 +28,19 @@ def settings_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         raise ValueError(f"not a table of experiments ({what}): allowed are tables with {', '.join(REQUIRED)}")
     choices = [name for name in ("policy", *GROWTH_COLUMNS) if name in table]
     labelled = table.assign(policy=tables.with_labels(table[choices])["policy"])  # alike in all settings
+    labelled = labelled.drop(columns=_tuned_by_arm(labelled))
     parts = {name: _checked(part) for name, part in tables.by_setting(labelled).items()}
     if len(parts) > 1 and all(part["policy"].nunique() == 1 for part in parts.values()):
         return {"": _checked(tables.with_labels(table))}
     return parts
+
+
+def _tuned_by_arm(table: pd.DataFrame) -> list[str]:
+    """Return the TUNED_COLUMNS in which experiments differ, if each has one combination of values."""
+    tuned = [name for name in TUNED_COLUMNS if name in table]
+    arms = [name for name in ID_COLUMNS if name in table and name not in tuned]
+    of_arms = table.groupby(arms)[tuned].nunique() if tuned else pd.DataFrame()
+    return tuned if (of_arms == 1).all(axis=None) else []
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Tune every arm of a study by the same budget, and write a study of the settings that validation picks.
 
 The arms are the experiments of a study. All of them try the same random configurations (Bergstra & Bengio 2012, Random
-search for hyper-parameter optimization), on seeds that the study does not have. The final width is tuned only where it
-is trained from the start.
+search for hyper-parameter optimization), on seeds that the study does not have. A control without splits tries widths
+too, because it trains its width from the start and has no other one to end at.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ SPACE = {  # fields of experiments, and how they are drawn for an arm; the same 
     "rate_after_split": lambda rng, arm: float(rng.choice([0.3, 1, 3])),
     "weight_decay": lambda rng, arm: _rounded(10 ** rng.uniform(-4, 0)) * int(rng.integers(4) > 0),
     "dropout": lambda rng, arm: float(rng.choice([0, 0.1, 0.2, 0.3])),
-    "width": lambda rng, arm: _width(arm, rng.choice([0.5, 1, 1.5, 2])),
+    "width": lambda rng, arm: _width(arm, rng.choice([0.5, 1, 1.5, 2, 3])),
 }
 
 
@@ -36,8 +36,7 @@ def _rounded(value: float) -> float:
 
 
 def _width(arm: Experiment, factor: float) -> int:
-    """The final width is tuned where it is trained from the start; growing networks all have the same."""
-    return max(1, round(factor * (arm.width + arm.splits)) - arm.splits) if arm.policy == NO_SPLIT else arm.width
+    return max(1, round(factor * arm.width)) if arm.policy == NO_SPLIT and not arm.splits else arm.width
 
 
 def configurations(arm: Experiment) -> list[Experiment]:

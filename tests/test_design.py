@@ -1,0 +1,74 @@
+"""The arms of a designed study, and the families in which they are compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import study_table
+
+from neuronsplit.analysis import design, stats, tables
+from neuronsplit.names import ID_COLUMNS
+
+BASE = {"optimizer": "sgd", "state": "carry", "splits": 3, "epochs": 5, "width": 3}
+
+
+def arm(policy, learning_rate, growth="scaled", schedule="every-epoch", n_seeds=6, **setting):
+    setting = BASE | setting
+    table = study_table([policy], n_seeds, setting["width"], setting["splits"], setting["epochs"], growth, schedule)
+    noise = np.random.default_rng(int(1000 * learning_rate)).normal(0, 0.01, len(table))
+    return table.assign(**setting, learning_rate=learning_rate, test_loss=learning_rate + noise)
+
+
+@pytest.fixture(scope="module")
+def table():
+    arms = [
+        arm("no-split", 0.10), arm("no-split", 0.11, epochs=4), arm("no-split", 0.12, width=9, splits=0),
+        arm("stay-narrow", 0.30), arm("random", 0.20), arm("max-loss", 0.19), arm("random", 0.21, growth="even"),
+        arm("random", 0.05, schedule="all-at-1"), arm("max-loss", 0.22, growth="even"),
+        arm("random", 0.23, state="warm-up"), arm("no-split", 0.13, optimizer="adam"),
+        arm("random", 0.24, optimizer="adam"), arm("random", 0.25, optimizer="adam", state="reset"),
+    ]  # fmt: skip
+    return pd.concat(arms, ignore_index=True)
+
+
+def test_arms_are_named_by_what_differs_from_the_base_arm_whatever_was_tuned(table):
+    assert design.arms_of(table).index.tolist() == [
+        "no-split", "no-split · 4 epochs", "no-split of any width", "stay-narrow", "random", "max-loss", "even",
+        "all-at-1", "max-loss · even", "state warm-up", "no-split · adam", "adam", "state reset · adam",
+    ]  # fmt: skip
+    named = design.with_arms(table)
+    assert named.policy.unique().tolist() == design.arms_of(table).index.tolist()
+    assert (named.groupby("policy").learning_rate.nunique() == 1).all() and len(named) == len(table)
+
+
+def test_families_compare_each_arm_with_its_own_baseline(table):
+    found = design.families(table)
+    assert found["which"] == {"max-loss": "random"} and found["how"] == {"even": "random"}
+    assert found["when"] == {"all-at-1": "random"} and found["combined"] == {"max-loss · even": "random"}
+    assert found["state"] == {"state warm-up": "random", "state reset · adam": "adam"}
+    growing = ["random", "max-loss", "even", "all-at-1", "max-loss · even", "state warm-up"]
+    assert found["equal epochs"] == dict.fromkeys(["no-split of any width", "stay-narrow", *growing], "no-split") | {
+        "adam": "no-split · adam", "state reset · adam": "no-split · adam",
+    }  # fmt: skip
+    assert found["any width"] == dict.fromkeys(growing, "no-split of any width")
+
+
+def test_multiply_adds_are_equal_to_a_control_within_five_percent():
+    """Widths 3, 4, 5 and then 6 for 8 epochs: 60 neuron-epochs, as many as 6 neurons take in 10 epochs."""
+    arms = [arm("no-split", 0.1, epochs=11), arm("no-split", 0.2, epochs=10), arm("random", 0.3, epochs=11)]
+    assert design.families(pd.concat(arms))["equal multiply-adds"] == {"random": "no-split · 10 epochs"}
+    arms[1] = arm("no-split", 0.2, epochs=9)
+    assert "equal multiply-adds" not in design.families(pd.concat(arms))
+
+
+def test_the_tests_are_those_of_the_family_at_the_epoch_that_validation_picks(table):
+    found = design.tests(table, "test_loss")
+    values = tables.at_best_validation(design.with_arms(table), "test_loss")
+    growing = list(design.families(table)["any width"])
+    expected = stats.paired_tests(values[growing].sub(values["no-split of any width"], axis=0), "test_loss")
+    pd.testing.assert_frame_equal(found.loc["any width"][expected.columns], expected, check_names=False)
+    assert (found.loc["any width", "baseline"] == "no-split of any width").all()
+    assert found.loc[("when", "all-at-1"), "verdict"] == "better" and found.loc[("how", "even"), "n"] == 6
+
+
+def test_a_table_has_the_columns_that_name_arms():
+    assert {*design.CHOICES, "splits"} <= {*ID_COLUMNS}
