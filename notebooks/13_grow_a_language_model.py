@@ -586,7 +586,7 @@ if join:
 #
 # ## The long run
 #
-# `make reproduce` runs this notebook again and again, in two processes. Two seeds come first, for tuning: they try five or seven
+# `make reproduce TABLE=language-model` runs this notebook again and again, in two processes. Two seeds come first, for tuning: they try five or seven
 # learning rates for every arm. Then follow five seeds that are measured. Each run writes one file. A run that finds its file trains only what is
 # missing there.
 #

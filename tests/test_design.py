@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 from synthetic import study_table
 
-from neuronsplit.analysis import design, stats, tables
+from neuronsplit.analysis import cost, design, stats, tables
+from neuronsplit.locations import STUDIES as STUDIES_FOLDER
 from neuronsplit.names import ID_COLUMNS
+from neuronsplit.study import tune
+from neuronsplit.study.grid import read_study
 
 BASE = {"optimizer": "sgd", "state": "carry", "splits": 3, "epochs": 5, "width": 3}
 
@@ -72,3 +75,34 @@ def test_the_tests_are_those_of_the_family_at_the_epoch_that_validation_picks(ta
 
 def test_a_table_has_the_columns_that_name_arms():
     assert {*design.CHOICES, "splits"} <= {*ID_COLUMNS}
+
+
+@pytest.mark.parametrize("name", ["design-digits", "design-mnist-1d", "design-fashion-mnist"])
+def test_the_studies_have_the_arms_and_families_that_the_design_says(name):
+    plan = read_study(name).plan
+    arms = design.arms_of(pd.DataFrame(list(plan)))
+    assert arms.index.is_unique and {*plan.values()} == {tuple(range(100, 120))}
+    assert {"no-split", design.ANY_WIDTH, "stay-narrow", "random"} < {*arms.index}
+    assert {e.width + e.splits for e in plan} == {10, 60} and {e.width for e in plan} == {10, 60}
+    if name == "design-fashion-mnist":
+        assert len(arms) <= 20
+    else:
+        assert {"state warm-up", "state reset · momentum", "state warm-up · adam"} < {*arms.index}
+
+
+@pytest.mark.parametrize("epochs, shorter", [(100, 79), (150, 129)])
+def test_the_shorter_control_costs_as_much_as_one_split_per_epoch(epochs, shorter):
+    given = (("no-split", shorter), ("no-split", epochs), ("random", epochs))
+    arms = [arm(policy, 0.1, epochs=of_arm, width=10, splits=50, n_seeds=1) for policy, of_arm in given]
+    costs = cost.relative_cost(design.with_arms(pd.concat(arms)), f"no-split · {shorter} epochs")
+    assert costs["random"] == pytest.approx(1, abs=0.005)
+
+
+def test_the_written_design_says_what_the_code_does():
+    text = " ".join((STUDIES_FOLDER / "design.md").read_text(encoding="utf-8").split())
+    sizes = {1: "alone", 5: "in a family of 5", 16: "in one of 16", 40: "in one of 40"}
+    found = [f"{stats.minimum_detectable_effect(20, 0.05 / n):.2f} {words}" for n, words in sizes.items()]
+    assert f"{found[0]}, {found[1]}, {found[2]} and {found[3]}" in text
+    assert f"less than {design.SAME_COST:.0%}".replace("%", " %") in text
+    assert f"tries the same {tune.N_CONFIGURATIONS} configurations on the seeds 1,000,000 and 1,000,001" in text
+    assert list(tune.SEEDS) == [1_000_000, 1_000_001]

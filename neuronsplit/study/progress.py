@@ -101,7 +101,7 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
                 running = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
                 shares = {name: noted.fraction for name, noted in running.items()} | dict.fromkeys(ended, 1.0)
                 now = sum(seconds[name] * share for name, share in shares.items())
-                progress.n = max(progress.n, now)  # a unit has no note while it draws its figures
+                progress.n = min(max(progress.n, now), progress.total)  # a unit has no note while it draws its figures
                 progress.set_description_str(", ".join([describe(), *(noted.at for noted in running.values())][:2]))
                 if in_log:
                     print(progress, file=sys.stderr, flush=True)
@@ -112,4 +112,4 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
         finally:
             stop.set()
             thread.join()
-            progress.n = sum(seconds[name] for name in ended)
+            progress.n = min(sum(seconds[name] for name in ended), progress.total)  # the sums are rounded

@@ -7,8 +7,8 @@ from timing import BATCH_SIZE, publish
 from neuronsplit.data.datasets import load_dataset
 from neuronsplit.measuring.step_times import time_steps
 
-WIDTHS = [10, 20, 30, 40, 50, 60]
-DATASETS = ("fashion-mnist", "digits")
+WIDTHS = [10, 20, 30, 40, 50, 60, 90, 120, 180]
+DATASETS = ("fashion-mnist", "digits", "mnist-1d")
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
