@@ -337,7 +337,7 @@ def test_results_go_next_to_the_package_unless_a_folder_is_given(study, train_he
     assert main(["run", str(study), "-p", "extensions", "no/own.py"]) == 2
 
 
-FOUR = sorted(file.stem for file in STUDIES.iterdir())
+FOUR = sorted(file.stem for file in STUDIES.glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from synthetic import all_splits_table, study_table
 
 from neuronsplit.analysis import cost, oracle, stats, tables
-from neuronsplit.plots import comparisons, curves, inline, labels, replay, style, twins
+from neuronsplit.plots import comparisons, curves, inline, labels, replay, style, tested, twins
 from neuronsplit.surgery.split_neuron import split_neuron
 
 plt.switch_backend("Agg")
@@ -280,3 +280,24 @@ def test_the_shapes_in_the_figure_of_labels_are_those_of_a_split():
     assert record.shapes == {
         name: tuple(list(np.shape(tensor)) for tensor in row[1:]) for name, row in (("0.weight", a), ("2.weight", b))
     }
+
+
+def test_a_tested_family_shows_means_intervals_verdicts_and_what_is_too_small_to_be_seen():
+    rng = np.random.default_rng(0)
+    both = pd.DataFrame({"same": rng.normal(0, 1, 8), "lower": rng.normal(-3, 0.5, 8), "higher": rng.normal(3, 0.5, 8)})
+    panels = {
+        "digits": stats.paired_tests(both, "test_loss"),
+        "mnist-1d": stats.paired_tests(both[["lower"]], "test_loss"),
+    }
+    figure = tested.family(panels, "test_loss")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["same", "lower", "higher"]
+    for axis, tests in zip(figure.axes, panels.values()):
+        _, *drawn = axis.lines
+        for (_, row), interval, mean in zip(tests.iterrows(), drawn[::2], drawn[1::2]):
+            assert interval.get_xdata() == pytest.approx([row["low"], row["high"]])
+            assert mean.get_xdata() == pytest.approx([row["mean"]])
+        (band,) = axis.patches
+        assert band.get_width() == pytest.approx(2 * tests["minimum_detectable_effect"].median())
+    colors = [mean.get_color() for mean in figure.axes[0].lines[2::2]]
+    assert colors == ["0.45", tested.COLORS["better"], tested.COLORS["worse"]]
+    assert text_of(figure).startswith("mean of n = 8 seeds")

@@ -50,12 +50,18 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:
     """Run a study; say what failed, and where its results are."""
-    failures = run.run_study(study, folder, options.workers, options.scheduler)
-    for failure in failures:
-        print(f"neuronsplit: failed: {failure}", file=sys.stderr)
+    ended = _say(run.train_missing(study, folder, options.workers, options.scheduler))
+    ended = _say(run.report(study, folder)) or ended
     for name, file in (("report", "report.html"), ("table", "table.parquet"), ("figures", "figures")):
         if (folder / file).exists():
             print(f"{name + ':':8} {folder / file}")
+    return ended
+
+
+def _say(failures: list[str]) -> int:
+    """Print what failed; return 1 if anything did."""
+    for failure in failures:
+        print(f"neuronsplit: failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -63,8 +69,10 @@ def _tune(study: grid.Study, options: argparse.Namespace) -> int:
     """Tune the experiments of a study, or say what would run; the rest is as for `_run`."""
     tuning = tune.tuning_study(study)
     folder = (options.folder or ROOT / "runs" / tuning.name).absolute()
-    ended = (_status if options.dry_run else _run)(tuning, folder, options)
-    if not ended and not options.dry_run:
+    if options.dry_run:
+        return _status(tuning, folder, options)
+    ended = _say(run.train_missing(tuning, folder, options.workers, options.scheduler))
+    if not ended:
         print(f"study:   {tune.write_tuned(study, folder)}")
     return ended
 

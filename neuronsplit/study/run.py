@@ -35,8 +35,8 @@ def states_and_units(study: Study, folder: Path, tables: batches.Tables) -> tupl
     return states, batches.missing_units(study.plan, tables, died)
 
 
-def run_study(study: Study, folder: Path, workers: int = 1, scheduler: str = "") -> list[str]:
-    """Train what a study's folder lacks, save the table of the whole study, and report on it.
+def train_missing(study: Study, folder: Path, workers: int = 1, scheduler: str = "") -> list[str]:
+    """Train what a study's folder lacks.
 
     workers: notebooks at once on this machine. scheduler: the address of a Dask cluster that runs them instead.
     Returns a line for each notebook that failed.
@@ -58,12 +58,7 @@ def run_study(study: Study, folder: Path, workers: int = 1, scheduler: str = "")
     states, units = states_and_units(study, folder, tables)
     print(f"experiments: {[*states.values()].count('done')} of {len(states)} are finished", flush=True)
     ends = executor.execute_all([_job(unit, study, folder) for unit in units], workers, scheduler)
-    failures = _follow(units, ends, study, folder, tables) if units else []
-    try:
-        with FileLock(folder / ".report.lock"):  # two runs of a study may get here at once
-            return failures + _report(study, folder)
-    except OSError as error:
-        return [*failures, f"report in {folder}: {error}"]
+    return _follow(units, ends, study, folder, tables) if units else []
 
 
 def _job(unit: batches.Batch, study: Study, folder: Path) -> executor.Job:
@@ -98,8 +93,16 @@ def _follow(units: list[batches.Batch], ends: Iterator, study: Study, folder: Pa
     return failures
 
 
-def _report(study: Study, folder: Path) -> list[str]:
+def report(study: Study, folder: Path) -> list[str]:
     """Save the table of a study and make its report, unless both are there. Returns what failed, or nothing."""
+    try:
+        with FileLock(folder / ".report.lock"):  # two runs of a study may get here at once
+            return _report(study, folder)
+    except OSError as error:
+        return [f"report in {folder}: {error}"]
+
+
+def _report(study: Study, folder: Path) -> list[str]:
     tables, _ = files.read_results(folder)
     table, file, html = store.collect(study.plan, tables), folder / "table.parquet", folder / "report.html"
     if table.empty:

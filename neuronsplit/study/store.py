@@ -64,12 +64,13 @@ def _train_and_save(unit: Batch, left: Plan, units: Path) -> dict[str, str]:
     programs = [program for batch in group_by_seeds(left) for program in batch.programs()]
     for n_trained, program in enumerate(programs):
         first, rows = program.experiments[0], []
+        epochs = first.epochs * (len(program.seeds) if first.by_seed else 1)
         try:
             for epoch, of_epoch in enumerate(first.train(program.experiments, program.seeds), start=1):
                 rows.append(of_epoch)
                 if time.perf_counter() > noted + NOTE_SECONDS:
-                    noted, at = time.perf_counter(), f"epoch {epoch} of {first.epochs}"
-                    fraction = (n_trained + min(epoch / first.epochs, 1)) / len(programs)
+                    noted, at = time.perf_counter(), f"epoch {epoch} of {epochs}"
+                    fraction = (n_trained + min(epoch / epochs, 1)) / len(programs)
                     progress.note(unit, units, fraction=fraction, at=at, errors=errors)
             trained += rows
         except (Exception, SystemExit) as error:
