@@ -10,6 +10,7 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import draw_coefficients
 from neuronsplit.data.datasets import load_dataset
+from neuronsplit.growing import learned
 from neuronsplit.growing.scores import FEATURES, forward_blocks
 from neuronsplit.growing.train import Run
 from neuronsplit.growing.which import POLICIES, Policy, argmax, choose
@@ -130,7 +131,7 @@ def test_the_probabilities_of_policies_are_those_with_which_they_choose(table):
     rows = table[table.branch_type == "neuron"]
     run, choices = trained(), policy_choices(with_keys(table))
     blocks = forward_blocks(run.mlp, DIGITS.validation)
-    assert set(choices) == POLICIES.keys() - {"learned"}  # the score of learned is no column
+    assert set(choices) == POLICIES.keys() - learned.weights().keys()  # the scores of fitted policies are no columns
     for policy, frame in choices.items():
         assert frame.index.sort_values().equals(rows.index.sort_values())
         of_network = frame.join(rows[["seed", "horizon", "neuron"]]).groupby(["seed", "horizon"])

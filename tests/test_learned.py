@@ -1,11 +1,11 @@
-"""The network of the learned policy agrees with plain loops over numbers."""
+"""The inputs and the models of fitted policies agree with plain loops over numbers."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_features import expected_features, some_scores
 
 from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
@@ -13,34 +13,8 @@ from neuronsplit.growing import learned
 from neuronsplit.growing.scores import FEATURES, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
 from neuronsplit.growing.which import POLICIES, choose
-from neuronsplit.names import NETWORK_KEYS, SHUFFLE_LOSSES
-
-NAMES = [feature.__name__ for feature in FEATURES]
-
-
-def some_scores(replicas, width, seed):
-    """Scores of neurons, some of them equal."""
-    g = torch.Generator().manual_seed(seed)
-    scores = {name: torch.randint(6, (replicas, width), generator=g) / 5.0 for name in NAMES}
-    return scores | {"epochs_since_split": torch.randint(4, (replicas, width), generator=g).float()}
-
-
-def expected_features(scores, r):
-    """The features of one replica, a row per neuron."""
-    width = scores["fire_rate"].shape[1]
-    rows = []
-    for j in range(width):
-        row = []
-        for name in learned.RANK_FEATURES:
-            others = [scores[name][r, k].item() for k in range(width) if k != j]
-            own = scores[name][r, j].item()
-            below = sum(own > other for other in others) + 0.5 * sum(own == other for other in others)
-            row.append(below / (width - 1) - 0.5 if others else 0.0)
-        oldest = scores["epochs_since_split"][r].max().item()
-        row += [scores["fire_rate"][r, j].item(), scores["max_correlation"][r, j].item()]
-        row += [scores["epochs_since_split"][r, j].item() / max(oldest, 1), np.log(width), np.log(1 + oldest)]
-        rows.append(row)
-    return np.array(rows)
+from neuronsplit.study import tune
+from neuronsplit.study.grid import read_study
 
 
 @given(replicas=st.integers(1, 3), width=st.integers(1, 9), seed=st.integers(0, 1000))
@@ -48,7 +22,8 @@ def test_features_and_predictions_equal_plain_loops(replicas, width, seed):
     scores = some_scores(replicas, width, seed)
     x = learned.features(scores)
     assert x.shape == (replicas, width, len(learned.FEATURE_NAMES))
-    w, predicted = learned.weights(), learned.predict(learned.weights(), x)
+    w = learned.weights()["learned"]
+    predicted, summed = learned.predict(w, x), learned.weighted_sum(learned.weights()["ridge"], x)
     for r in range(replicas):
         expected_x = expected_features(scores, r)
         np.testing.assert_allclose(x[r], expected_x, rtol=1e-5, atol=1e-6)
@@ -56,6 +31,25 @@ def test_features_and_predictions_equal_plain_loops(replicas, width, seed):
         value, advantage = (hidden @ w["w_out"]).T
         expected = value.mean() * w["value"] + (advantage - advantage.mean()) * w["advantage"]
         np.testing.assert_allclose(predicted[r], expected, rtol=1e-3, atol=1e-6)
+        coefficients = learned.weights()["ridge"]["coefficients"]
+        expected = [sum(float(c) * value for c, value in zip(coefficients, row)) for row in expected_x]
+        np.testing.assert_allclose(summed[r], expected, rtol=1e-4, atol=1e-5)
+
+
+@given(width=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_the_rank_sum_adds_three_ranks_and_equal_scores_share_theirs(width, seed):
+    """The rank of a neuron is the mean of the places that it could have in an order of the scores."""
+    scores, coefficients = some_scores(1, width, seed), learned.weights()["rank-sum"]["coefficients"]
+    signs = {name: int(c) for name, c in zip(learned.FEATURE_NAMES, coefficients) if c}
+    assert signs == {"importance": 1, "incoming_gradient_norm": 1, "outgoing_gradient_norm": -1}
+    expected = np.zeros(width)
+    for name, sign in signs.items():
+        values = scores[name][0].tolist()
+        for j, own in enumerate(values):
+            places = [place for place, value in enumerate(sorted(values)) if value == own]
+            expected[j] += sign * (np.mean(places) / (width - 1) - 0.5 if width > 1 else 0)
+    found = learned.weighted_sum(learned.weights()["rank-sum"], learned.features(scores))[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @given(scale=st.floats(0.01, 100), seed=st.integers(0, 100))
@@ -65,84 +59,63 @@ def test_features_are_free_of_scale(scale, seed):
     torch.testing.assert_close(learned.features(scores | scaled), learned.features(scores))
 
 
-def test_it_learns_which_neuron_is_best_and_how_much_a_split_gains():
-    """Gains that depend on the fire rate and the width are predicted for a width that was not in the training data."""
-
-    def example(width, seed):
-        scores = some_scores(1, width, seed)
-        return learned.features(scores), 1e-3 * (scores["fire_rate"] - 0.5 + width / 10)
-
-    networks = [example(width, seed) for width in (6, 12) for seed in range(40)]
-    weights = learned.fit(networks, torch.Generator(), n_steps=500, weight_decay=0.01)
-    pairs = [(learned.predict(weights, x), gain) for x, gain in (example(9, seed) for seed in range(100, 120))]
-    for predicted, gain in pairs:
-        assert np.corrcoef(predicted[0], gain[0])[0, 1] > 0.95
-    values, expected = ([one[i].mean().item() for one in pairs] for i in (0, 1))
-    assert values == pytest.approx(expected, rel=0.2)
+FITTED = sorted(learned.weights())
 
 
-def test_it_learns_from_networks_of_one_neuron_and_of_equal_gains():
-    networks = [(learned.features(some_scores(1, width, width)), torch.full((1, width), 1e-3)) for width in (1, 4, 6)]
-    weights = learned.fit(networks, torch.Generator(), n_steps=20)
-    assert all(np.isfinite(values).all() for values in weights.values())
+def test_the_fitted_policies_are_registered_and_named_after_data_sets():
+    names = [f"{kind}-{name}" for kind in ("learned", "ridge") for name in ("fashion-mnist", "digits", "mnist-1d")]
+    assert FITTED == sorted(["learned", "ridge", "rank-sum", *names]) and set(FITTED) < set(POLICIES)
 
 
-def test_gains_of_a_network_that_diverged_are_refused():
-    gains = torch.tensor([[0.1, torch.nan, 0.2]])
-    with pytest.raises(ValueError, match="^gains of nan or inf: allowed are gains of networks that did not diverge$"):
-        learned.fit([(learned.features(some_scores(1, 3, 0)), gains)], torch.Generator())
+@pytest.mark.parametrize("policy", FITTED)
+@pytest.mark.parametrize("dataset, width", [("digits", 6), ("mnist-1d", 13)])
+def test_a_fitted_policy_splits_the_neuron_with_the_highest_score_at_any_width_and_on_any_data(policy, dataset, width):
+    data = load_dataset(dataset)
+    mlp = MLP.for_dataset(data, width, range(3))
+    mlp.epochs_since_split += torch.arange(width)
+    blocks = forward_blocks(mlp, data.validation)
+    x = learned.features({feature.__name__: feature(mlp, blocks) for feature in FEATURES})
+    model = learned.predict if policy.startswith("learned") else learned.weighted_sum
+    scores = model(learned.weights()[policy], x)
+    assert scores.isfinite().all() and (scores.std(1) > 0).all()
+    torch.testing.assert_close(POLICIES[policy].score(mlp, blocks), scores)
+    neurons = choose([policy], mlp, blocks, [None] * 3)
+    assert (scores.gather(1, neurons[:, None])[:, 0] >= scores.amax(1) - 1e-6).all()
 
 
-def test_training_it_twice_gives_the_same_weights():
-    g = torch.Generator().manual_seed(0)
-    networks = [(learned.features(some_scores(1, 5, seed)), torch.rand(1, 5, generator=g)) for seed in range(5)]
-    first, second = (learned.fit(networks, torch.Generator().manual_seed(1), n_steps=20) for _ in range(2))
-    assert all((first[name] == second[name]).all() for name in first)
-
-
-def test_the_policy_splits_the_neuron_with_the_highest_predicted_gain():
-    digits, mlp = load_dataset("digits"), MLP((64, 6, 10), range(3))
-    mlp.epochs_since_split += torch.arange(6)
-    blocks = forward_blocks(mlp, digits.validation)
-    scores = {feature.__name__: feature(mlp, blocks) for feature in FEATURES}
-    predicted = learned.predict(learned.weights(), learned.features(scores))
-    torch.testing.assert_close(POLICIES["learned"].score(mlp, blocks), predicted)
-    neurons = choose(["learned"], mlp, blocks, [None] * 3)
-    assert (predicted.gather(1, neurons[:, None])[:, 0] >= predicted.amax(1) - 1e-6).all()
-
-
-def test_networks_grow_by_it_as_by_any_other_policy():
+@pytest.mark.parametrize("policy", FITTED)
+def test_networks_grow_by_it_as_by_any_other_policy(policy):
     run = Run.start(MLP((64, 3, 10), [0, 1]), [0, 1], "sgd", 0.05, 32)
     options = {"growth": "scaled", "schedule": "every-epoch", "splits": 3, "epochs": 4}
-    records = list(grow_while_training(run, load_dataset("digits"), ["learned"], **options))
+    records = list(grow_while_training(run, load_dataset("digits"), [policy], **options))
     assert [record["hidden"] for record in records] == [4, 5, 6, 6]
     assert [len(record["split_neuron"] or []) for record in records] == [2, 2, 2, 0]
 
 
-def test_training_examples_are_the_networks_of_a_table_with_the_gain_of_each_split():
-    rng = np.random.default_rng(0)
-    keys = {"seed": [0, 1], "horizon": [1, 10]}
-    rows = []
-    for seed in keys["seed"]:
-        for horizon in keys["horizon"]:
-            for branch_type, neuron in [("neuron", 0), ("neuron", 1), ("draw", 0), ("unsplit", None)]:
-                row = dict.fromkeys(NETWORK_KEYS, "same") | {"seed": seed, "horizon": horizon, "neuron": neuron}
-                row |= {"branch_type": branch_type} | dict(zip(SHUFFLE_LOSSES, rng.random(2)))
-                rows.append(row | {name: rng.random() for name in NAMES})
-    table = pd.DataFrame(rows)
-    examples = learned.training_examples(table, 10)
-    assert [example.keys["seed"] for example in examples] == [0, 1]
-    for seed, example in enumerate(examples):
-        own = table[(table.seed == seed) & (table.horizon == 10)]
-        first, second, _, unsplit = own.to_dict("records")
-        expected = [[unsplit[name] - split[name] for split in (first, second)] for name in SHUFFLE_LOSSES]
-        np.testing.assert_allclose(example.gains, expected, rtol=1e-5)
-        scores = {name: torch.tensor([[first[name], second[name]]]) for name in NAMES}
-        np.testing.assert_allclose(example.x[0], expected_features(scores, 0), rtol=1e-5, atol=1e-6)
+def test_no_policy_was_fitted_to_seeds_of_a_study_or_of_tuning():
+    """Studies that compare policies have seeds from 100; those that learned policies are fitted to say so."""
+    compared = {
+        *range(100, 120),
+        *tune.SEEDS,
+        *(seed for seeds in read_study("learned").plan.values() for seed in seeds),
+    }
+    for policy in FITTED:
+        seeds = learned.weights()[policy]["seeds"]
+        assert len(seeds) >= 8 and compared.isdisjoint(seeds.tolist()), policy
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "digits", "mnist-1d"])
+def test_the_seeds_beside_the_weights_are_those_of_the_study_that_they_were_fitted_to(dataset):
+    planned = {seed for seeds in read_study(f"oracle-{dataset}-grown").plan.values() for seed in seeds}
+    for kind in ("learned", "ridge"):
+        assert set(learned.weights()[f"{kind}-{dataset}"]["seeds"].tolist()) == planned
 
 
 def test_the_weights_are_small_and_no_code():
-    assert learned.FILE.stat().st_size < 10_000
+    assert learned.FILE.stat().st_size < 25_000
     with np.load(learned.FILE, allow_pickle=False) as file:
-        assert {values.dtype for values in file.values()} == {np.dtype("float32")}
-        assert set(file) == {"w_in", "bias", "w_out", "mean", "sd", "value", "advantage"}
+        dtypes = {key: values.dtype for key, values in file.items()}
+    assert {dtype for key, dtype in dtypes.items() if not key.endswith("/seeds")} == {np.dtype("float32")}
+    network = {"w_in", "bias", "w_out", "mean", "sd", "value", "advantage", "seeds"}
+    for policy, own in learned.weights().items():
+        assert set(own) == (network if policy.startswith("learned") else {"coefficients", "seeds"})

@@ -53,7 +53,11 @@ def test_a_committed_table_is_complete_and_says_what_produced_it(file):
         networks = table.groupby(NETWORK_KEYS[:-1]).size()
         n_branches = networks.index.get_level_values("width") + N_COEFFICIENT_DRAWS + 1
         assert (networks == n_branches * len(HORIZONS)).all() and np.isfinite(table[SHUFFLE_LOSSES]).all(axis=None)
-        assert len(networks) == n_experiments * parameters["n_seeds"]
+        if "seeds" in parameters:
+            named = parameters | {"seed": parameters["seeds"]}
+            assert all(set(table[key]) == set(named[key]) for key in NETWORK_KEYS[:-1])
+        else:  # an older table
+            assert len(networks) == n_experiments * parameters["n_seeds"]
     elif n_experiments:
         assert list(table)[: len(TABLE_COLUMNS)] == TABLE_COLUMNS
         networks = table.groupby([name for name in (*ID_COLUMNS, "seed") if name in table])["epoch"]

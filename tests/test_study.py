@@ -37,7 +37,7 @@ def one_thread():
 
 ALL = {"weight_decay": 0.05, "dropout": 0.2, "rate_schedule": "cosine", "rate_after_split": 0.5, "state": "reset"}
 VARIANTS = [
-    *({"policy": policy} for policy in policy_names() if policy != "learned"),
+    *({"policy": policy} for policy in policy_names() if policy not in learned.weights()),
     *({"growth": rule} for rule in SPLIT_RULES),
     *({"schedule": schedule, "splits": 6, "epochs": 12} for schedule in SCHEDULES),
     *(
@@ -375,11 +375,12 @@ def random_data(seed):
     return Dataset(*subsets, shape=(2, 2), classes=("a", "b"))
 
 
-def test_other_weights_make_another_experiment_of_the_policy_that_they_decide(monkeypatch, tmp_path):
-    before = Experiment("learned").id, Experiment("random").id
-    monkeypatch.setattr(learned, "FILE", tmp_path / "other.npz")
-    (tmp_path / "other.npz").write_bytes(b"other")
-    assert Experiment("learned").id != before[0] and Experiment("random").id == before[1]
+def test_other_weights_make_another_experiment_of_the_policy_that_they_decide(monkeypatch):
+    before = {policy: Experiment(policy).id for policy in POLICIES}
+    weights = {policy: dict(own) for policy, own in learned.weights().items()}
+    weights["ridge"]["coefficients"] = weights["ridge"]["coefficients"] + np.float32(1e-3)
+    monkeypatch.setattr(learned, "weights", lambda: weights)
+    assert [policy for policy in POLICIES if Experiment(policy).id != before[policy]] == ["ridge"]
 
 
 def test_other_data_of_the_same_name_make_another_experiment(monkeypatch):

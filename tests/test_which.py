@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.data.datasets import load_dataset
+from neuronsplit.growing import learned
 from neuronsplit.growing.scores import forward_blocks, uniform
 from neuronsplit.growing.which import (
     INVERSE_TEMPERATURE,
@@ -37,7 +38,9 @@ def choices(policy, mlp, subset):
 def test_the_policies_are_the_seven_of_2021_and_those_beyond():
     assert list(POLICIES) == [
         "random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire",
-        "max-importance", "importance-probs", "max-gradient", "max-variance", "min-eigenvalue", "learned",
+        "max-importance", "importance-probs", "max-gradient", "max-variance", "min-eigenvalue",
+        "learned", "learned-fashion-mnist", "learned-digits", "learned-mnist-1d",
+        "ridge", "ridge-fashion-mnist", "ridge-digits", "ridge-mnist-1d", "rank-sum",
     ]  # fmt: skip
     assert all(isinstance(policy, Policy) for policy in POLICIES.values())
 
@@ -50,7 +53,7 @@ def test_every_replica_follows_its_own_policy():
     for s in seeds:
         for i, policy in enumerate(POLICIES):
             alone = mlp[[s * n + i]]
-            if policy == "learned":  # its features and its network have tests of their own
+            if policy in learned.weights():  # what they predict has tests of its own
                 expected = choose([policy], alone, forward_blocks(alone, digits.validation), [None])
             else:
                 net = reference.network(alone, 0)

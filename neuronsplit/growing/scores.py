@@ -1,7 +1,7 @@
 """Scores of neurons: numbers (R, H) for R replicas of H hidden neurons.
 
 Every score is a function (mlp, blocks), where blocks is what `forward_blocks` returns for the validation images.
-Policies choose neurons by scores, and the learned policy uses all of FEATURES. Neurons that never fire have scores too.
+Policies choose neurons by scores, and fitted policies use all of FEATURES. Neurons that never fire have scores too.
 """
 
 import math
@@ -190,7 +190,7 @@ def epochs_since_split(mlp: MLP, blocks: list[Activations]) -> Tensor:
     return mlp.epochs_since_split
 
 
-FEATURES = (  # all scores that the learned policy uses; their names are columns of tables
+FEATURES = (  # all scores that fitted policies use; their names are columns of tables
     ablation_loss, fire_rate, importance, incoming_gradient_norm, outgoing_gradient_norm, activation_variance,
     smallest_eigenvalue, incoming_norm, outgoing_norm, max_correlation, epochs_since_split,
 )  # fmt: skip

@@ -22,7 +22,10 @@ COLORS = {  # legends have this order
     "max-loss": "#b2182b", "min-loss": "#ef8a1f", "loss-probs": "#d684a8",
     "max-fire": "#08519c", "min-fire": "#56b4e9", "half-fire": "#1b9e77",
     "max-importance": "#7f3b08", "importance-probs": "#c9a15b", "max-gradient": "#003c30", "max-variance": "#8cc63f",
-    "min-eigenvalue": "#e7298a", "learned": "#000000", "greedy": "#ffb000",
+    "min-eigenvalue": "#e7298a", "learned": "#000000",
+    "learned-fashion-mnist": "#3f2a56", "learned-digits": "#6a5acd", "learned-mnist-1d": "#a29bd6",
+    "ridge": "#006d77", "ridge-fashion-mnist": "#2a9d8f", "ridge-digits": "#62b6cb", "ridge-mnist-1d": "#a3d9c9",
+    "rank-sum": "#bc4749", "greedy": "#ffb000",
     # how: exact splits come first, then inexact ones, then neurons without a parent
     "scaled": "#9b59b6", "even": "#c7a17a", "outgoing": "#1f77b4", "scaled-outgoing": "#17becf",
     "antisymmetric": "#b2182b", "net2net": "#e6ab02", "steepest-descent": "#e7298a",

@@ -66,14 +66,14 @@ class BaseExperiment:
     def id(self) -> str:
         """16 hexadecimal digits of a hash of everything but the seed that decides the result.
 
-        These are the fields, the data, the version of the results and the weights of the learned policy. What the
+        These are the fields, the data, the version of the results and the weights of a fitted policy. What the
         package does not register counts by its source.
         """
         own = asdict(self.canonical)
         decides = [type(self).__name__, RESULTS_VERSION, own, _fingerprint(self.dataset, DATASETS[self.dataset])]
         decides.append(extensions.describe_entries(own))
-        if own.get("policy") == "learned":  # its weights come with the package
-            decides.append(hashlib.sha256(learned.FILE.read_bytes()).hexdigest())
+        if (policy := own.get("policy")) in learned.weights():  # they come with the package
+            decides.append({name: values.tolist() for name, values in learned.weights()[policy].items()})
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
