@@ -19,11 +19,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         base.require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
         study = grid.read_study(options.study, dict(options.changes))
-        if options.command == "tune":
-            return _tune(study, options)
-        folder = (options.folder or ROOT / "runs" / study.name).absolute()
-        only_look = options.command == "status" or options.dry_run
-        return (_status if only_look else _run)(study, folder, options)
+        planned = tune.tuning_study(study) if options.command == "tune" else study
+        folder = (options.folder or ROOT / "runs" / planned.name).absolute()
+        if options.command == "status" or options.dry_run:
+            return _status(planned, folder, options)
+        failures = run.train_missing(planned, folder, options.workers, options.scheduler)
+        if options.command == "run":
+            failures += run.report(study, folder)
+        elif not failures:
+            print(f"study:   {tune.write_tuned(study, folder)}")
+        return _end(folder, failures)
     except KeyboardInterrupt:
         print("neuronsplit: interrupted; the same command goes on with what is missing", file=sys.stderr)
         return 130
@@ -48,33 +53,14 @@ def parser() -> argparse.ArgumentParser:
     return one
 
 
-def _run(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:
-    """Run a study; say what failed, and where its results are."""
-    ended = _say(run.train_missing(study, folder, options.workers, options.scheduler))
-    ended = _say(run.report(study, folder)) or ended
+def _end(folder: Path, failures: list[str]) -> int:
+    """Say what failed, and where the results of a study are; return 1 if anything failed."""
+    for failure in failures:
+        print(f"neuronsplit: failed: {failure}", file=sys.stderr)
     for name, file in (("report", "report.html"), ("table", "table.parquet"), ("figures", "figures")):
         if (folder / file).exists():
             print(f"{name + ':':8} {folder / file}")
-    return ended
-
-
-def _say(failures: list[str]) -> int:
-    """Print what failed; return 1 if anything did."""
-    for failure in failures:
-        print(f"neuronsplit: failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _tune(study: grid.Study, options: argparse.Namespace) -> int:
-    """Tune the experiments of a study, or say what would run; the rest is as for `_run`."""
-    tuning = tune.tuning_study(study)
-    folder = (options.folder or ROOT / "runs" / tuning.name).absolute()
-    if options.dry_run:
-        return _status(tuning, folder, options)
-    ended = _say(run.train_missing(tuning, folder, options.workers, options.scheduler))
-    if not ended:
-        print(f"study:   {tune.write_tuned(study, folder)}")
-    return ended
 
 
 def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:
