@@ -6,6 +6,8 @@ import pytest
 from synthetic import study_table
 
 from neuronsplit.analysis import cost, design, stats, tables
+from neuronsplit.analysis.files import read_table
+from neuronsplit.locations import ROOT
 from neuronsplit.locations import STUDIES as STUDIES_FOLDER
 from neuronsplit.names import ID_COLUMNS
 from neuronsplit.study import tune
@@ -106,3 +108,26 @@ def test_the_written_design_says_what_the_code_does():
     assert f"less than {design.SAME_COST:.0%}".replace("%", " %") in text
     assert f"tries the same {tune.N_CONFIGURATIONS} configurations on the seeds 1,000,000 and 1,000,001" in text
     assert list(tune.SEEDS) == [1_000_000, 1_000_001]
+
+
+def test_the_trial_showed_what_the_design_says():
+    table = read_table(ROOT / "figures" / "data" / "mnist-1d-trial.parquet")
+    text, found = (STUDIES_FOLDER / "design.md").read_text(encoding="utf-8").replace("−", "-"), {}
+    for dropout, rows in table.groupby("dropout"):
+        arms = []
+        for policy in ("no-split", "min-eigenvalue"):
+            of_rates = {rate: of_rate for rate, of_rate in rows[rows.policy == policy].groupby("learning_rate")}
+            losses = {rate: r[r.seed < 5].groupby("seed").val_loss.min().mean() for rate, r in of_rates.items()}
+            chosen = of_rates[min(losses, key=losses.get)]
+            arms.append(chosen[chosen.seed >= 100])
+        for metric in ("test_loss", "test_accuracy"):
+            difference = tables.paired_differences(pd.concat(arms), metric, "no-split", tables.at_best_validation)
+            found[dropout, metric] = stats.paired_tests(difference, metric).iloc[0]
+    bare, accuracy, regularised = found[0.0, "test_loss"], found[0.0, "test_accuracy"], found[0.2, "test_loss"]
+    assert f"{-bare['mean']:.3f} [{-bare['high']:.3f}, {-bare['low']:.3f}] lower" in text
+    points = 100 * accuracy[["mean", "low", "high"]]
+    assert f"{points['mean']:.1f} points [{points['low']:.1f}, {points['high']:.1f}] higher" in text
+    assert (
+        f"{regularised['mean']:.3f} higher in test loss [{regularised['low']:.3f}, {regularised['high']:.3f}]" in text
+    )
+    assert (bare["verdict"], accuracy["verdict"], regularised["verdict"]) == ("better", "better", "no difference found")
