@@ -1,7 +1,7 @@
-"""What is measured of networks in training: every possible split, how twins diverge, and the time of a step."""
+"""What is measured of networks in training: every split, how twins diverge, growth in any network, times of steps."""
 
 import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "all_splits step_times twin_divergence".split()
+_MODULES = "all_splits any_module small_gpt step_times twin_divergence".split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)
