@@ -36,17 +36,14 @@ figures: str = ""  # where pictures go, and how their names begin; none are save
 
 # %%
 import copy
-import hashlib
-import os
+import inspect
 import platform
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -55,6 +52,8 @@ from neuronsplit.analysis import arms as analysis
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.locations import ROOT
+from neuronsplit.measuring import small_gpt
+from neuronsplit.measuring.small_gpt import CONTEXT, GPT, HEAD, N_BLOCKS, loss_of
 from neuronsplit.plots import curves, growth_in_training
 from neuronsplit.plots.style import save_figure, use_style
 
@@ -99,49 +98,17 @@ Markdown("\n".join(f"- {sentence}" for sentence in answer))
 
 
 # %%
-HEAD, CONTEXT, N_BLOCKS = 8, 64, 2
 SMALL, LARGE = {"width": 16, "n_heads": 2, "hidden": 64}, {"width": 32, "n_heads": 4, "hidden": 128}
-
-
-class Block(nn.Module):
-    def __init__(self, width, n_heads, hidden):
-        super().__init__()
-        self.n_heads = n_heads
-        self.norm_1, self.norm_2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
-        self.q, self.k, self.v = (nn.Linear(width, n_heads * HEAD, bias=False) for _ in range(3))
-        self.out = nn.Linear(n_heads * HEAD, width, bias=False)
-        self.up, self.down = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x):  # (B, T, width)
-        h = self.norm_1(x)
-        q, k, v = (f(h).unflatten(-1, (self.n_heads, HEAD)).transpose(1, 2) for f in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, HEAD)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm_2(x))))
+print(inspect.getsource(small_gpt.Block))
 
 
 # %%
-class GPT(nn.Module):
-    def __init__(self, width, n_heads, hidden, seed):
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
-        self.blocks = nn.ModuleList(Block(width, n_heads, hidden) for _ in range(N_BLOCKS))
-        self.norm, self.head = nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 256, bias=False)
-        self.head.weight = self.tokens.weight
-        rng = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
-            if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=rng)
-
-    def forward(self, ids):  # (B, T) bytes → (B, T, 256) logits
-        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
+def rng_of(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 for name, size in (("small", SMALL), ("large", LARGE)):
-    print(name, size, f"{sum(p.numel() for p in GPT(**size, seed=0).parameters()):,} parameters")
+    print(name, size, f"{sum(p.numel() for p in GPT(**size, rng=rng_of(0)).parameters()):,} parameters")
 
 # %% [markdown]
 # Notice that the large one is twice as wide in three directions.
@@ -152,27 +119,16 @@ for name, size in (("small", SMALL), ("large", LARGE)):
 # version of Python, so tables record its hash.
 
 # %% tags=["nbval-ignore-output"]
-paths = sorted(Path(os.__file__).parent.glob("*.py"))
-sources = [path.read_bytes() for path in paths]
-text = {"sha256": hashlib.sha256(b"".join(sources)).hexdigest(), "python": platform.python_version()}
-training, validation = (
-    torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8)
-    for part in ([one for n, one in enumerate(sources) if n % 10], sources[::10])
-)
-BATCH, WINDOW = 16, torch.arange(CONTEXT + 1)  # sequences per step, and the bytes of one with its last target
-held_out = validation[torch.linspace(0, len(validation) - CONTEXT - 1, 128).long()[:, None] + WINDOW].long()
+training, validation, n_files, text = small_gpt.standard_library()
+BATCH = 16  # sequences per step
+held_out = small_gpt.evenly_spaced(validation, 128)
 
 
 def batches_of(seed, n_steps):  # the same for every arm of a seed: where the sequences of each step begin
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(len(training) - CONTEXT, (n_steps, BATCH), generator=rng)
+    return torch.randint(len(training) - CONTEXT, (n_steps, BATCH), generator=rng_of(seed))
 
 
-def loss_of(net, windows):  # the mean loss per byte, in nats, of windows (B, CONTEXT + 1)
-    return F.cross_entropy(net(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
-
-
-print("files:", len(paths), " a byte of text is predicted from at most", CONTEXT, "before it")
+print("files:", n_files, " a byte of text is predicted from at most", CONTEXT, "before it")
 
 # %% [markdown]
 # ## Train with two kinds of optimisers
@@ -195,7 +151,7 @@ def muon_and_adamw(net):
 def train(net, optimizers, starts):  # the loss of each step; starts (steps, BATCH)
     losses = []
     for start in starts:
-        loss = loss_of(net, training[start[:, None] + WINDOW].long())
+        loss = loss_of(net, small_gpt.windows(training, start))
         net.zero_grad()
         loss.backward()
         for optimizer in optimizers:
@@ -210,7 +166,7 @@ BEFORE, AFTER = 150, 40  # steps
 starts = batches_of(seed, BEFORE + AFTER)
 trained, first_losses = {}, {}
 for name, make in OPTIMIZERS.items():
-    net = GPT(**SMALL, seed=seed)
+    net = GPT(**SMALL, rng=rng_of(seed))
     optimizers = make(net)
     first_losses[name] = train(net, optimizers, starts[:BEFORE])
     trained[name] = net, optimizers
@@ -410,7 +366,7 @@ def cost_of_step(net, optimizers):
 
 costs = {}
 for name, size in (("small", SMALL), ("large", LARGE)):
-    net = GPT(**size, seed=seed)
+    net = GPT(**size, rng=rng_of(seed))
     optimizers = muon_and_adamw(net)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it counts no fused attention
         train(net, optimizers, starts[:1])
@@ -492,7 +448,7 @@ def evaluate(net):  # the validation loss, and the distances of twins: of what s
 # %%
 class Run:
     def __init__(self, size, optimizer):
-        self.net = GPT(**size, seed=1000 + seed)
+        self.net = GPT(**size, rng=rng_of(1000 + seed))
         self.optimizers = OPTIMIZERS[optimizer](self.net)
         self.step, self.spent, self.warm, self.grown = 0, 0, 0, []  # warm: steps of the warm-up that are done
         self.rows, self.losses = [], [np.nan]
