@@ -148,7 +148,7 @@ def gpt_task(seed):
 
 # %%
 WIDTHS, N_EPOCHS = {"cnn": (4, 16), "gpt": (16, 64)}, 16
-RATES = {"cnn": [0.002, 0.004, 0.008], "gpt": [0.004, 0.008, 0.016]}
+RATES = {"cnn": [0.001, 0.002, 0.004, 0.008, 0.016], "gpt": [0.004, 0.008, 0.016]}
 IN_FULL = {"cnn": 200, "gpt": 50}  # steps of an epoch
 ARMS = {  # which, how and when
     "final width": ("", "", "never"), "small": ("", "", "never"),
@@ -170,9 +170,9 @@ def arm_of(name, first, last):
 
 
 # %% [markdown]
-# ## Train, at the best of three rates
+# ## Train, at the best of several rates
 #
-# On each tuning seed, every arm is trained at each of three learning rates, and keeps the one with the lowest validation loss. The seeds that
+# On each tuning seed, every arm is trained at each of several learning rates, and keeps the one with the lowest validation loss. The seeds that
 # are measured are others. The loop is one file, [any_module.py](../neuronsplit/measuring/any_module.py). By default, the next cells train two
 # arms for a few steps, which is far too short to compare them.
 
@@ -212,7 +212,7 @@ def chosen_rates(table):  # by the mean over tuning seeds of the lowest validati
     return lowest.idxmin(axis=1).to_dict()
 
 
-rates = {arm: RATES[network][1] for arm in of_arms}
+rates = {arm: RATES[network][len(RATES[network]) // 2] for arm in of_arms}
 if tuning_seeds:
     tried = [trained(seed, dict.fromkeys(of_arms, RATES[network]), True) for seed in tuning_seeds]
     rates = chosen_rates(pd.concat(tried, ignore_index=True))
