@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Beyond one hidden layer
 #
-# Which neuron, how and when: does the answer of one hidden layer hold in a convolutional network and in a transformer? The next figure
-# compares ten arms in each, and the sentences below it say what differs and what cannot be told apart.
+# Which neuron, how and when: does the answer of one hidden layer hold in a convolutional network and in a transformer? The next figure compares
+# ten arms in each, and two sentences below it say what differs and what cannot be told apart.
 #
 # The networks are a small CNN on 10,000 images of Fashion-MNIST, and the small GPT of notebook 13. What decides is the test loss at the epoch
 # that validation picks, at equal epochs. The limits: small networks, one optimiser, constant rates, and no dropout.
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 import neuronsplit as ns
 from neuronsplit.analysis import arms as analysis
-from neuronsplit.analysis import stats
+from neuronsplit.analysis import stats, wording
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.core.seeds import stream
@@ -58,6 +58,51 @@ torch.set_num_threads(1)
 use_style()
 
 # %% [markdown]
+# ## The answer
+#
+# The arm `base` splits random neurons one after the other, and shares their outgoing weights at random. Every other arm that grows differs in
+# *which*, *how* or *when*; `fresh, early` differs in two. The next cell reads the long run, and draws and says how far each ends from `base`.
+
+# %%
+TITLES = {"cnn": "CNN", "gpt": "GPT"}
+long_run = ns.read_table(ROOT / table)
+picked, ends = {}, {}  # by network: the rows at the epoch that validation picks, and their test losses
+for of in TITLES:
+    measured = long_run[(long_run.network == of) & ~long_run.tuning]
+    picked[of] = analysis.at_lowest_validation(measured)
+    ends[of] = picked[of].pivot(index="seed", columns="arm", values="test_loss")[measured.arm.unique()]
+apart = {of: values.drop(columns="base").sub(values["base"], axis=0) for of, values in ends.items()}
+tests = {of: stats.paired_tests(differences, "test_loss") for of, differences in apart.items()}
+ASKS = {"final width": "control", "small": "control", "importance": "which", "ablation loss": "which", "halves": "how"}
+ASKS |= {"fresh": "how", "early": "when", "late": "when", "fresh, early": "how and when"}
+drawn = {of: apart[of].rename(columns=lambda arm: f"{ASKS[arm]} · {arm}") for of in apart}
+panels = {f"{TITLES[of]}: test loss − that of base": drawn[of] for of in drawn}
+figure = comparisons.paired_differences(panels, "left of the line is better")
+save_figure(figure, figures, "beyond-one-layer")
+
+
+# %%
+def say(of):  # which arms end clearly below or above base
+    rows = tests[of]
+    below, above = rows.high < 0, rows.low > 0
+    lists = {"below `base`": rows.index[below], "above it": rows.index[above]}
+    lists |= {"with an interval of the difference that includes 0": rows.index[~(below | above)]}
+    found = [
+        f"{wording.join(map(wording.code, names))} end{'s' * (len(names) == 1)} {where}"
+        for where, names in lists.items()
+        if len(names)
+    ]
+    holds = rows.index[rows.verdict.isin(["better", "worse"])]
+    remain = wording.join(map(wording.code, holds)) if len(holds) else "none"
+    return f"In the {TITLES[of]}, {'; '.join(found)}. What holds for all {len(rows)} comparisons together (max-T): {remain}."
+
+
+Markdown("\n".join(f"- {say(of)}" for of in TITLES))
+
+# %% [markdown]
+# Notice that intervals are Student's t of differences at the same seed, each for itself. With so few seeds, only large differences pass the
+# test of all comparisons together.
+#
 # ## Two networks
 #
 # Both are written as anyone would write them, and know nothing of splits. In the CNN, the second convolution grows from 4 to 16 channels. In
@@ -144,7 +189,7 @@ def gpt_task(seed):
 # The arm `base` splits random neurons and shares their outgoing weights at random. It takes twelve steps of growth, one after each of the
 # first twelve epochs: one channel of the CNN, or four neurons in each hidden layer of the GPT. Others differ from it in one thing. `early` and
 # `late` grow at once, so all neurons are split and nothing is chosen. `fresh` neurons have no parent. Scores are taken from validation
-# examples, as in the study.
+# examples, as in the study, at what a layer gives before its activation: to set that to 0 sets the neuron to 0.
 
 # %%
 WIDTHS, N_EPOCHS = {"cnn": (4, 16), "gpt": (16, 64)}, 16
@@ -226,3 +271,95 @@ live[live.epoch.isin([0, 1, 12, 13, N_EPOCHS])][["arm", "epoch", "hidden", "para
 
 # %% [markdown]
 # Notice the width, which rises by a step of growth after each of twelve epochs.
+
+# ## The long run
+#
+# The next cell shows what made the table, and the tuning: the mean over tuning seeds of the lowest validation loss.
+
+# %%
+about, grids, edges = ns.provenance(ROOT / table), {}, {}
+for of in TITLES:
+    lowest = analysis.at_lowest_validation(long_run[(long_run.network == of) & long_run.tuning])
+    grids[of] = lowest.pivot_table(index="arm", columns="learning_rate", values="val_loss", sort=False)
+    chosen = picked[of].groupby("arm").learning_rate.first()
+    assert (chosen == grids[of].idxmin(axis=1)).all()
+    edges[of] = [arm for arm, rate in chosen.items() if rate in (min(grids[of]), max(grids[of]))]
+    print(f"{TITLES[of]}: at the smallest or the largest rate: {', '.join(edges[of]) or 'none'}")
+print(f"{about['machine']}, torch {about['versions']['torch']}")
+pd.concat(grids, axis=1).round(3)
+
+# %% [markdown]
+# Notice which arms are at the edge of the grid: a rate beyond it could be better for them.
+#
+# ## Which, how and when
+#
+# The next cell tests all arms of a network as one family, against `base`. The column `detectable` is the smallest true difference that a
+# t-test would find four times in five.
+
+# %%
+stats.style_tests(tests["cnn"], digits=3).set_caption("CNN")
+
+# %%
+stats.style_tests(tests["gpt"], digits=3).set_caption("GPT")
+
+# %% [markdown]
+# Notice the column `detectable` beside the differences: a smaller difference may exist unseen.
+#
+# ## Does growing pay?
+#
+# The next cell compares every arm with the final width from the start. `cost` is multiply-adds of all epochs, without those of scores, as a
+# share. `epoch` is the mean of the epochs that validation picks.
+
+# %%
+against = {}
+for of in TITLES:
+    costs = long_run[(long_run.network == of) & ~long_run.tuning].groupby("arm").multiply_adds.max()
+    rows = pd.DataFrame({"cost": (costs / costs["final width"]).map("{:.0%}".format)}).loc[list(ends[of])]
+    rows["epoch"] = picked[of].groupby("arm").epoch.mean().round(1)
+    rows["accuracy"] = picked[of].groupby("arm").test_accuracy.mean().round(3)
+    rows["test loss"] = ends[of].mean().round(3)
+    rows["loss − that of final width"] = analysis.differences(ends[of], "final width", list(rows.index))
+    rows.loc["final width", "loss − that of final width"] = ""
+    against[of] = rows.rename_axis(None)
+pd.concat(against, names=["network"])
+
+# %% [markdown]
+# Notice two things. In both networks the layers that grow are a part of the whole only, so growing saves less than in a network of one layer.
+# And the GPT is best at its last epochs: it has not been trained to the end, and longer training could change the order.
+#
+# ## What we see
+#
+# The next cell computes these sentences from the table, and asserts what does not depend on it.
+
+# %%
+pairs = [("importance", "base"), ("ablation loss", "base"), ("halves", "base"), ("fresh", "base"), ("early", "base")]
+pairs += [("late", "base"), ("fresh, early", "base"), ("base", "small"), ("base", "final width")]
+pairs += [("fresh, early", "final width")]
+Markdown("\n".join(
+    f"- {TITLES[of]}: the test loss of `{arm}` is {analysis.compare(ends[of], arm, other)}."
+    for of in TITLES for arm, other in pairs
+))  # fmt: skip
+
+# %% tags=["nbval-ignore-output"]
+for of in TITLES:
+    assert set(ends[of]) == set(ARMS) and ends[of].notna().all(axis=None)
+    measured = long_run[(long_run.network == of) & ~long_run.tuning]
+    assert not set(measured.seed) & set(long_run[long_run.tuning].seed)
+    same = measured[measured.arm.isin(["base", "importance", "ablation loss", "halves"])]
+    assert same.pivot(index=["seed", "epoch"], columns="arm", values="multiply_adds").nunique(axis=1).eq(1).all()
+assert set(live.arm) == set(arms or ARMS)
+assert live[live.arm != "small"].groupby("arm").hidden.max().eq(WIDTHS[network][1]).all()
+if table == "figures/data/beyond-one-layer.parquet":
+    for of in TITLES:
+        grown = [arm for arm in ARMS if ARMS[arm][2] != "never"]
+        assert (tests[of].high[["early", "fresh, early", "final width"]] < 0).all()  # early is better than base
+        assert not (
+            stats.paired_tests(ends[of][grown].sub(ends[of]["final width"], axis=0), "test_loss").high < 0
+        ).any()
+        assert not (tests[of].high[["importance", "ablation loss"]] < 0).any()  # no score is better than chance
+    assert tests["gpt"].high["fresh"] < 0 and picked["gpt"].groupby("arm").epoch.mean().min() > 15
+    assert edges == {"cnn": ["fresh, early"], "gpt": []}
+print(f"held: Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")
+
+# %% [markdown]
+# Back to the beginning: [00_start_here](00_start_here.ipynb) has the map of all notebooks.
