@@ -34,7 +34,7 @@ join: str = ""  # folder of such files, which then become the table; by default,
 table: str = "figures/data/language-model.parquet"  # the long run, read
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
-# %%
+# %% tags=["gpt"]
 import copy
 import hashlib
 import os
@@ -98,8 +98,8 @@ Markdown("\n".join(f"- {sentence}" for sentence in answer))
 # One matrix embeds the bytes and reads them out. Every matrix begins with normal weights of variance 1 / columns.
 
 
-# %%
-HEAD, CONTEXT, N_BLOCKS = 8, 64, 2
+# %% tags=["gpt"]
+HEAD, CONTEXT, N_BLOCKS = 8, 64, 2  # channels of a head, bytes that a prediction can see, and blocks
 SMALL, LARGE = {"width": 16, "n_heads": 2, "hidden": 64}, {"width": 32, "n_heads": 4, "hidden": 128}
 
 
@@ -120,15 +120,14 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm_2(x))))
 
 
-# %%
+# %% tags=["gpt"]
 class GPT(nn.Module):
-    def __init__(self, width, n_heads, hidden, seed):
+    def __init__(self, width, n_heads, hidden, rng):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
         self.blocks = nn.ModuleList(Block(width, n_heads, hidden) for _ in range(N_BLOCKS))
         self.norm, self.head = nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 256, bias=False)
         self.head.weight = self.tokens.weight
-        rng = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             if parameter.dim() == 2:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=rng)
@@ -140,39 +139,55 @@ class GPT(nn.Module):
         return self.head(self.norm(x))
 
 
-for name, size in (("small", SMALL), ("large", LARGE)):
-    print(name, size, f"{sum(p.numel() for p in GPT(**size, seed=0).parameters()):,} parameters")
-
 # %% [markdown]
-# Notice that the large one is twice as wide in three directions.
+# `LARGE` is twice as wide as `SMALL` in three directions.
 #
 # ## The text
 #
 # The text is the source of the standard library of the Python that runs this. Every tenth file is for validation. The text differs by
 # version of Python, so tables record its hash.
 
+
+# %% tags=["gpt"]
+def standard_library():  # bytes to train on and to validate on, the number of files, and what tells versions apart
+    sources = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
+    training, validation = (
+        torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8)
+        for part in ([one for n, one in enumerate(sources) if n % 10], sources[::10])
+    )
+    version = {"sha256": hashlib.sha256(b"".join(sources)).hexdigest(), "python": platform.python_version()}
+    return training, validation, len(sources), version
+
+
+def windows(data, starts):  # sequences (B, CONTEXT + 1) that begin at some places (B,), with their last targets
+    return data[starts[:, None] + torch.arange(CONTEXT + 1)].long()
+
+
+def evenly_spaced(data, count):  # so many sequences, spread over the whole text
+    return windows(data, torch.linspace(0, len(data) - CONTEXT - 1, count).long())
+
+
+def loss_of(net, sequences):  # the mean loss per byte, in nats, of sequences (B, CONTEXT + 1)
+    return F.cross_entropy(net(sequences[:, :-1]).flatten(0, 1), sequences[:, 1:].flatten())
+
+
 # %% tags=["nbval-ignore-output"]
-paths = sorted(Path(os.__file__).parent.glob("*.py"))
-sources = [path.read_bytes() for path in paths]
-text = {"sha256": hashlib.sha256(b"".join(sources)).hexdigest(), "python": platform.python_version()}
-training, validation = (
-    torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8)
-    for part in ([one for n, one in enumerate(sources) if n % 10], sources[::10])
-)
-BATCH, WINDOW = 16, torch.arange(CONTEXT + 1)  # sequences per step, and the bytes of one with its last target
-held_out = validation[torch.linspace(0, len(validation) - CONTEXT - 1, 128).long()[:, None] + WINDOW].long()
+training, validation, n_files, text = standard_library()
+BATCH = 16  # sequences per step
+held_out = evenly_spaced(validation, 128)
+
+
+def rng_of(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def batches_of(seed, n_steps):  # the same for every arm of a seed: where the sequences of each step begin
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(len(training) - CONTEXT, (n_steps, BATCH), generator=rng)
+    return torch.randint(len(training) - CONTEXT, (n_steps, BATCH), generator=rng_of(seed))
 
 
-def loss_of(net, windows):  # the mean loss per byte, in nats, of windows (B, CONTEXT + 1)
-    return F.cross_entropy(net(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
-
-
-print("files:", len(paths), " a byte of text is predicted from at most", CONTEXT, "before it")
+for name, size in (("small", SMALL), ("large", LARGE)):
+    print(name, size, f"{sum(p.numel() for p in GPT(**size, rng=rng_of(0)).parameters()):,} parameters")
+print("files:", n_files, " a byte of text is predicted from at most", CONTEXT, "before it")
 
 # %% [markdown]
 # ## Train with two kinds of optimisers
@@ -195,7 +210,7 @@ def muon_and_adamw(net):
 def train(net, optimizers, starts):  # the loss of each step; starts (steps, BATCH)
     losses = []
     for start in starts:
-        loss = loss_of(net, training[start[:, None] + WINDOW].long())
+        loss = loss_of(net, windows(training, start))
         net.zero_grad()
         loss.backward()
         for optimizer in optimizers:
@@ -210,7 +225,7 @@ BEFORE, AFTER = 150, 40  # steps
 starts = batches_of(seed, BEFORE + AFTER)
 trained, first_losses = {}, {}
 for name, make in OPTIMIZERS.items():
-    net = GPT(**SMALL, seed=seed)
+    net = GPT(**SMALL, rng=rng_of(seed))
     optimizers = make(net)
     first_losses[name] = train(net, optimizers, starts[:BEFORE])
     trained[name] = net, optimizers
@@ -410,7 +425,7 @@ def cost_of_step(net, optimizers):
 
 costs = {}
 for name, size in (("small", SMALL), ("large", LARGE)):
-    net = GPT(**size, seed=seed)
+    net = GPT(**size, rng=rng_of(seed))
     optimizers = muon_and_adamw(net)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it counts no fused attention
         train(net, optimizers, starts[:1])
@@ -460,6 +475,9 @@ def distance(a, b):  # relative: 0 for equal ones, √2 for those that have noth
 #
 # `Run` trains one network until it has spent a share of the budget. It evaluates at 40 points of the budget, the same for every arm. Arms that
 # grow are copies of the small one at that moment, so they share its batches and its rate until then. After it, each has a rate of its own.
+#
+# The last of the next cells train the arms of the parameters, and save their rows. By default, these are three arms for a few seconds, which
+# is far too short to compare them.
 
 # %%
 NOISE, POINTS = 1.0, 40  # the size of the noise, and evaluations per arm
@@ -492,7 +510,7 @@ def evaluate(net):  # the validation loss, and the distances of twins: of what s
 # %%
 class Run:
     def __init__(self, size, optimizer):
-        self.net = GPT(**size, seed=1000 + seed)
+        self.net = GPT(**size, rng=rng_of(1000 + seed))
         self.optimizers = OPTIMIZERS[optimizer](self.net)
         self.step, self.spent, self.warm, self.grown = 0, 0, 0, []  # warm: steps of the warm-up that are done
         self.rows, self.losses = [], [np.nan]
@@ -542,11 +560,6 @@ def trained_arms(
             run.train(1, rate)
             run.note()
             yield pd.DataFrame(run.rows).assign(arm=name, seed=seed, learning_rate=rate)
-
-
-# %% [markdown]
-# The next cells train the arms of the parameters, and save their rows. By default, these are three arms for a few seconds, which is far too
-# short to compare them.
 
 
 # %%

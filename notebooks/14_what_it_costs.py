@@ -234,7 +234,7 @@ assert {one["machine"] for one in made_by.values()} == {"x86_64 AVX512, 2 cores"
 print("held")
 
 # %% [markdown]
-# Back to the beginning: [00_start_here](00_start_here.ipynb) has the map of all notebooks.
+# Next: [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks which, how and when in a CNN and a transformer.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, pandas {pd.__version__}, neuronsplit {ns.__version__}")

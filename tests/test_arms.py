@@ -42,6 +42,17 @@ def test_losses_are_taken_at_the_end_or_between_evaluations():
     assert arms.losses_at(MEASURED, "tokens", 401).isna().all(axis=None)
 
 
+def test_the_row_with_the_lowest_validation_loss_is_picked_for_every_run():
+    table = MEASURED.assign(val_loss=[(point - 2.2) ** 2 for point in MEASURED.point])
+    table.loc[(table.arm == "large") & (table.point == 2), "val_loss"] = np.nan
+    table.loc[(table.arm == "grown") & (table.seed == 1), "val_loss"] = np.nan  # it diverged
+    found = arms.at_lowest_validation(table).set_index(["arm", "seed"]).point
+    assert found["small"].tolist() == [2] * 3 and found["large"].tolist() == [3] * 3
+    assert found["grown"].to_dict() == {0: 2, 2: 2}
+    with_rates = table_of(True, range(1), {"small": [0.1, 0.2]})
+    assert arms.at_lowest_validation(with_rates)[["learning_rate", "point"]].to_numpy().tolist() == [[0.1, 4], [0.2, 4]]
+
+
 def test_differences_are_paired_and_written_with_their_interval():
     values = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1.5, 2.6, 3.4], "c": [1.1, 1.9, 3.0]})
     assert arms.differences(values, "a", ["b"]) == ["+0.500 [+0.252, +0.748]"]

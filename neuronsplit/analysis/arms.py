@@ -25,8 +25,9 @@ def kept_runs(file: Path, made_by: dict) -> dict[tuple[str, float], pd.DataFrame
     """Read the runs of a file that need not be made again, by arm and learning rate.
 
     made_by: what would make the file now. Its "parameters" hold "arms", the settings of each arm by its name, and
-        "learning_rates", those that are wanted of each. A run is kept if it is wanted, and its arm, all the other
-        parameters and the "text" are those of the file. Without a file, no run is kept.
+        "learning_rates", those that are wanted of each. A run is kept if it is wanted, and its arm is that of the file.
+        All other parameters have to be the same too, and so has the "text", if there is one. Without a file, no run is
+        kept.
     """
     if not file.is_file():
         return {}
@@ -45,7 +46,7 @@ def kept_runs(file: Path, made_by: dict) -> dict[tuple[str, float], pd.DataFrame
 
 def _settings(made_by: dict) -> dict:
     """The parameters and the text, as they are after a way through a file."""
-    return json.loads(json.dumps(made_by["parameters"] | {"text": made_by["text"]}))
+    return json.loads(json.dumps(made_by["parameters"] | {"text": made_by.get("text")}))
 
 
 def final_losses(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,6 +75,15 @@ def tuning_losses(table: pd.DataFrame) -> pd.DataFrame:
 def best_rates(table: pd.DataFrame) -> dict[str, float]:
     """Return the learning rate of each arm with the lowest mean final loss over tuning seeds."""
     return {arm: float(rate) for arm, rate in tuning_losses(table).idxmin(axis=1).items()}
+
+
+def at_lowest_validation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the row of every arm, learning rate and seed at which the validation loss is lowest.
+
+    A run whose losses are all NaN has no row.
+    """
+    lowest = table.dropna(subset="val_loss").groupby(["arm", "learning_rate", "seed"])["val_loss"].idxmin()
+    return table.loc[lowest]
 
 
 def differences(values: pd.DataFrame, baseline: str, arms: list[str]) -> list[str]:
