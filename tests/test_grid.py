@@ -144,7 +144,7 @@ def test_a_study_is_found_by_name_or_path(tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     assert study_file("quick") == STUDIES / "quick.yaml" and study_file("full") == STUDIES / "full.yaml"
     assert study_file("quick.yml").read_text() == "width: 3"
-    names = ", ".join(sorted(file.stem for file in STUDIES.iterdir()))
+    names = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
     for name in ("fast", "../full", "quick.yaml", "full.yml", "", "quick.txt"):
         with pytest.raises(ValueError) as caught:
             study_file(name)
@@ -331,7 +331,7 @@ except ValueError as error:
     assert found.stdout == "True True\n", found.stderr[-300:]
 
 
-COMMITTED = sorted(file.stem for file in STUDIES.iterdir())
+COMMITTED = sorted(file.stem for file in STUDIES.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", COMMITTED)
