@@ -148,6 +148,7 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # - [05_split_your_own_network](05_split_your_own_network.ipynb) splits a CNN, a ResNet and a vision transformer.
 # - [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles a transformer in mid-training, with its optimiser.
 # - [14_what_it_costs](14_what_it_costs.ipynb) says what a study, a split and a choice cost.
+# - [design](design.ipynb) compares arms that were all tuned by the same budget, as a design says that was written before.
 # - [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks which, how and when in a CNN and a transformer.
 #
 # **The study**

@@ -1,0 +1,173 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The registered comparisons
+#
+# Which neuron should be split, how, and when? Here is every comparison that [the design](studies/design.md) names, in its order. The design was written down before it was run, and every arm was tuned by the same
+# budget. All sentences and figures are computed from the tables. The limit: networks of one hidden layer.
+
+# %% tags=["parameters"]
+tables: dict = {}  # data set: its table, from the project's folder; by default those in figures/data that are there
+figures: str = ""  # where pictures go, and how their names begin: figures/; none are saved by default
+
+# %%
+import platform
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown, display
+
+import neuronsplit as ns
+from neuronsplit.analysis import cost, design, stats, wording
+from neuronsplit.analysis.tables import at_best_validation, final_values, last_epoch
+from neuronsplit.locations import ROOT
+from neuronsplit.plots import style, tested
+
+style.use_style()
+NAMES = ["digits", "mnist-1d", "fashion-mnist"]
+committed = {name: f"figures/data/design-{name}.parquet" for name in NAMES}
+files = {name: ROOT / file for name, file in (tables or committed).items()}
+results = {name: ns.read_table(file) for name, file in files.items() if file.exists()}
+LOSS = "test_loss"  # the primary measure, at the epoch that validation picks
+tests = {name: design.tests(table, LOSS) for name, table in results.items()}
+
+# %% [markdown]
+# ## The answer
+
+
+# %%
+def established(family):
+    """Say which arms of a family are better or worse than their baseline, data set by data set."""
+    for name, found in tests.items():
+        rows = found.loc[family] if family in found.index.get_level_values("family") else found.iloc[:0]
+        for verdict in ("better", "worse"):
+            arms = [wording.code(arm) for arm in rows.index[rows["verdict"] == verdict]]
+            if arms:
+                yield f"- **{name}**: {verdict} are {wording.join(arms)}."
+        if len(rows) and not rows["verdict"].isin(["better", "worse"]).any():
+            why = "There are too few seeds." if (rows["verdict"] == "too few seeds").all() else ""
+            yield f"- **{name}**: no difference is established. {why}"
+
+
+# %%
+wins = {name: set(found.query("verdict == 'better'").index) for name, found in tests.items()}
+wins = pd.Series(
+    [arm for found in wins.values() for family, arm in found if family == "equal multiply-adds"], dtype=str
+)
+often = wins.value_counts()
+winners = [wording.code(arm) for arm in often.index[often >= 2]]
+said = f"Yes: {wording.join(winners)}" if winners else "No arm does"
+display(
+    Markdown(
+        f"Does a way to grow end below the final width from the start, at equal multiply-adds, on two data sets? **{said}.**"
+    )
+)
+display(Markdown("\n".join(established("equal multiply-adds"))))
+
+# %% [markdown]
+# ## Every family
+#
+# A row is an arm. Left of 0, its test loss is below that of its baseline.
+
+# %%
+BASELINES = {
+    "which": "the base arm, which splits random neurons", "how": "the base arm, which splits by the rule `scaled`",
+    "when": "the base arm, which makes a split per epoch", "combined": "the base arm",
+    "state": "the arm of the same optimiser that carries its state", "equal epochs": "the final width from the start",
+    "equal multiply-adds": "the final width from the start, trained for as many multiply-adds",
+    "any width": "the control whose width was tuned too",
+}  # fmt: skip
+for family, baseline in BASELINES.items():
+    panels = {name: found.loc[family] for name, found in tests.items() if family in found.index.get_level_values(0)}
+    if panels:
+        display(Markdown("\n".join([f"### {family}: compared with {baseline}", "", *established(family)])))
+        figure = tested.family(panels, LOSS)
+        style.save_figure(figure, figures, f"design-{family.replace(' ', '-')}")
+        plt.show()
+
+# %% [markdown]
+# ## The same in numbers
+
+# %%
+for name, found in tests.items():
+    for family, rows in found.groupby(level="family", sort=False):
+        display(Markdown(f"### {name}, {family}"))
+        display(stats.style_tests(rows.droplevel("family")))
+
+# %% [markdown]
+# ## Secondary measures, and costs
+#
+# The columns say how many arms of a family are established as better, or worse, than their baseline in the test accuracy at the epoch that validation picks, and at the end of training in both measures. The cost is the
+# share of the multiply-adds of the final width for all epochs.
+
+# %%
+measures = {
+    "accuracy, picked": ("test_accuracy", at_best_validation), "loss, at the end": (LOSS, final_values),
+    "accuracy, at the end": ("test_accuracy", final_values),
+}  # fmt: skip
+counts = {}
+for name, table in results.items():
+    for title, (metric, values_of) in measures.items():
+        verdicts = design.tests(table, metric, values_of)["verdict"].groupby(level="family", sort=False)
+        counts[name, title] = verdicts.agg(lambda v: f"{(v == 'better').sum()} better, {(v == 'worse').sum()} worse")
+pd.DataFrame(counts)
+
+# %%
+shares = {}
+for name, table in results.items():
+    named = design.with_arms(table)
+    shares[name] = cost.relative_cost(named, "no-split").map("{:.0%}".format)
+pd.DataFrame(shares).fillna("–")
+
+# %% [markdown]
+# ## What was tuned
+#
+# The settings of every arm, by the lowest validation loss on two seeds that no other run uses.
+
+# %%
+for name, table in results.items():
+    named = last_epoch(design.with_arms(table)).drop_duplicates("policy").set_index("policy")
+    columns = ["learning_rate", "rate_schedule", "rate_after_split", "weight_decay", "dropout", "width", "splits"]
+    display(Markdown(f"### {name}"))
+    display(named[columns])
+
+# %% [markdown]
+# ## What we see on digits
+#
+# These sentences are of the table that is committed so far. The other data sets follow.
+#
+# - No policy is established as better than random splits. Three are worse: `min-fire`, and both that were fitted to MNIST-1D.
+# - `even`, `net2net` and `gradmax` are worse than `scaled`. No growth is established as better.
+# - All splits after epoch 10 are better than one per epoch. So are fresh neurons that are all added at half.
+# - What becomes of the optimiser's state makes no difference that is established.
+# - No way to grow ends below the final width from the start, neither at equal epochs nor at equal multiply-adds.
+#
+# The next cell asserts them.
+
+# %%
+if not tables:
+    found = tests["digits"]
+    better = {family: set(found.loc[family].query("verdict == 'better'").index) for family in BASELINES}
+    worse = {family: set(found.loc[family].query("verdict == 'worse'").index) for family in BASELINES}
+    assert not better["which"] and worse["which"] == {"min-fire", "ridge-mnist-1d", "learned-mnist-1d"}
+    assert not better["how"] and worse["how"] == {"even", "net2net", "gradmax"}
+    assert better["when"] == {"all-at-10"} and "zero-outgoing · all-at-half" in better["combined"]
+    assert not better["state"] and not worse["state"]
+    assert not better["equal epochs"] and not better["equal multiply-adds"]
+    print("held")
+
+# %% [markdown]
+# Next: [08_which_how_when](08_which_how_when.ipynb) has the same questions at one learning rate.
+
+# %% tags=["nbval-ignore-output"]
+print(f"Python {platform.python_version()}, neuronsplit {ns.__version__}")
