@@ -33,7 +33,9 @@ table: str = "figures/data/beyond-one-layer.parquet"  # the long run, read
 figures: str = ""  # where pictures go, and how their names begin; none are saved by default
 
 # %%
+import json
 import platform
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
@@ -48,9 +50,8 @@ from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
 from neuronsplit.core.seeds import stream
 from neuronsplit.data.datasets import fingerprint
-from neuronsplit.locations import ROOT
+from neuronsplit.locations import NOTEBOOKS, ROOT
 from neuronsplit.measuring.any_module import Arm, Task, train_arm
-from neuronsplit.measuring.notebook_code import definitions
 from neuronsplit.plots import comparisons
 from neuronsplit.plots.style import save_figure, use_style
 
@@ -161,7 +162,14 @@ def cnn_task(seed):
 
 
 # %%
-small_gpt = definitions("13_grow_a_language_model", tag="gpt")
+def tagged_cells(notebook, tag):  # what the cells of a notebook with a tag define
+    cells, names = json.loads((NOTEBOOKS / notebook).read_text(encoding="utf-8"))["cells"], {}
+    exec("\n\n".join("".join(cell["source"]) for cell in cells if tag in cell["metadata"].get("tags", ())), names)
+    return SimpleNamespace(**names)
+
+
+# %%
+small_gpt = tagged_cells("13_grow_a_language_model.ipynb", "gpt")
 
 
 def make_gpt(width, rng):

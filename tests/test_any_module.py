@@ -1,6 +1,8 @@
 """Growth in any network: against a loop written by hand, and what each way to grow promises."""
 
 import copy
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import neuronsplit as ns
 from neuronsplit.core.seeds import stream
+from neuronsplit.locations import NOTEBOOKS
 from neuronsplit.measuring import any_module
 from neuronsplit.measuring.any_module import Arm, Streams, Task, evaluate, grow, train_arm
-from neuronsplit.measuring.notebook_code import definitions
 
-small_gpt = definitions("13_grow_a_language_model", tag="gpt")
+CELLS = json.loads((NOTEBOOKS / "13_grow_a_language_model.ipynb").read_text(encoding="utf-8"))["cells"]
+GPT_CELLS = ["".join(cell["source"]) for cell in CELLS if "gpt" in cell["metadata"].get("tags", ())]
+exec("\n\n".join(GPT_CELLS), names := {})
+small_gpt = SimpleNamespace(**names)
 
 X, Y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
 BATCHES = [(X[i : i + 16], Y[i : i + 16]) for i in range(0, 60, 16)]  # the last one is smaller
@@ -225,8 +230,3 @@ def test_fresh_neurons_that_would_not_come_last_are_refused():
     task, net = classifying(make_gated, ["0"]), make_gated(4, None)
     with pytest.raises(ValueError, match="fresh neurons of 0: allowed are layers whose copies come last"):
         grow(task, net, adam(net, 0.01), Arm(4, {1: 6}, "all", "fresh"), 4, 6, Streams.of(0))
-
-
-def test_a_tag_that_no_cell_has_is_refused():
-    with pytest.raises(ValueError, match="tag 'gtp': allowed are tags of cells in 13_grow_a_language_model"):
-        definitions("13_grow_a_language_model", tag="gtp")

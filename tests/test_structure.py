@@ -17,7 +17,7 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.rel
 
 MAY_IMPORT = {  # besides itself and `names`
     "names": set(), "locations": set(), "core": set(), "data": {"core", "locations"}, "growing": {"core", "data"},
-    "measuring": {"core", "data", "growing", "locations", "surgery"},
+    "measuring": {"core", "data", "growing", "surgery"},
     "surgery": {"core"}, "analysis": {"locations"}, "plots": {"analysis", "locations"},
     "extensions": {"data", "growing"},
     "study": {"core", "data", "growing", "measuring", "extensions", "analysis", "locations"},

@@ -30,5 +30,5 @@ def family(panels: dict[str, pd.DataFrame], metric: str) -> Figure:
         axis.set_xlabel(f"{style.TITLES[metric]} − that of the baseline")
     seeds = style.count_seeds([n for tests in panels.values() for n in tests["n"]])
     text = f"mean of {seeds} and its 95 % interval (Student's t); green: better, red: worse, established by max-T"
-    style.set_title(figure, f"{text}; band: too small to be seen")
+    style.set_title(figure, f"{text}; band: would be missed 1 time in 5 or more")
     return figure
