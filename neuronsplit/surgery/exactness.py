@@ -80,7 +80,14 @@ def _change(old: Tensor, new: Tensor) -> float:
 
 @contextmanager
 def in_evaluation(net: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode, without autocast; it and random states are as before at the end."""
+    """A network in evaluation mode, without autocast; it and random states are as before at the end.
+
+    What it keeps in evaluation of what follows from its parameters is dropped, as in training.
+    """
+    modes = {module: module.training for module in net.modules()}
+    net.train()
+    for module, mode in modes.items():
+        module.training = mode
     attributes = {module: dict(vars(module)) for module in net.modules()}  # a run may note something, as its last state
     kinds = list, deque, dict, set
     held = [(one, copy.copy(one)) for of in attributes.values() for one in of.values() if isinstance(one, kinds)]

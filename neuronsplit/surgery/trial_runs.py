@@ -75,6 +75,8 @@ def _run(net: nn.Module, check: Check, forbidden: dict[int, str]) -> _Trial:
     """Run a network in evaluation, and if its outputs are the same, in training; there it may have other sizes."""
     n_operations, outputs = 0, []
     for call in check.calls:
+        net.train()  # some networks keep what follows from their parameters in evaluation
+        net.eval()
         done = run(net, call, None, forbidden)
         n_operations += len(done.operations)
         if done.error is not None:

@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_coverage.py [--quick] [origin ...]
 
 An origin is small, torchvision, timm or transformers, or one of their networks as in small/gcn. --quick tries first
-channels only, takes no steps and writes no table.
+channels only, and takes no steps. The rows of each network are kept in runs/coverage under the commit, and a run that
+was stopped goes on from there. A whole origin takes the place of its rows in the table, which says how it was tried.
 
 Every layer of every network is tried, with its first channel and one in the middle, and with the set that it needs.
 The check is made here anew: in float64, on other inputs than those that the split saw. Then follow five steps.
@@ -15,6 +16,7 @@ The check is made here anew: in float64, on other inputs than those that the spl
 """
 
 import copy
+import json
 import re
 import sys
 import time
@@ -32,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from neuronsplit.analysis.circumstances import circumstances
-from neuronsplit.analysis.files import read_table, write_table
+from neuronsplit.analysis.files import provenance, read_table, write_bytes, write_table
 from neuronsplit.locations import ROOT
 from neuronsplit.surgery.apply import SplitRecord
 from neuronsplit.surgery.noted_sizes import weight_norms
@@ -42,7 +44,7 @@ from neuronsplit.surgery.trace import tensors_of
 sys.path.insert(1, str(ROOT / "tests"))
 from zoo import public, small  # noqa: E402
 
-FILE = ROOT / "figures" / "data" / "coverage.parquet"
+FILE, RUNS = ROOT / "figures" / "data" / "coverage.parquet", ROOT / "runs" / "coverage"
 ORIGINS = {"small": small.networks, "torchvision": public.torchvision_networks, "timm": public.timm_networks,
            "transformers": public.transformers_networks}  # fmt: skip
 NO_EXACT_SPLIT = small.NO_EXACT_SPLIT | public.NO_EXACT_SPLIT
@@ -53,6 +55,7 @@ OUTPUT = "in the network's output"
 class Case(NamedTuple):
     """A network in float64 with some training behind it, and what it is called with."""
 
+    make: Callable  # builds another one
     net: nn.Module
     adam: torch.optim.Optimizer
     seen: object  # the inputs that the split sees
@@ -120,9 +123,18 @@ def prepared(make: Callable) -> Case:
     idle = {name for name, p in net.named_parameters() if name in trained and p.grad is None}
     adam.step()
     adam.zero_grad()
-    with torch.no_grad():
-        call(net, seen)  # weights that hooks compute are copied only if they have no graph
-    return Case(net, adam, seen, other, EXACT_IN_FLOAT32 if precision.single else EXACT, idle)
+    net.train()  # some networks keep what follows from their parameters until they are in training again
+    net.eval()
+    return Case(make, net, adam, seen, other, EXACT_IN_FLOAT32 if precision.single else EXACT, idle)
+
+
+def copied(case: Case) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A copy of the network and its optimiser, built anew where it holds tensors that have a graph."""
+    try:
+        return copy.deepcopy((case.net, case.adam))
+    except RuntimeError:
+        again = prepared(case.make)
+        return again.net, again.adam
 
 
 def layers_of(net: nn.Module) -> Iterator[tuple[str, str]]:
@@ -143,6 +155,8 @@ def layers_of(net: nn.Module) -> Iterator[tuple[str, str]]:
 def five_steps(net: nn.Module, inputs: object, optimizer: torch.optim.Optimizer) -> float:
     """The loss after five steps, NaN where a step makes it so."""
     for _ in range(5):
+        net.train()
+        net.eval()
         optimizer.zero_grad()
         loss = loss_of(net, inputs)
         if not isinstance(loss, Tensor):
@@ -153,9 +167,9 @@ def five_steps(net: nn.Module, inputs: object, optimizer: torch.optim.Optimizer)
     return float(loss) if isinstance(loss, Tensor) else np.nan
 
 
-def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
+def rates_of(case: Case, records: list[SplitRecord]) -> dict[str, Tensor]:
     """The rate 1 / |Eᵢ|² of each entry of each parameter, found by splits of networks that hold ones and numbers."""
-    ones, numbers = copy.deepcopy(net), copy.deepcopy(net)
+    (ones, _), (numbers, _) = copied(case), copied(case)
     with torch.no_grad():
         for one, number in zip(ones.parameters(), numbers.parameters()):
             one.fill_(1.0)
@@ -164,7 +178,7 @@ def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
     replay(records, numbers)
     rates, scaled = {}, dict(ones.named_parameters())
     for name, number in numbers.named_parameters():
-        scale, old = scaled[name].detach().flatten(), net.get_parameter(name)
+        scale, old = scaled[name].detach().flatten(), case.net.get_parameter(name)
         source = (number.detach().flatten() / scale).round().long() - 1
         rates[name] = 1 / torch.zeros(old.numel(), dtype=scale.dtype).index_add_(0, source, scale**2).view(old.shape)
     return rates
@@ -172,16 +186,18 @@ def rates_of(net: nn.Module, records: list[SplitRecord]) -> dict[str, Tensor]:
 
 def change_after_sgd(case: Case, record: SplitRecord) -> float:
     """How far an even split and the network without it are apart after five steps of SGD."""
-    net, twins = copy.deepcopy(case.net), copy.deepcopy(case.net)
+    (net, _), (twins, _) = copied(case), copied(case)
     gain = record.coefficients[0][0]  # 1 by the rule "outgoing", but for twins that share a sum evenly
     even = record._replace(coefficients=[[gain, gain, 0.5 / gain, 0.5 / gain] for _ in record.coefficients])
     replay([even], twins)
-    rates = rates_of(net, [even])
+    rates = rates_of(case, [even])
     loss_of(net, case.seen).backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     rate = 1e-2 / max(torch.cat([g.flatten() for g in gradients]).norm().item(), 1e-6)
     five_steps(twins, case.seen, torch.optim.SGD(_trained(twins), lr=rate))
     for _ in range(5):
+        net.train()
+        net.eval()
         net.zero_grad()
         loss_of(net, case.seen).backward()
         with torch.no_grad():
@@ -198,7 +214,7 @@ def _trained(net: nn.Module) -> list[nn.Parameter]:
 
 def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
     """A row of the table for one channel, without what it is of."""
-    net, adam = copy.deepcopy((case.net, case.adam))
+    net, adam = copied(case)
     row = {"neuron": neuron, "outcome": "split", "set_size": 0, "change": np.nan, "after_sgd": np.nan, "reason": ""}
     try:
         record = split_neuron(net, where, neuron, example_inputs=case.seen, optimizer=adam, rule="outgoing",
@@ -225,17 +241,43 @@ def tried(case: Case, where: str, neuron: int, steps: bool) -> dict:
     return row | {"record": record}
 
 
+def _tried_or_error(case: Case, where: str, neuron: int, steps: bool) -> dict:
+    """A row as of `tried`, or why the network could not be tried, which says nothing of the split."""
+    try:
+        return tried(case, where, neuron, steps)
+    except Exception as error:  # of the network's own: in the copy, the other inputs or the steps
+        row = {"neuron": neuron, "outcome": "error", "set_size": 0, "change": np.nan, "after_sgd": np.nan}
+        return row | {"reason": f"{type(error).__name__}: {error}"}
+
+
+def measured(origin: str, name: str, make: Callable, quick: bool) -> list[dict]:
+    """The rows of one network, from the file of an earlier run of this commit where there is one."""
+    commit = circumstances()["commit"] or "no-commit"
+    file = RUNS / commit / ("quick" if quick else "whole") / origin / f"{name.replace('/', '+')}.json"
+    if file.exists() and not commit.endswith(("dirty", "no-commit")):
+        return json.loads(file.read_text())
+    try:
+        rows = list(rows_of(origin, name, make, quick))
+    except Exception as error:  # it is not built, or does not train
+        nothing = {"layer": "", "neuron": 0, "outcome": "error", "set_size": 0, "change": np.nan, "after_sgd": np.nan}
+        why = {"reason": f"{type(error).__name__}: {error}", "seconds": np.nan}
+        rows = [{"origin": origin, "network": name} | nothing | why]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(json.dumps(rows).encode(), file)
+    return rows
+
+
 def rows_of(origin: str, name: str, make: Callable, quick: bool = False) -> Iterator[dict]:
     """The rows of one network: one a layer; the worse of its two channels counts."""
     case = prepared(make)
     for where, parameter in layers_of(case.net):
         start = time.perf_counter()
-        row = tried(case, where, 0, steps=not quick)
+        row = _tried_or_error(case, where, 0, steps=not quick)
         record = row.pop("record", None)
         if not quick and record is not None and (middle := _middle(case.net, where, parameter, record)):
-            second = tried(case, where, middle, steps=False)
+            second = _tried_or_error(case, where, middle, steps=False)
             if (there := re.search(r"whole numbers from 0 to (\d+)$", second["reason"])) is not None:  # several of one
-                second = tried(case, where, int(there[1]) // 2, steps=False)
+                second = _tried_or_error(case, where, int(there[1]) // 2, steps=False)
             row = row if second.pop("record", None) else second
         if row["outcome"] == "refused" and parameter in case.idle:
             row["outcome"] = "idle"
@@ -274,8 +316,20 @@ def report(rows: list[dict]) -> None:
         print(f"    {reason}: {', '.join(layers)}", flush=True)
 
 
+def write(table: pd.DataFrame, circumstances_of: dict[str, dict]) -> None:
+    """Write whole origins in the place of their rows, with how and when each of them was measured."""
+    if FILE.exists():
+        before, kept = read_table(FILE), provenance(FILE)["parameters"]
+        of_kept = {origin: kept[origin] for origin in before.origin.unique() if origin in kept}
+        circumstances_of = of_kept | circumstances_of
+        table = pd.concat([before[~before.origin.isin(table.origin)], table], ignore_index=True)
+    numbers = {name: "float32" for name in ("change", "after_sgd", "seconds")}
+    parameters = {"study": "coverage", "parameters": circumstances_of}
+    write_table(table.astype(numbers), FILE, parameters | circumstances())
+
+
 def main(chosen: list[str]) -> None:
-    """Measure the chosen origins or networks; whole origins take the place of their rows in the table."""
+    """Measure the chosen origins or networks; whole origins are written."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     quick, chosen = "--quick" in chosen, [one for one in chosen if one != "--quick"]
@@ -284,18 +338,13 @@ def main(chosen: list[str]) -> None:
         for name, make in ORIGINS[origin]().items():
             if origin in whole or f"{origin}/{name}" in chosen:
                 start = time.perf_counter()
-                rows += (found := list(rows_of(origin, name, make, quick)))
+                rows += (found := measured(origin, name, make, quick))
                 outcomes = ", ".join(f"{n} {what}" for what, n in Counter(row["outcome"] for row in found).items())
                 print(f"{origin}/{name}: {outcomes} ({time.perf_counter() - start:.1f} s)", flush=True)
                 report(found)
     table = pd.DataFrame(rows)
-    if whole and not quick:
-        before = read_table(FILE) if FILE.exists() else table[:0]
-        table = pd.concat([before[~before.origin.isin(table.origin)], table], ignore_index=True)
-        numbers = {name: "float32" for name in ("change", "after_sgd", "seconds") if name in table}
-        write_table(
-            table.astype(numbers), FILE, {"study": "coverage", "parameters": {"origins": whole}} | circumstances()
-        )
+    if whole:
+        write(table[table.origin.isin(whole)], {origin: {"quick": quick} | circumstances() for origin in whole})
     print(shares(table).to_string(float_format="{:.3f}".format))
 
 
