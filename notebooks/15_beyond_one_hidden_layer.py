@@ -22,7 +22,7 @@
 # Before this: [14_what_it_costs](14_what_it_costs.ipynb) measures what a study, a split and a policy cost.
 
 # %% tags=["parameters"]
-network: str = "cnn"  # what is trained here: "cnn" or "gpt"
+network: str = "gpt"  # what is trained here: "gpt", or "cnn", which loads Fashion-MNIST
 seeds: list = [0]  # that are measured: of the weights, the batches, and for the CNN the images
 tuning_seeds: list = []  # on which every arm is tried at every rate; without any, arms take the middle one
 arms: list = ["final width", "base"]  # what is trained; [] takes all
