@@ -107,8 +107,8 @@ for name, found in tests.items():
 # %% [markdown]
 # ## Secondary measures, and costs
 #
-# The columns say how many arms of a family are established as better, or worse, than their baseline in the test accuracy at the epoch that validation picks, and at the end of training in both measures. The cost is the
-# share of the multiply-adds of the final width for all epochs.
+# The columns say how many arms of a family are established as better, or worse, than their baseline in the test accuracy at the epoch that validation picks, and at the end of training in both measures. The costs are
+# shares of those of the final width for all epochs: multiply-adds, and the time of one network alone on one core.
 
 # %%
 measures = {
@@ -123,10 +123,13 @@ for name, table in results.items():
 pd.DataFrame(counts)
 
 # %%
-shares = {}
+step_times, shares = ns.read_table(ROOT / "figures/data/step-times.parquet"), {}  # of one network alone, on one core
 for name, table in results.items():
     named = design.with_arms(table)
-    shares[name] = cost.relative_cost(named, "no-split").map("{:.0%}".format)
+    times = step_times[step_times.dataset == name]
+    named["seconds"] = cost.seconds(named, times, n_steps=1)  # the number of steps has no part in a share
+    for cost_in in ("neuron_epochs", "seconds"):
+        shares[name, style.TITLES[cost_in]] = cost.relative_cost(named, "no-split", cost_in).map("{:.0%}".format)
 pd.DataFrame(shares).fillna("–")
 
 # %% [markdown]
