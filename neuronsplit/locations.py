@@ -1,4 +1,4 @@
-"""Where files are: in the checkout, or, for an installed package, in the current folder and beside the package."""
+"""Where files are: in the checkout, or, for an installed package, in the current folder and next to the package."""
 
 from pathlib import Path
 

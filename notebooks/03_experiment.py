@@ -67,7 +67,7 @@ from neuronsplit.plots import curves
 from neuronsplit.plots.style import printable, use_style
 from neuronsplit.study import store
 
-torch.set_num_threads(1)  # notebooks run beside one another, one per core
+torch.set_num_threads(1)  # notebooks run at the same time, one per core
 use_style()
 load_extensions(extensions and ROOT / extensions)
 

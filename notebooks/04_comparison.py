@@ -25,7 +25,7 @@
 # Before this: [03_experiment](03_experiment.ipynb) runs one experiment. For any other study, [report](report.ipynb) says what its table shows.
 
 # %% tags=["parameters"]
-table: str = "figures/data/fashion-mnist.parquet"  # the full study; its converged ones lie beside it
+table: str = "figures/data/fashion-mnist.parquet"  # the full study; its converged ones lie next to it
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 
 # %%

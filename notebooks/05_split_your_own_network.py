@@ -56,7 +56,7 @@ use_style()
 # that, and checks it. The next cell asks for ResNet-18.
 
 # %%
-import_torchvision_datasets()  # makes torchvision work beside a torch without CUDA
+import_torchvision_datasets()  # makes torchvision work with a torch without CUDA
 import torchvision
 
 resnet = torchvision.models.resnet18(weights=None)
@@ -259,7 +259,7 @@ for moment, pair in {"at once": (net, optimizer), "after training": arms["split,
 # ## A refusal, and what it suggests
 #
 # A split that cannot be exact is refused, and nothing is changed. The channels of `embed` pass a LayerNorm, which mixes all of them, and the
-# LSTM reads them beside it. The next cell tries to split one, and then does what the message suggests.
+# LSTM reads them too. The next cell tries to split one, and then does what the message suggests.
 
 # %%
 try:

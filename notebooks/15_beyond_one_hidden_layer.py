@@ -314,7 +314,7 @@ stats.style_tests(tests["cnn"], digits=3).set_caption("CNN")
 stats.style_tests(tests["gpt"], digits=3).set_caption("GPT")
 
 # %% [markdown]
-# Notice the column `detectable` beside the differences: a smaller difference may exist unseen.
+# Notice the column `detectable` next to the differences: a smaller difference may exist unseen.
 #
 # ## Does growing pay?
 #

@@ -56,7 +56,7 @@ from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.study import store
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 
-torch.set_num_threads(1)  # notebooks run beside one another, one per core
+torch.set_num_threads(1)  # notebooks run at the same time, one per core
 use_style()
 load_extensions(extensions and ROOT / extensions)
 

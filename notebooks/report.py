@@ -85,7 +85,7 @@ for setting, found in picked.items():
 
 # %%
 METRICS = ["test_accuracy", "test_loss"]
-MOST = 40  # experiments in a figure beside the baseline; of more the lines cannot be told apart
+MOST = 40  # experiments in a figure with the baseline; of more the lines cannot be told apart
 in_figures = dict(settings)
 for setting, rows in settings.items():
     if rows.policy.nunique() > MOST + 1:

@@ -309,7 +309,7 @@ def test_the_folder_of_the_data_is_the_users_or_that_of_the_project(monkeypatch,
     assert runpy.run_path(download.__file__)["FOLDER"] == expected
 
 
-def test_torchvision_imports_beside_this_torch():
+def test_torchvision_imports_with_this_torch():
     code = (
         "from neuronsplit.data.download import import_torchvision_datasets as f; f();"
         "import torch, torchvision.models as m; print(tuple(m.resnet18().eval()(torch.rand(1, 3, 32, 32)).shape))"

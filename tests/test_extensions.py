@@ -80,7 +80,7 @@ def registries():
 
 @pytest.fixture
 def study(tmp_path):
-    """A study file, and beside it the file that it names."""
+    """A study file, and next to it the file that it names."""
     (tmp_path / "my").mkdir()
     (tmp_path / "my" / "own.py").write_text(MINE, encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(STUDY, encoding="utf-8")

@@ -147,7 +147,7 @@ def test_more_noise_makes_the_chosen_penalty_larger_and_a_ridge_policy_finds_wha
     clear, noisy = (fitting.fit_ridge(some_examples(60, noise=noise)) for noise in (0.05, 20.0))
     assert np.abs(noisy["coefficients"]).sum() < 0.3 * np.abs(clear["coefficients"]).sum()
     for e in some_examples(10, seed=7, noise=0):  # on networks that it was not fitted to
-        assert np.corrcoef(learned.weighted_sum(clear, e.x)[0], e.gains[0])[0, 1] > 0.98
+        assert np.corrcoef(learned.predict(clear, e.x)[0], e.gains[0])[0, 1] > 0.98
     assert clear["seeds"].tolist() == list(range(20))
 
 

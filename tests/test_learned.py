@@ -23,7 +23,7 @@ def test_features_and_predictions_equal_plain_loops(replicas, width, seed):
     x = learned.features(scores)
     assert x.shape == (replicas, width, len(learned.FEATURE_NAMES))
     w = learned.weights()["learned"]
-    predicted, summed = learned.predict(w, x), learned.weighted_sum(learned.weights()["ridge"], x)
+    predicted, summed = learned.predict(w, x), learned.predict(learned.weights()["ridge"], x)
     for r in range(replicas):
         expected_x = expected_features(scores, r)
         np.testing.assert_allclose(x[r], expected_x, rtol=1e-5, atol=1e-6)
@@ -48,7 +48,7 @@ def test_the_rank_sum_adds_three_ranks_and_equal_scores_share_theirs(width, seed
         for j, own in enumerate(values):
             places = [place for place, value in enumerate(sorted(values)) if value == own]
             expected[j] += sign * (np.mean(places) / (width - 1) - 0.5 if width > 1 else 0)
-    found = learned.weighted_sum(learned.weights()["rank-sum"], learned.features(scores))[0]
+    found = learned.predict(learned.weights()["rank-sum"], learned.features(scores))[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -75,8 +75,7 @@ def test_a_fitted_policy_splits_the_neuron_with_the_highest_score_at_any_width_a
     mlp.epochs_since_split += torch.arange(width)
     blocks = forward_blocks(mlp, data.validation)
     x = learned.features({feature.__name__: feature(mlp, blocks) for feature in FEATURES})
-    model = learned.predict if policy.startswith("learned") else learned.weighted_sum
-    scores = model(learned.weights()[policy], x)
+    scores = learned.predict(learned.weights()[policy], x)
     assert scores.isfinite().all() and (scores.std(1) > 0).all()
     torch.testing.assert_close(POLICIES[policy].score(mlp, blocks), scores)
     neurons = choose([policy], mlp, blocks, [None] * 3)
@@ -105,7 +104,7 @@ def test_no_policy_was_fitted_to_seeds_of_a_study_or_of_tuning():
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "digits", "mnist-1d"])
-def test_the_seeds_beside_the_weights_are_those_of_the_study_that_they_were_fitted_to(dataset):
+def test_the_seeds_with_the_weights_are_those_of_the_study_that_they_were_fitted_to(dataset):
     planned = {seed for seeds in read_study(f"oracle-{dataset}-grown").plan.values() for seed in seeds}
     for kind in ("learned", "ridge"):
         assert set(learned.weights()[f"{kind}-{dataset}"]["seeds"].tolist()) == planned

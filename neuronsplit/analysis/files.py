@@ -169,7 +169,7 @@ def _find_parquet(place: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def _is_litter(name: str) -> bool:
-    """Whether a relative path is not that of a table: of another kind, hidden, or put beside files by Mac OS."""
+    """Whether a relative path is not that of a table: of another kind, hidden, or put next to files by Mac OS."""
     parts = name.replace("\\", "/").split("/")
     return not name.lower().endswith(".parquet") or any(part.startswith((".", "__MACOSX")) for part in parts)
 

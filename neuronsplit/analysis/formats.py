@@ -27,7 +27,10 @@ def to_parquet(table: pd.DataFrame, provenance: dict) -> bytes:
     """Return a table as a Parquet file, without its index. Every number keeps all its digits."""
     metadata = {_KEY: json.dumps(provenance).encode(), _KEY + b".checksum": _NO_CHECKSUM}
     arrow, sink = pa.Table.from_pandas(table, preserve_index=False), pa.BufferOutputStream()
-    pq.write_table(arrow.replace_schema_metadata(metadata), sink, compression="zstd")
+    noisy = [field.name for field in arrow.schema if pa.types.is_float32(field.type)]  # values that hardly repeat
+    others = [name for name in arrow.column_names if name not in noisy]
+    options = {"use_byte_stream_split": noisy, "use_dictionary": others, "compression": "zstd"}  # a third smaller
+    pq.write_table(arrow.replace_schema_metadata(metadata), sink, **options)
     data = sink.getvalue().to_pybytes()
     return data.replace(_NO_CHECKSUM, b"neuronsplit-sha256:" + sha256(data).hexdigest().encode())
 
@@ -72,6 +75,6 @@ def from_csv(data: bytes) -> pd.DataFrame:
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose text is text, also where another program has saved it."""
     table = table[[name for name in table if not _INDEX.fullmatch(name)]]
-    if "split_neuron" in table:  # another program reads 3 as a number beside missing values, and writes 3.0
+    if "split_neuron" in table:  # another program reads 3 as a number among missing values, and writes 3.0
         table = table.assign(split_neuron=table["split_neuron"].astype("string").str.removesuffix(".0"))
     return table.astype({name: str for name in (EXPERIMENT, *TEXT_COLUMNS) if name in table})

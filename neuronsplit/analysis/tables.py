@@ -127,7 +127,7 @@ def lineage(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows.sort_values("epoch")
     parents_by_epoch = rows.set_index("epoch")["split_neuron"].dropna().astype(str)
-    parents_by_epoch = parents_by_epoch.str.removesuffix(".0")  # as pandas reads a number beside missing values
+    parents_by_epoch = parents_by_epoch.str.removesuffix(".0")  # as pandas reads a number among missing values
     splits = [(epoch, parent) for epoch, parents in parents_by_epoch.items() for parent in parents.split()]
     n_founders = int(rows["hidden"].iloc[-1]) - len(splits)
     tree = [{"founder": neuron, "parent": neuron, "born": 0} for neuron in range(n_founders)]

@@ -5,7 +5,6 @@ and the rank sum are linear. Their inputs do not depend on scale: they are ranks
 So they can choose neurons in networks of any width.
 """
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -50,11 +49,14 @@ def _rank(values: Tensor) -> Tensor:
 def predict(weights: Weights, x: Tensor) -> Tensor:
     """Predict how much lower the validation loss ends with each split than without it, (R, H).
 
-    weights: of a learned policy. x: what `features` returns.
-    The prediction is a value, common to all neurons, plus the advantage of each neuron. The mean advantage is 0. This
-    is a dueling head (Wang et al. 2016, arXiv 1511.06581, eq. 9).
+    weights: of a fitted policy. x: what `features` returns.
+    A learned policy predicts a value, common to all neurons, plus the advantage of each neuron. The mean advantage is
+    0. This is a dueling head (Wang et al. 2016, arXiv 1511.06581, eq. 9). A linear policy only ranks the neurons of a
+    network: its prediction is the sum of the inputs, each times its coefficient.
     """
     w = {name: torch.from_numpy(array).to(x) for name, array in weights.items()}
+    if "coefficients" in w:
+        return x @ w["coefficients"]
     value, advantage = value_and_advantage(w, (x - w["mean"]) / w["sd"])
     return value * w["value"] + advantage * w["advantage"]
 
@@ -64,11 +66,6 @@ def value_and_advantage(w: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor
     hidden = torch.relu(x @ w["w_in"] + w["bias"])  # (R, H, units)
     value, advantage = (hidden @ w["w_out"]).unbind(2)  # (R, H) each
     return value.mean(1, keepdim=True), advantage - advantage.mean(1, keepdim=True)
-
-
-def weighted_sum(weights: Weights, x: Tensor) -> Tensor:
-    """Return the sum (R, H) of the inputs x of a linear policy, each times its coefficient."""
-    return x @ torch.from_numpy(weights["coefficients"]).to(x)
 
 
 @cache
@@ -82,6 +79,6 @@ def weights() -> dict[str, Weights]:
     return fitted
 
 
-def score_by(model: Callable[[Weights, Tensor], Tensor], policy: str, mlp: MLP, blocks: list[Activations]) -> Tensor:
-    """Score neurons (R, H) by a model, which is `predict` or `weighted_sum`, with the weights of a policy."""
-    return model(weights()[policy], features({feature.__name__: feature(mlp, blocks) for feature in FEATURES}))
+def predicted_gain(policy: str, mlp: MLP, blocks: list[Activations]) -> Tensor:
+    """Predict by a fitted policy what each split gains, (R, H)."""
+    return predict(weights()[policy], features({feature.__name__: feature(mlp, blocks) for feature in FEATURES}))

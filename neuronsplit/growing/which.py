@@ -16,7 +16,7 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
 from neuronsplit.growing import scores
 from neuronsplit.growing.curvature import smallest_eigenvalue
-from neuronsplit.growing.learned import predict, score_by, weighted_sum
+from neuronsplit.growing.learned import predicted_gain
 from neuronsplit.growing.scores import Activations
 
 INVERSE_TEMPERATURE = 10  # of policies that draw by softmax, as in the 2021 study
@@ -68,18 +68,14 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
     "max-gradient": Policy(scores.outgoing_gradient_norm, argmax),
     "max-variance": Policy(scores.activation_variance, argmax),
     "min-eigenvalue": Policy(smallest_eigenvalue, argmin),
-    # The rest were fitted to measured splits, of the data set in the name or of all three; `learned` to Fashion-MNIST.
-    "learned": Policy(partial(score_by, predict, "learned"), argmax),
-    "learned-fashion-mnist": Policy(partial(score_by, predict, "learned-fashion-mnist"), argmax),
-    "learned-digits": Policy(partial(score_by, predict, "learned-digits"), argmax),
-    "learned-mnist-1d": Policy(partial(score_by, predict, "learned-mnist-1d"), argmax),
-    "ridge": Policy(partial(score_by, weighted_sum, "ridge"), argmax),
-    "ridge-fashion-mnist": Policy(partial(score_by, weighted_sum, "ridge-fashion-mnist"), argmax),
-    "ridge-digits": Policy(partial(score_by, weighted_sum, "ridge-digits"), argmax),
-    "ridge-mnist-1d": Policy(partial(score_by, weighted_sum, "ridge-mnist-1d"), argmax),
-    # the ranks of the importance and of the incoming gradient, less that of the outgoing gradient
-    "rank-sum": Policy(partial(score_by, weighted_sum, "rank-sum"), argmax),
 }
+# These were fitted to measured splits: of the data set in the name, or of all three. `learned` knows Fashion-MNIST.
+# `rank-sum` adds the ranks of the importance and of the incoming gradient, less that of the outgoing gradient.
+FITTED = (
+    "learned learned-fashion-mnist learned-digits learned-mnist-1d "
+    "ridge ridge-fashion-mnist ridge-digits ridge-mnist-1d rank-sum"
+).split()
+POLICIES |= {name: Policy(partial(predicted_gain, name), argmax) for name in FITTED}
 
 
 def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[np.random.Generator]) -> Tensor:

@@ -137,9 +137,9 @@ def fit_policies(tables: Mapping[str, pd.DataFrame], rng: torch.Generator) -> di
     Returns the weights by policy. With the parameters stand the seeds that they were fitted to.
     """
     examples = {dataset: training_examples(table, max(HORIZONS)) for dataset, table in tables.items()}
-    fitted = {f"learned-{dataset}": fit_learned(known, rng) for dataset, known in examples.items()}
-    fitted |= {f"ridge-{dataset}": fit_ridge(known) for dataset, known in examples.items()}
-    together = [e for known in examples.values() for e in known]
+    fitted = {f"learned-{dataset}": fit_learned(own, rng) for dataset, own in examples.items()}
+    fitted |= {f"ridge-{dataset}": fit_ridge(own) for dataset, own in examples.items()}
+    together = [e for own in examples.values() for e in own]
     return fitted | {"ridge": fit_ridge(together), "rank-sum": fit_rank_sum(together)}
 
 

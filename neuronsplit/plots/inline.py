@@ -33,7 +33,7 @@ def _draw_described(draw: Callable, figure: Figure) -> tuple[str, dict[str, str]
 
 
 def describe(figure: Figure) -> str:
-    """Return a description of a figure: its title, the labels of its panels, and what is named in or beside them."""
+    """Return a description of a figure: its title, the labels of its panels, and what is named in or next to them."""
     axes = [axis for axis in figure.axes if axis.axison]
     panels, names = {}, {}
     for axis in axes:

@@ -141,7 +141,7 @@ def cut_into_units(plan: Plan) -> list[Batch]:
 def missing_units(plan: Plan, tables: Tables, died: Set[BaseExperiment] = frozenset()) -> list[Batch]:
     """Return the units of a plan, without what tables hold.
 
-    died: experiments whose process died before. Experiments beside them train alone, because one of them may have
+    died: experiments whose process died before. The others of their unit train alone, because one of them may have
         ended it. After other failures units stay what they are, because rounding depends on them.
     """
     parts = [part for unit in cut_into_units(plan) for part in group_by_seeds(missing(unit.plan, tables))]

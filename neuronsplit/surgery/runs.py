@@ -99,7 +99,7 @@ class _Observer(TorchDispatchMode):
         given = dict(zip((argument.name for argument in op._schema.arguments), args)) | (kwargs or {})
         where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if _has_memory(t)]
         if used := [self.forbidden[storage_of(t)] for t in tensors if storage_of(t) in self.forbidden]:
-            raise ValueError(f"it still uses the old {used[0]!r}, which something beside its module holds")
+            raise ValueError(f"it still uses the old {used[0]!r}, which something outside its module holds")
         self.operation = op._schema.name.split("::")[1].strip("_")
         arguments = {key: self.described(value) for key, value in given.items() if "train" not in key}
         out = op(*args, **(kwargs or {}))
