@@ -151,7 +151,7 @@ for name, table in results.items():
 #
 # - No policy is established as better than random splits. Three are worse: `min-fire`, and both that were fitted to MNIST-1D.
 # - `even`, `net2net` and `gradmax` are worse than `scaled`. No growth is established as better.
-# - All splits after epoch 10 are better than one per epoch. So are fresh neurons that are all added at half.
+# - To make all splits at once after epoch 10 is better than one per epoch. To add all neurons fresh at half is better too.
 # - What becomes of the optimiser's state makes no difference that is established.
 # - No way to grow ends below the final width from the start, neither at equal epochs nor at equal multiply-adds.
 #
