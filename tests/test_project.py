@@ -1,6 +1,7 @@
 """Facts agree wherever the project states them, and the committed tables are complete."""
 
 import re
+import subprocess
 import tomllib
 from datetime import datetime
 from pathlib import Path
@@ -84,6 +85,11 @@ def test_the_committed_tables_are_small_and_alone():
     replayed = ns.read_table(ROOT / "figures" / "data" / "replay.parquet")
     names = "hidden parameters train_loss train_accuracy val_loss val_accuracy test_loss test_accuracy".split()
     assert {"policy", "seed", "epoch", *names, "faulty_test_accuracy"} <= set(replayed)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in TABLES])
+def test_every_committed_table_has_a_recipe(name):
+    subprocess.run(["make", "-n", "-f", "figures/Makefile", name], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_no_committed_table_is_taken_for_that_of_an_experiment():
