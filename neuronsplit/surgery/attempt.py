@@ -14,7 +14,7 @@ from neuronsplit.surgery.exactness import DOUBLE
 from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.noted_sizes import scaled_eps
-from neuronsplit.surgery.places import places_of
+from neuronsplit.surgery.places import blocks_of, places_of
 from neuronsplit.surgery.scales import Sharing, by_mean, by_squares, eps_factors, sharing, tied_names, why_unscaled
 from neuronsplit.surgery.sets import Sets, whole_slices
 from neuronsplit.surgery.trial_runs import Check
@@ -51,25 +51,49 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
         shared = [sharing(labels, sets, mask) for mask in distinct]
         if sets.even and not (any(shared) if sets.joined else {by_mean, by_squares} & {*shared}):
             raise Inexact  # nothing is summed or normalised
-        places, last = places_of(labels, distinct, sets.units, list(search.layers.values()), shared)
+        layouts, last = _layouts(search, distinct, shared)
     except ValueError as error:
         raise Inexact(str(error)) from error
-    if not places:
-        raise Inexact("nothing makes or reads these channels")
-    last = last and all(mask[grid].all() or not mask[grid].any() for mask in distinct for grid in sets.grids)
-    last = last and all(map(sets.are_whole_units, distinct))
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
     splits = [(distinct[of], shared[of]) for of in of_neurons]
-    coefficients = _coefficients(search, places, splits)
-    record = SplitRecord(neurons, search.rule, of_neurons, coefficients, [list(p) for p in places], last, [], {}, 0.0)
+    coefficients = _coefficients(search, layouts[0], splits)
     eps = eps_factors(labels, splits, coefficients)
+    grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
+    whys = []
+    for places in layouts:
+        of_places = [list(place) for place in places]
+        record = SplitRecord(neurons, search.rule, of_neurons, coefficients, of_places, last, [], {}, 0.0)
+        try:
+            return _found_exact(search, record, eps, grown)
+        except Inexact as error:
+            whys.append(error)
+    raise whys[0]
+
+
+def _layouts(search: Search, masks: list[Tensor], shared: list[Sharing | None]) -> tuple[list[list[Place]], bool]:
+    """Where copies of sets (masks) may stand, and whether they come last: with their heads, or in blocks of views too.
+
+    Raises ValueError where they cannot be copied.
+    """
+    labels, sets = search.labels, search.sets
+    places, last = places_of(labels, sets, masks, [*search.layers.values()], shared)
+    if not places:
+        raise ValueError("nothing makes or reads these channels")
+    last = last and all(mask[grid].all() or not mask[grid].any() for mask in masks for grid in sets.grids)
+    last = last and all(map(sets.are_whole_units, masks))
+    blocks = [] if last else blocks_of(sets.grids, masks)
+    in_blocks = places_of(labels, sets, masks, [], shared, blocks)[0] if blocks else places
+    return [places] if in_blocks == places else [places, in_blocks], last
+
+
+def _found_exact(search: Search, record: SplitRecord, eps: dict[str, float], grown: tuple[list, list]) -> SplitRecord:
+    """The record of a trial. Raises Inexact where it is not exact."""
     hidden = [norm for norm in eps if not scaled_eps(search.net, {norm: 1.0})]
     if hidden and search.check.tolerance > DOUBLE:  # too loose to notice it
         raise Inexact(f"the eps of {hidden[0]!r} is written into it")
-    grown = _grown_sizes(labels, sets, [distinct[of] for of in of_neurons])
     record, error = search.trial(search.net, record, search.check, eps, *grown)
     if error is not None:
-        both = [p.name for p in places if (p.name, (p.axis,)) in labels.reads_numbers]
+        both = [name for name, axis, *_ in record.places if (name, (axis,)) in search.labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
         raise Inexact(f"the network does not run with it, {error}{also}")
     if record.change > search.check.tolerance:
@@ -127,6 +151,8 @@ def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[
             slices = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), without a batch
             n_copied = sum(int(mask[slices].any(1).sum()) for mask, of in axes if of == axis)
             (of_heads if varies(sets.units[grid], axis) else others).append((len(slices), len(slices) + n_copied))
+    for head in (torch.cat([w, v.flatten()]) for w, v in sets.heads if len(torch.unique(w)) == 1):
+        others.append((1, 1 + sum(bool(mask[head].all()) for mask in masks)))
     return of_heads, others
 
 

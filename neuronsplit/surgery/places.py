@@ -1,7 +1,8 @@
 """Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,12 +12,19 @@ from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, mask_of, scaled_labels
-from neuronsplit.surgery.sets import whole_slices
+from neuronsplit.surgery.sets import Sets, whole_slices
 
 ENTRIES = (  # of a module: the parameter that its channels are found by
     "weight", "weight_hh_l0", "weight_hh", "weight_v", "weight_orig",
     "parametrizations.weight.original1", "parametrizations.weight.original", "parametrizations.weight.original0",
 )  # fmt: skip
+
+
+class Block(NamedTuple):
+    """A part of an axis that the network's code cuts out by its size."""
+
+    labels: Tensor  # (n,) of all blocks that are next to each other
+    size: int
 
 
 def layer_axis(labels: Labels, where: str) -> Tensor:
@@ -44,13 +52,32 @@ def _some_layers(labels: Labels) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
-def places_of(
-    labels: Labels, sets: list[Tensor], units: Tensor, orders: list[Tensor], shared: list[Sharing | None]
-) -> tuple[list[Place], bool]:
-    """Where sets (masks over labels) stand in the parameters, and whether their copies can come last.
+def blocks_of(grids: list[Tensor], masks: list[Tensor]) -> list[Block]:
+    """The blocks of grids in which copies of sets (masks) may have to stay.
 
-    units: the head or group of each label, or −1. orders: of each layer, the labels of its channels (n,). Copies come
-    last where every axis has all of them, in order. shared: how the twins of each set share.
+    The copies of slices along an axis stay in the block that has the axis. Where all are copied, it may be either of
+    the first two axes: copies that stay in the rows serve both.
+    """
+    blocks = []
+    for grid, mask in ((grid, mask) for mask in masks for grid in grids if mask[grid].any()):
+        slices = whole_slices(mask[grid], grid)
+        axis = 1 if mask[grid[grid >= 0]].all() else slices and slices[0]
+        blocks += [Block(grid.flatten(), grid.shape[axis:].numel())] if axis else []
+    return blocks
+
+
+def places_of(
+    labels: Labels,
+    sets: Sets,
+    masks: list[Tensor],
+    orders: list[Tensor],
+    shared: list[Sharing | None],
+    blocks: Iterable[Block] = (),
+) -> tuple[list[Place], bool]:
+    """Where sets of channels (masks over labels) stand in the parameters, and whether their copies can come last.
+
+    orders: of each layer, the labels of its channels (n,). Copies come last where every axis has all of them, in order.
+    shared: how the twins of each set share. blocks: keep copies within them, as heads do.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
     scaled_of = {even: scaled_labels(labels, even) for even in {share is not None for share in shared}}
@@ -60,7 +87,7 @@ def places_of(
     for (name, axes, role), owner in labels.owners.items():
         shape, why = labels.tensors[name].shape, labels.unscaled_weights.get(name)
         grid = labels.channels.roots(owner).view([shape[axis] for axis in axes] if shape else [1])
-        for number, (mask, share) in enumerate(zip(sets, shared)):
+        for number, (mask, share) in enumerate(zip(masks, shared)):
             if not shape or not mask[grid].any():
                 continue  # a number serves the copies too
             if (slices := whole_slices(mask[grid], grid)) is None:
@@ -77,9 +104,10 @@ def places_of(
                 raise ValueError(f"{name!r} is read through {why}, which lets no share through")
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
             outputs = labels.outputs.get((name, axes)) or ()
-            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, _stretches(line, units)))
-    _add_shared(found, labels, sets)
-    return _merged(found, len(sets)), last
+            stretches = _stretches(line, sets.units, _ends(line, blocks))
+            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, stretches))
+    _add_shared(found, labels, masks)
+    return _merged(found, len(masks)), last
 
 
 def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str]:
@@ -97,11 +125,11 @@ def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str
     return role_of
 
 
-def _add_shared(found: dict, labels: Labels, sets: list[Tensor]) -> None:
+def _add_shared(found: dict, labels: Labels, masks: list[Tensor]) -> None:
     """Add what serves several channels with each entry, and goes along with whole slices of them only."""
     for name, along, grid in labels.shared:
         grid = torch.unique(labels.channels.roots(grid), dim=1)  # (n, m)
-        for number, mask in enumerate(sets):
+        for number, mask in enumerate(masks):
             inside = mask[grid]
             if not inside.any() or grid.shape[1] > 1 and bool((inside == inside[:1]).all()):
                 continue  # each entry serves the copies as it serves what they are copied from
@@ -119,12 +147,25 @@ def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[
     plain += [position for position in rest[1] if position not in plain]
 
 
-def _stretches(line: Tensor, units: Tensor) -> Tensor:
-    """Numbers (n,) of the stretches of an axis, by its labels: one ends with its head, or where a label recurs."""
+def _ends(line: Tensor, blocks: Iterable[Block]) -> set[int]:
+    """The positions on an axis, by its labels, where a block of a grid ends that stands on it."""
+    ends: set[int] = set()
+    for flat, size in blocks:
+        for start in (line == flat[0]).nonzero()[:, 0].tolist():
+            if torch.equal(line[start : start + len(flat)], flat):
+                ends |= {*range(start, start + len(flat), size), start + len(flat)}
+    return ends
+
+
+def _stretches(line: Tensor, units: Tensor, ends: set[int]) -> Tensor:
+    """Numbers (n,) of the stretches of an axis, by its labels.
+
+    One ends with its head, or where a label recurs. ends: where one ends by what the network's code says of shapes.
+    """
     numbers, seen, before = [], set(), (None, None)
-    for label, unit in zip(line.tolist(), units[line].tolist()):
+    for at, (label, unit) in enumerate(zip(line.tolist(), units[line].tolist())):
         recurs = unit < 0 and label in seen and label != before[0]  # several copies of the channels, concatenated
-        begins = bool(numbers) and (unit != before[1] or recurs)
+        begins = bool(numbers) and (unit != before[1] or recurs or at in ends)
         seen = set() if begins else seen
         seen.add(label)
         numbers.append(numbers[-1] + begins if numbers else 0)

@@ -64,7 +64,7 @@ def _smallest_set(labels: Labels, ways_to_copy: list[Sets], channel: int) -> tup
                 share = sharing(labels, sets, mask)
                 if why is not None or (share is None if sets.even else tied_names(labels, mask)):
                     raise ValueError(why or "it makes channels and reads them")
-                places, _ = places_of(labels, [mask], sets.units, [], [share])
+                places, _ = places_of(labels, sets, [mask], [], [share])
             except ValueError as error:
                 reasons.append(str(error))
                 continue

@@ -8,7 +8,7 @@ import copy
 
 import pytest
 import torch
-from networks import Custom, outputs, relative_change, rng
+from networks import Custom, outputs, relative_change, rng, split_exactly
 from torch import nn
 
 from neuronsplit.surgery.split_neuron import split_neuron
@@ -62,3 +62,16 @@ def test_what_the_example_does_not_show_is_refused_or_exact_all_the_same(name, t
         nn.init.constant_(one.zero.weight, 0.7)
     change = relative_change(outputs(unsplit, x), outputs(net, x))
     assert change <= 1e-11
+
+
+@pytest.mark.parametrize("where", ["0", "1.linear2", "1.self_attn.in_proj_weight", "2.linear1"])
+@pytest.mark.parametrize(("n_heads", "width"), [(1, 2), (2, 2), (1, 4)])
+def test_norms_of_two_channels_hide_nothing(n_heads, width, where):
+    """They pass on the sign of a difference only, so that what comes before may change unseen."""
+    torch.manual_seed(0)
+    encoders = [
+        nn.TransformerEncoderLayer(width, n_heads, 5, 0.0, batch_first=True, layer_norm_eps=1e-8) for _ in range(2)
+    ]
+    net, x = nn.Sequential(nn.Linear(3, width), *encoders, nn.Linear(width, 2)), torch.randn(500, 4, 3)
+    split_exactly(net, where, x[:2], [x], neuron=1, rule="outgoing", together=True)
+    assert where == "2.linear1" or net[1].self_attn.num_heads == 2 * n_heads
