@@ -137,17 +137,20 @@ def distance(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> N
 
 
 def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
-    """Places are kept, or exchanged along one axis, which must not be that of the channels."""
+    """Places are kept, or exchanged along one axis, which must not be that of the channels, or not the only one."""
     found = labels.of(given["self"])
     if found is None:
         return unknown(labels, name, given, out, why)
     axis = given.get("dim", -1)
     if varies(found, axis):
-        return labels.bar(found, f"{why}, over channels")
+        lines = lines_along(found, axis)  # if several, such as those of branches of which softmax chooses one
+        if "softmax" not in name or len(lines) == 1:
+            return labels.bar(found, f"{why}, over channels")
+        labels.channels.merge(lines[:, :1].expand_as(lines), lines)
     if name not in ("cumsum", "sort", "topk"):
         labels.pin(found, why)
     for one in tensors_in([out]):
-        labels.put(one, found.narrow(axis, 0, 1))
+        labels.put(one, found.narrow(axis, 0, 1) if one.shape != found.shape else found)
 
 
 def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> None:

@@ -48,9 +48,7 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
     if of_a is None or of_b is None:
         return of_b[:, :1] if of_a is None and of_b is not None else None if of_a is None else of_a[:, :, :1]
     if varies(of_a, 1) and varies(of_b, 2):
-        labels.bar(of_a, why)
-        labels.bar(of_b, why)
-        return None
+        return _made_of_rows(labels, of_a[:, :, 0], of_b[:, 0], why)
     if varies(of_a, 1):
         labels.head(of_b[:, 0, 0], of_a[:, :, 0])
         return of_a[:, :, :1]
@@ -68,9 +66,14 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
     for found, axis in ((of_a, 1), (of_b, 2)):
         labels.tie(found.narrow(axis, 0, 1).expand_as(found), found)
     a, b = labels.scales.roots(of_a[:, 0]), labels.scales.roots(of_b[:, :, 0])  # (B, K)
+    return _made_of_rows(labels, a, b, why, contracted=True)
+
+
+def _made_of_rows(labels: Labels, a: Tensor, b: Tensor, why: str, contracted: bool = False) -> Tensor:
+    """Labels (B, 1, 1) of products of vectors a (B, I) and b (B, J): each different row makes a channel."""
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
     made = labels.new(len(rows))
-    if len(rows) == 1:
+    if contracted and len(rows) == 1:
         labels.add_up(why, a[0], b[0], made)
     else:
         labels.pin(rows, why)

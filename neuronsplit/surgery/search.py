@@ -67,8 +67,9 @@ def _require_parameters(net: nn.Module) -> None:
         kind = type(module).__name__
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(f"{name!r} is a {kind} that has not run: run the network once first")
-        if kind in ("DistributedDataParallel", "FullyShardedDataParallel"):
-            raise ValueError(f"{kind} keeps parameters of its own: allowed is the network inside, before")
+        of_class = {one.__name__ for one in type(module).__mro__}
+        for wrapper in of_class & {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}:
+            raise ValueError(f"{wrapper} keeps parameters of its own: allowed is the network inside, before")
 
 
 def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], Run, bool]:

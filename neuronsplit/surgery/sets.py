@@ -144,9 +144,10 @@ class Sets:
                 yield mask | self.mask(grid.transpose(0, axis)[mask[grid].transpose(0, axis).flatten(1).any(1)])
         if not broken:
             yield mask | self._with_units(mask)
-            if self._with_heads(mask).any():  # a network may have one size for its heads and what they read
-                yield mask | self._with_heads(mask)
-            elif (self.units[:-1][mask[:-1]] >= 0).any():
+            for more in (self._with_heads(mask), self._with_same_size(mask)):  # a network may have one size for both
+                if more.any():
+                    yield mask | more
+            if not self._with_heads(mask).any() and (self.units[:-1][mask[:-1]] >= 0).any():
                 yield mask | self._with_read(mask)
 
     def are_whole_units(self, mask: Tensor) -> bool:
@@ -162,6 +163,13 @@ class Sets:
         """The heads that are made by parameters that read a set."""
         made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
         return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
+
+    def _with_same_size(self, mask: Tensor) -> Tensor:
+        """What parameters make of a set, and read for it, if they have as many channels of both; and their heads."""
+        square = [pair for pair in self.readers if len(pair[0]) == len(pair[1])]
+        of = [to[to >= 0] for pair in square for at, to in (pair, pair[::-1]) if mask[at].any()]
+        found = self.mask(torch.cat(of)) if of else torch.zeros_like(mask)
+        return found | self._with_heads(mask | found) if found.any() else found
 
     def _in_all_blocks(self, mask: Tensor) -> Tensor:
         """What a set is in one block of a network, in all that repeat it."""

@@ -237,3 +237,97 @@ def test_the_network_that_runs_in_half_precision_only_is_split_to_its_rounding()
     net = net.bfloat16()
     record = split_neuron(net, "a", 1, example_inputs=torch.randn(3, 5), rng=rng())
     assert net.a.weight.dtype == torch.bfloat16 and record.change < 0.1
+
+
+class ReducedKeys(nn.Module):
+    """Attention over fewer tokens (PVT): one size is written for the channels, the heads and what is reduced."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.q, self.kv, self.o = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(8, 8)
+        self.reduce, self.norm, self.head, self.n_heads = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2), 2
+
+    def forward(self, x):
+        x = self.embed(x)
+        n, length, size = x.shape
+        q = self.q(x).reshape(n, length, self.n_heads, -1).transpose(1, 2)
+        reduced = self.norm(self.reduce(x[:, ::2]).reshape(n, -1, size))
+        k, v = self.kv(reduced).reshape(n, -1, 2, self.n_heads, size // self.n_heads).permute(2, 0, 3, 1, 4)
+        out = (q @ k.mT * (size // self.n_heads) ** -0.5).softmax(-1) @ v
+        return self.head(x + self.o(out.transpose(1, 2).reshape(n, length, size)))
+
+
+@pytest.mark.parametrize("where", ["embed", "reduce", "q", "kv"])
+def test_one_size_that_is_written_for_several_axes_doubles_in_all(where):
+    torch.manual_seed(0)
+    net, x = ReducedKeys(), torch.randn(2, 3, 6, 5)
+    split_exactly(net, where, x[0], [x[1]], neuron=0, rule="outgoing", together=True)
+    assert net.n_heads == 4 and net.embed.out_features == net.reduce.out_features == 16
+
+
+class OverChannels(nn.Module):
+    """Attention whose weights are between the channels of a head (XCiT), or linear attention."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.qkv, self.o, self.n_heads, self.linear = nn.Linear(5, 24), nn.Linear(8, 2), 2, linear
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.n_heads, 4).permute(2, 0, 3, 1, 4)
+        out = q.softmax(-1) @ (k.mT @ v) if self.linear else v @ (q.mT @ k / x.shape[1]).softmax(-1).mT
+        return self.o(out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_channels_of_a_head_that_all_meet_split_as_a_head(linear):
+    torch.manual_seed(0)
+    net, x = OverChannels(linear), torch.randn(2, 3, 6, 5)
+    record = split_exactly(net, "qkv", x[0], [x[1]], neuron=5, rule="outgoing", together=True)
+    assert net.n_heads == 3 and net.o.in_features == 12
+    assert next(place[4] for place in record.places if place[0] == "o.weight") == [[[4, 8]]]
+
+
+class Chosen(nn.Module):
+    """Softmax chooses between branches, for each channel by itself (selective kernels)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.choice, self.o = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 8), nn.Linear(4, 2)
+
+    def forward(self, x):
+        branches = torch.stack([self.a(x), torch.tanh(self.b(x))], 1)
+        weights = self.choice(branches.sum(1)).unflatten(1, (2, -1)).softmax(1)
+        return self.o((branches * weights).sum(1))
+
+
+@pytest.mark.parametrize("where", ["a", "b", "choice"])
+def test_a_channel_of_all_branches_that_softmax_chooses_between(where):
+    torch.manual_seed(0)
+    net, x = Chosen(), torch.randn(2, 3, 5)
+    split_exactly(net, where, x[0], [x[1]], neuron=1, rule="outgoing", together=True)
+    assert (net.a.out_features, net.b.out_features, net.choice.out_features) == (5, 5, 10)
+
+
+class KeptInEvaluation(nn.Module):
+    """What follows from the parameters is kept until the network is in training again (LeViT)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.o, self.table, self.kept = nn.Linear(5, 4), nn.Linear(4, 2), nn.Parameter(torch.randn(2, 4)), None
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.kept
+        return super().train(mode)
+
+    def forward(self, x):
+        places = self.table.repeat_interleave(3, 0)
+        if not self.training:
+            places = self.kept = places if self.kept is None else self.kept
+        return self.o(torch.tanh(self.a(x) + places))
+
+
+def test_what_is_kept_in_evaluation_is_dropped():
+    torch.manual_seed(0)
+    net, x = KeptInEvaluation(), torch.randn(2, 6, 5)
+    split_exactly(net, "a", x[0], [x[1]], neuron=1, rule="outgoing")  # it ran in evaluation before
+    assert net.table.shape == (2, 5) and not net.training and net.kept.shape == (6, 5)

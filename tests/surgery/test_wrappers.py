@@ -6,7 +6,9 @@ import inspect
 import pytest
 import torch
 from networks import FLAT, mlp, outputs, plain, rng, train
-from torch import nn
+from torch import distributed, nn
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim.swa_utils import AveragedModel
 
 from neuronsplit.surgery.split_neuron import replay, split_neuron
@@ -177,6 +179,34 @@ def test_a_wrapped_network_is_split_inside_or_refused_by_the_name_of_the_wrapper
             assert type(wrapped).__name__ in str(error) or "named_modules" in str(error) or "allowed are" in str(error)
     torch.testing.assert_close(outputs(net, FLAT), before)
     assert net[0].out_features in (4, 5, 6)
+
+
+@pytest.fixture
+def one_process():
+    """A group of one process, which needs no network."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def sharded(net):
+    return fsdp.fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+
+
+@pytest.mark.parametrize(("wrap", "kind"), [
+    (nn.parallel.DistributedDataParallel, "DistributedDataParallel"),
+    (lambda net: nn.Sequential(nn.parallel.DistributedDataParallel(net)), "DistributedDataParallel"),
+    (lambda net: fsdp.FullyShardedDataParallel(net, device_id=torch.device("cpu")), "FullyShardedDataParallel"),
+    (sharded, "FSDPModule"), (lambda net: nn.Sequential(net, sharded(nn.Linear(3, 3))), "FSDPModule"),
+])  # fmt: skip
+def test_networks_over_several_processes_are_refused_by_name(one_process, wrap, kind):
+    net = wrap(mlp(6, 5, 3).float())
+    where = next(name for name, module in net.named_modules() if isinstance(module, nn.Linear))
+    optimizer = torch.optim.Adam(net.parameters())
+    held = [id(p) for p in net.parameters()]
+    with pytest.raises(ValueError, match=f"^{kind} keeps parameters of its own: allowed is the network inside, before"):
+        split_neuron(net, where, 0, example_inputs=torch.randn(4, 6), optimizer=optimizer)
+    assert [id(p) for p in net.parameters()] == held == [id(p) for p in optimizer.param_groups[0]["params"]]
 
 
 def test_checkpointing_is_followed():
