@@ -90,6 +90,13 @@ class Facts:
         if unit:
             self.units.append(rows)
 
+    def made_of(self, rows: Tensor, why: str, unit: bool = True) -> Tensor:
+        """Labels (n,) of what is computed from each row (n, D), which is copied all or none, and not scaled."""
+        made = self.new(len(rows))
+        self.all_or_none(torch.cat([made[:, None], rows], 1), why, unit)
+        self.pin(rows, why)
+        return made
+
     def cut(self, labels: Tensor) -> None:
         """Note labels along several axes, of which a size may be written in: whole slices along one are copied."""
         self.grids.append(core(labels).clone())

@@ -97,9 +97,8 @@ def _over_channels(
         labels.all_or_none(rows, why, unit=True)
         labels.pin(rows, why)
     elif len(rows) > 1:  # such as layers that are stacked: what they make is added up
-        made = labels.new(len(rows))
-        labels.all_or_none(torch.cat([made[:, None], rows], 1), why)
-        labels.pin(torch.cat([rows.flatten(), made]), why)
+        made = labels.made_of(rows, why, unit=False)
+        labels.pin(made, why)
         for one in tensors_in([out]):
             labels.put(one, made[number].view(one.shape))
     elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):

@@ -72,12 +72,10 @@ def _contract(labels: Labels, of_a: Tensor | None, of_b: Tensor | None, why: str
 def _made_of_rows(labels: Labels, a: Tensor, b: Tensor, why: str, contracted: bool = False) -> Tensor:
     """Labels (B, 1, 1) of products of vectors a (B, I) and b (B, J): each different row makes a channel."""
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
-    made = labels.new(len(rows))
     if contracted and len(rows) == 1:
-        labels.add_up(why, a[0], b[0], made)
+        labels.add_up(why, a[0], b[0], made := labels.new(1))
     else:
-        labels.pin(rows, why)
-        labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+        made = labels.made_of(rows, why)
     labels.cut(a)
     labels.cut(b)
     return made[number][:, None, None]
@@ -111,10 +109,8 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
 
 def _per_row(labels: Labels, found: Tensor, rows: Tensor, why: str) -> Tensor:
     """Labels (B, I, 1) of what is computed from each row (n, K) of found (B, I, K), which is copied all or none."""
-    made = labels.new(len(rows))
-    labels.all_or_none(torch.cat([made[:, None], rows], 1), why, unit=True)
+    made = labels.made_of(rows, why)
     labels.cut(rows)
-    labels.pin(rows, why)
     number = (found.flatten(0, 1)[:, None] == rows).all(2).float().argmax(1)  # (B · I,)
     return made[number].view(*found.shape[:2], 1)
 

@@ -50,8 +50,9 @@ def find_split(
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(call, noisy, traced, tolerance, trains)
         rng_of_all = np.random.default_rng(rng)
+        once = _once(trial)
         searches = [
-            Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, trial) for sets in ways(labels)
+            Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, once) for sets in ways(labels)
         ]
         return _first_exact(searches, candidates, together)
 
@@ -59,6 +60,19 @@ def find_split(
         with suppress(DoesNotRun), exactness.in_double(net, noise):
             return find(torch.float64)
         return find(None)  # the network fixes a precision
+
+
+def _once(trial: Callable) -> Callable:
+    """A trial that gives the result that it gave before, where other sets stand at the same places."""
+    results: dict[str, tuple] = {}
+
+    def tried(net: nn.Module, record: SplitRecord, check: Check, eps: dict[str, float], *grown: list) -> tuple:
+        key = repr((record, eps, [sorted({*sizes}) for sizes in grown]))
+        if key not in results:
+            results[key] = trial(net, record, check, eps, *grown)
+        return results[key]
+
+    return tried
 
 
 def _require_parameters(net: nn.Module) -> None:
