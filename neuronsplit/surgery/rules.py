@@ -112,6 +112,8 @@ def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None
             labels.put(one, result.long() - 1)
     if name == "stack" and (found := labels.of(out)) is not None:
         labels.cut(found)
+    if name == "cat":
+        labels.pieces += [torch.unique(core(of)) for one in given["tensors"] if (of := labels.of(one)) is not None]
 
 
 def adds(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -331,3 +331,33 @@ def test_what_is_kept_in_evaluation_is_dropped():
     net, x = KeptInEvaluation(), torch.randn(2, 6, 5)
     split_exactly(net, "a", x[0], [x[1]], neuron=1, rule="outgoing")  # it ran in evaluation before
     assert net.table.shape == (2, 5) and not net.training and net.kept.shape == (6, 5)
+
+
+class Pieces(nn.Module):
+    """A normalised axis, cut apart by the number of its pieces, of which the first two are added (Res2Net)."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.o = nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        a, b, c = self.norm(self.embed(x)).chunk(3, -1)
+        return self.o(torch.cat([torch.tanh(a), torch.tanh(a + b), c], -1))
+
+
+def test_pieces_of_an_axis_keep_their_copies():
+    torch.manual_seed(0)
+    net, x = Pieces(), torch.randn(2, 3, 5)
+    split_exactly(net, "embed", x[0], [x[1]], neuron=0, rule="outgoing", together=True)
+    assert net.embed.out_features > 7  # the first two pieces meet
+
+
+def test_layers_that_are_concatenated_keep_their_copies():
+    """A norm takes both: the copies of each stand behind its own channels (densely connected networks)."""
+    torch.manual_seed(0)
+    net = Custom(lambda n, x: n.o(torch.tanh(n.norm(torch.cat([n.a(x), n.b(x)], 1)))),
+                 a=nn.Linear(5, 4), b=nn.Linear(5, 2), norm=nn.LayerNorm(6), o=nn.Linear(6, 2))  # fmt: skip
+    x = torch.randn(2, 3, 5)
+    record = split_exactly(net, "a", x[0], [x[1]], neuron=0, rule="outgoing", together=True)
+    assert (net.a.out_features, net.b.out_features) == (8, 4)
+    assert next(place[4] for place in record.places if place[0] == "o.weight") == [[[0, 4], [4, 6]]]
