@@ -81,7 +81,7 @@ def _layouts(search: Search, masks: list[Tensor], shared: list[Sharing | None]) 
         raise ValueError("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in masks for grid in sets.grids)
     last = last and all(map(sets.are_whole_units, masks))
-    blocks = [] if last else blocks_of(sets.grids, masks)
+    blocks = [] if last else blocks_of(sets, masks)
     in_blocks = places_of(labels, sets, masks, [], shared, blocks)[0] if blocks else places
     return [places] if in_blocks == places else [places, in_blocks], last
 

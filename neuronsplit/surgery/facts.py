@@ -45,6 +45,7 @@ class Facts:
         self.units: list[Tensor] = []  # labels (n, D) of which each row is one head or group
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.pieces: list[Tensor] = []  # labels (n,) of pieces of an axis, whose sizes may be written in
+        self.parts: list[Tensor] = []  # labels (n,), in order, of what is concatenated
         self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
         self.sums: list[Sum] = []

@@ -21,7 +21,7 @@ ENTRIES = (  # of a module: the parameter that its channels are found by
 
 
 class Block(NamedTuple):
-    """A part of an axis that the network's code cuts out by its size."""
+    """A part of an axis that the network's code cuts out, or puts together with others."""
 
     labels: Tensor  # (n,) of all blocks that are next to each other
     size: int
@@ -52,14 +52,14 @@ def _some_layers(labels: Labels) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
-def blocks_of(grids: list[Tensor], masks: list[Tensor]) -> list[Block]:
-    """The blocks of grids in which copies of sets (masks) may have to stay.
+def blocks_of(sets: Sets, masks: list[Tensor]) -> list[Block]:
+    """The blocks of grids, and the parts of concatenations, in which copies of sets (masks) may have to stay.
 
     The copies of slices along an axis stay in the block that has the axis. Where all are copied, it may be either of
     the first two axes: copies that stay in the rows serve both.
     """
-    blocks = []
-    for grid, mask in ((grid, mask) for mask in masks for grid in grids if mask[grid].any()):
+    blocks = [Block(part, len(part)) for part in sets.parts if any(mask[part].any() for mask in masks)]
+    for grid, mask in ((grid, mask) for mask in masks for grid in sets.grids if mask[grid].any()):
         slices = whole_slices(mask[grid], grid)
         axis = 1 if mask[grid[grid >= 0]].all() else slices and slices[0]
         blocks += [Block(grid.flatten(), grid.shape[axis:].numel())] if axis else []

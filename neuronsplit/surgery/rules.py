@@ -113,7 +113,8 @@ def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None
     if name == "stack" and (found := labels.of(out)) is not None:
         labels.cut(found)
     if name == "cat":
-        labels.pieces += [torch.unique(core(of)) for one in given["tensors"] if (of := labels.of(one)) is not None]
+        parts = [core(of) for one in given["tensors"] if (of := labels.of(one)) is not None]
+        labels.parts += [part.clone() for part in parts if part.dim() == 1]
 
 
 def adds(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -55,6 +55,8 @@ class Sets:
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
         grids = [core(self.roots[grid]) for grid in labels.grids]
         self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
+        parts = [self.roots[part] for part in labels.parts]
+        self.parts = list({part.numpy().tobytes(): part for part in parts}.values())
         heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
         self.heads = list(heads.values())
         self.units = self._units(labels, [*labels.units, *(row[None] for _, row in whole)])
@@ -73,10 +75,7 @@ class Sets:
         }
 
     def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
-        """The head, group or piece of an axis that each label belongs to, or −1 for none.
-
-        Copies stand behind the run of it. Pieces have numbers below −1, for they may have the same channels.
-        """
+        """The head, group or piece of an axis that each label belongs to, or −1: copies stand behind the run of it."""
         partition = Partition()
         partition.add(len(labels.channels))
         for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
@@ -86,8 +85,8 @@ class Sets:
         sizes = torch.bincount(partition.roots(torch.unique(self.roots[:-1])), minlength=len(units))
         units = torch.where(sizes[units] > 1, units, -1)
         for piece in (self.roots[piece[piece >= 0]] for piece in labels.pieces):
-            if len(piece) and bool((units[piece] == -1).all()):
-                units[piece] = -2 - piece[0]
+            if len(piece) and bool((units[piece] < 0).all()):
+                units[piece] = piece[0]
         return units
 
     def mask(self, labels: Tensor) -> Tensor:
@@ -150,7 +149,7 @@ class Sets:
             for more in (self._with_heads(mask), self._with_same_size(mask)):  # a network may have one size for both
                 if more.any():
                     yield mask | more
-            if not self._with_heads(mask).any() and (self.units[:-1][mask[:-1]] != -1).any():
+            if not self._with_heads(mask).any() and (self.units[:-1][mask[:-1]] >= 0).any():
                 yield mask | self._with_read(mask)
 
     def are_whole_units(self, mask: Tensor) -> bool:
@@ -160,11 +159,11 @@ class Sets:
     def _with_units(self, mask: Tensor) -> Tensor:
         """The heads or groups that a set has a part of."""
         units = torch.unique(self.units[:-1][mask[:-1]])
-        return torch.isin(self.units, units[units != -1])
+        return torch.isin(self.units, units[units >= 0])
 
     def _with_heads(self, mask: Tensor) -> Tensor:
         """The heads that are made by parameters that read a set."""
-        made = [makes[self.units[makes] != -1] for reads, makes in self.readers if mask[reads].any()]
+        made = [makes[self.units[makes] >= 0] for reads, makes in self.readers if mask[reads].any()]
         return self.mask(torch.cat(made)) if made else torch.zeros_like(mask)
 
     def _with_same_size(self, mask: Tensor) -> Tensor:

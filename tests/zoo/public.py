@@ -28,6 +28,8 @@ NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
        for layer in ("conv3", "downsample.1", "se.conv")},
     **{("mvit", f"blocks.{n}.attn.rel_pos_{axis}"): "its rows are positions, which softmax runs over" for n in range(2)
        for axis in "hwt"},
+    **{("mobilevitv2_050", f"stages.{n}.1.transformer.{m}.attn.qkv_proj"): "its first channel is the only query"
+       for n, depth in ((2, 2), (3, 4), (4, 3)) for m in range(depth)},
     ("fnet", "fnet.embeddings.projection"): _FOURIER,
     **{("fnet", f"fnet.encoder.layer.{n}.output.dense"): _FOURIER for n in range(2)},
     **{("convbert", f"convbert.encoder.layer.{n}.attention.self.conv_kernel_layer"): "softmax over the kernel's places"

@@ -41,6 +41,7 @@ NO_EXACT_SPLIT = {  # of (network, layer): why no exact split is known
     **{("spectral_discriminator", layer): "its largest singular value changes"
        for layer in ("0", "2.weight_orig", "5")},
     ("weight_normed", "4"): "an orthogonal matrix has no two equal rows",
+    ("weight_normed", "2"): "an orthogonal matrix reads it",
     ("capsules", "W"): "routing compares a capsule with its own share", ("capsules", "primary"): "routing as of W",
     ("subclassed_layers", "0"): "the next layer standardises the weights that read it",
     ("matmul_style", "w1"): "a standard deviation with n - 1 changes with the number of channels",
