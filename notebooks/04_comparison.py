@@ -32,6 +32,7 @@ figures: str = ""  # where pictures go, and how their names begin: figures/fashi
 import platform
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 import neuronsplit as ns
@@ -164,8 +165,8 @@ names = ["", "-converged", "-converged-10", "-converged-100"]
 files = [file.with_name(f"{file.stem}{name}.parquet") for name in names]
 controls, reached = {}, []
 for one in files:
-    rows, rate = ns.read_table(one), ns.provenance(one)["parameters"]["learning_rate"]
-    rows = rows[rows.policy == NO_SPLIT]
+    rows = ns.read_table(one).query("policy == @NO_SPLIT")
+    (rate,) = np.atleast_1d(ns.provenance(one)["parameters"]["learning_rate"])
     hidden, last = rows.hidden.iloc[-1], tables.summary(rows, "test_accuracy").iloc[0]
     controls[f"width {hidden}, learning rate {rate}"] = rows
     reached.append({"width": hidden, "learning rate": rate, "test accuracy": last["mean"], "sd": last.sd, "n": last.n})
@@ -192,8 +193,8 @@ stats.style_tests(converged_to_random)
 #   The control did spend more: the growing networks trained with 79 % of its multiply-adds.
 # - **Which neuron is split matters little.** `random`, `max-loss` and `loss-probs` end within a tenth of a point of one another. The other
 #   four end 0.1 to 0.2 points below `random`. They keep splitting one family, which comes to hold most of the network.
-#   Three of the four intervals lie below zero, and that of `min-fire` just reaches it. Corrected for six comparisons, the
-#   difference is established for `max-fire` and `half-fire`, and not for `min-loss` and `min-fire`.
+#   Three of the four intervals lie below zero, and that of `min-fire` reaches it. Corrected for six comparisons, the
+#   difference in accuracy is established for `max-fire` alone. In test loss it is established for all four.
 # - **The original's learning rate leaves it short.** After 100 epochs the control, of width 60, has 0.851 and is still rising. At ten times
 #   the rate it reaches 0.877. Width 10 then reaches 0.849 and width 100 0.882, where the benchmark has 0.848 and 0.871.
 # - **At ten times the learning rate the choice matters more.** The same four policies then end 0.6 to 0.9 points below `random`, each of
@@ -203,14 +204,15 @@ stats.style_tests(converged_to_random)
 
 # %%
 one_family, as_random = ["min-loss", "max-fire", "min-fire", "half-fire"], ["max-loss", "loss-probs"]
-assert to_control["mean"].between(-0.014, -0.0115).all() and (to_control.high < -0.009).all()
+assert to_control["mean"].between(-0.0145, -0.0115).all() and (to_control.high < -0.009).all()
 assert (to_control.verdict == "worse").all() and len(to_control) == 7
 assert cost.relative_cost(results, NO_SPLIT).drop(NO_SPLIT).round(2).eq(0.79).all()
 assert (to_random["mean"].abs() < 0.002).all() and (to_random["mean"][as_random].abs() < 0.001).all()
 assert to_random["mean"][one_family].between(-0.002, -0.001).all()
 assert to_random.index[to_random.high < 0].tolist() == ["min-loss", "max-fire", "half-fire"]
-assert to_random.high["min-fire"].round(4) == 0
-assert to_random.index[to_random.verdict == "worse"].tolist() == ["max-fire", "half-fire"]
+assert to_random.index[to_random.verdict == "worse"].tolist() == ["max-fire"]
+loss_to_random = stats.paired_tests(tables.paired_differences(growing, "test_loss", "random"), "test_loss")
+assert loss_to_random.index[loss_to_random.verdict == "worse"].tolist() == one_family
 assert (family_sizes["mean"][one_family] > 0.7).all() and (family_sizes["mean"].drop(one_family) < 0.3).all()
 accuracy = reached.set_index(["width", "learning rate"])["test accuracy"].round(3).to_dict()
 assert accuracy == {(60, 0.001): 0.851, (60, 0.01): 0.877, (10, 0.01): 0.849, (100, 0.01): 0.882}
