@@ -150,6 +150,7 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # - [14_what_it_costs](14_what_it_costs.ipynb) says what a study, a split and a choice cost.
 # - [design](design.ipynb) compares arms that were all tuned by the same budget, as a design says that was written before.
 # - [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks which, how and when in a CNN and a transformer.
+# - [16_can_growth_win](16_can_growth_win.ipynb) searches which, how, when and all settings together.
 #
 # **The study**
 #
