@@ -10,8 +10,8 @@ N_GROUPS = 20  # of the jackknife
 def omega_squared(values: pd.Series, levels: pd.Series) -> float:
     """Return ω², the share of the variance of values (n,) that lies between levels (n,); 0 where none can be seen.
 
-    ω² = (SS_between − df_between · MS_within) / (SS_total + MS_within). Unlike the plain share of the sum of squares,
-    it does not grow with the number of levels (Olejnik & Algina 2003, Psychological Methods 8, 434, table 1).
+    ω² = (SS_between − df_between · MS_within) / (SS_total + MS_within). It does not
+    grow with the number of levels, as the plain share does (Olejnik & Algina 2003, Psychological Methods 8, 434).
     It is NaN if there are not more values than levels.
     """
     values = values.astype(float)
@@ -27,8 +27,9 @@ def variance_shares(values: pd.Series, choices: pd.DataFrame) -> pd.DataFrame:
     """Return for each choice the share of the variance of values (n,) that it accounts for, whatever the others are.
 
     choices: the level of each choice (n, choices), drawn independently of one another.
-    Returns a row per choice, with the columns share, low, high: ω² and its 95 % interval (Student's t, by a jackknife
-    of 20 groups; Efron & Tibshirani 1993, section 11.5). The interval is NaN for fewer than 40 values.
+    Returns a row per choice, with the columns share, low, high: ω² and its 95 % interval. The interval is Student's t
+    with the standard error of a jackknife of 20 groups (Efron & Tibshirani 1993, section 11.5). It is NaN for fewer
+    than 40 values.
     """
     rows = {}
     for name, levels in choices.items():

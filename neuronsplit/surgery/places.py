@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from neuronsplit.surgery.blocks import Block, stretches_of
 from neuronsplit.surgery.edits import Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
@@ -18,13 +18,6 @@ ENTRIES = (  # of a module: the parameter that its channels are found by
     "weight", "weight_hh_l0", "weight_hh", "weight_v", "weight_orig",
     "parametrizations.weight.original1", "parametrizations.weight.original", "parametrizations.weight.original0",
 )  # fmt: skip
-
-
-class Block(NamedTuple):
-    """A part of an axis that the network's code cuts out, or puts together with others."""
-
-    labels: Tensor  # (n,) of all blocks that are next to each other
-    size: int
 
 
 def layer_axis(labels: Labels, where: str) -> Tensor:
@@ -40,30 +33,21 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
                 if (of, has) == (name, role):
                     grid = labels.channels.roots(owner).view([labels.tensors[name].shape[a] for a in axes])
                     axis = max(range(len(axes)), key=partial(varies_where_labelled, grid))
-                    return grid.movedim(axis, 0).reshape(grid.shape[axis], -1).amax(1)
+                    return _along(grid, axis).amax(1)
         why = labels.lost.get(name, "the example inputs do not reach it")
         raise ValueError(f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(labels)}")
     raise ValueError(f"layer {where!r}: allowed are {_some_layers(labels)}, or parameters by name")
+
+
+def _along(values: Tensor, axis: int) -> Tensor:
+    """Values along an axis (n, …), with all others in the second one."""
+    return values.movedim(axis, 0).reshape(values.shape[axis], -1)
 
 
 def _some_layers(labels: Labels) -> str:
     names = [name.removesuffix(".weight") for name, _, role in labels.owners if role == MAKES and "bias" not in name]
     names = list(dict.fromkeys(names)) or ["none"]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-
-
-def blocks_of(sets: Sets, masks: list[Tensor]) -> list[Block]:
-    """The blocks of grids, and the parts of concatenations, in which copies of sets (masks) may have to stay.
-
-    The copies of slices along an axis stay in the block that has the axis. Where all are copied, it may be either of
-    the first two axes: copies that stay in the rows serve both.
-    """
-    blocks = [Block(part, len(part)) for part in sets.parts if any(mask[part].any() for mask in masks)]
-    for grid, mask in ((grid, mask) for mask in masks for grid in sets.grids if mask[grid].any()):
-        slices = whole_slices(mask[grid], grid)
-        axis = 1 if mask[grid[grid >= 0]].all() else slices and slices[0]
-        blocks += [Block(grid.flatten(), grid.shape[axis:].numel())] if axis else []
-    return blocks
 
 
 def places_of(
@@ -93,19 +77,17 @@ def places_of(
             if (slices := whole_slices(mask[grid], grid)) is None:
                 raise ValueError(f"{name!r} has entries of other channels too: allowed are whole slices")
             axis, inside = slices
-            line = grid.movedim(axis, 0).reshape(len(inside), -1).amax(1)
+            line = _along(grid, axis).amax(1)
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
             takes_gain = scaled_of[share is not None][owner] | (owner == NONE) | (share is by_mean)
-            takes_gain = takes_gain.view(grid.shape)
-            takes_gain = takes_gain.movedim(axis, 0).reshape(len(inside), -1).all(1)
+            takes_gain = _along(takes_gain.view(grid.shape), axis).all(1)
             taken = "along" if role == MAKES and not takes_gain[inside].any() else role
             taken = of_norms(name, owner, taken, share) if share else taken
             if why and taken in (READS, "gain", "reads norm"):
                 raise ValueError(f"{name!r} is read through {why}, which lets no share through")
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
-            outputs = labels.outputs.get((name, axes)) or ()
-            stretches = _stretches(line, sets.units, _ends(line, blocks))
-            _add(found, (name, axes[axis], taken), inside, number, (list(outputs), plain, stretches))
+            rest = [*labels.outputs.get((name, axes), ())], plain, stretches_of(line, sets.units, blocks)
+            _add(found, (name, axes[axis], taken), inside, number, rest)
     _add_shared(found, labels, masks)
     return _merged(found, len(masks)), last
 
@@ -145,32 +127,6 @@ def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[
     member, (_, plain, _) = found.setdefault(key, (torch.full((len(inside),), -1), rest))
     member[inside] = number
     plain += [position for position in rest[1] if position not in plain]
-
-
-def _ends(line: Tensor, blocks: Iterable[Block]) -> set[int]:
-    """The positions on an axis, by its labels, where a block of a grid ends that stands on it."""
-    ends: set[int] = set()
-    for flat, size in blocks:
-        for start in (line == flat[0]).nonzero()[:, 0].tolist():
-            if torch.equal(line[start : start + len(flat)], flat):
-                ends |= {*range(start, start + len(flat), size), start + len(flat)}
-    return ends
-
-
-def _stretches(line: Tensor, units: Tensor, ends: set[int]) -> Tensor:
-    """Numbers (n,) of the stretches of an axis, by its labels.
-
-    One ends with its head, or where a label recurs. ends: where one ends by what the network's code says of shapes.
-    """
-    numbers, seen, before = [], set(), (None, None)
-    for at, (label, unit) in enumerate(zip(line.tolist(), units[line].tolist())):
-        recurs = unit < 0 and label in seen and label != before[0]  # several copies of the channels, concatenated
-        begins = bool(numbers) and (unit != before[1] or recurs or at in ends)
-        seen = set() if begins else seen
-        seen.add(label)
-        numbers.append(numbers[-1] + begins if numbers else 0)
-        before = label, unit
-    return torch.tensor(numbers)
 
 
 def _merged(found: dict, n_sets: int) -> list[Place]:
