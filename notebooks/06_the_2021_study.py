@@ -13,13 +13,13 @@
 # %% [markdown]
 # # The 2021 study, replayed
 #
-# In 2021 a notebook asked which neuron to split ([ilaiw/neuron-split](https://github.com/ilaiw/neuron-split)): an honest piece of work that showed all its
-# runs, proved its split and invited others to go on. Two faults in its code make its answers void. Here it runs again as it was, both
-# faults put back on purpose; then each is mended alone, to see what it did to the conclusion. The number that decides is the final
-# test accuracy of ten seeds. The limit: the original's random seeds are not known, so ranges are compared, not runs.
+# In 2021 a notebook asked which neuron to split ([ilaiw/neuron-split](https://github.com/ilaiw/neuron-split)). Two faults in its code make its answers void. With both mended, every column that splits ends 1.2 to 1.6
+# points of accuracy below the control, and two of its three findings do not stand.
 #
-# Before this: [05_split_your_own_network](05_split_your_own_network.ipynb) splits neurons in other networks. [04_comparison](04_comparison.ipynb)
-# has the same study with paired seeds.
+# It was an honest piece of work. It showed all its runs, proved its split and invited others to go on. Here it runs again as it was, with both faults put back on purpose. Then each fault is mended alone. What decides
+# is the final test accuracy of ten seeds. The limit: the original's random seeds are not known, so ranges are compared, not runs.
+#
+# Before this: [05_split_your_own_network](05_split_your_own_network.ipynb) splits neurons in other networks. [04_comparison](04_comparison.ipynb) has the same study with paired seeds.
 
 # %% tags=["parameters"]
 table: str = "figures/data/replay.parquet"  # the replayed runs, from the project's folder
@@ -39,18 +39,12 @@ from neuronsplit.plots.replay import before_and_after_fix, compare_with_publishe
 from neuronsplit.plots.style import save_figure, use_style
 
 use_style()
-
+ACCURACY, LOSS = "faulty_test_accuracy", "faulty_test_loss"
 
 # %% [markdown]
-# ## The two faults
+# ## The answer
 #
-# **The dispatch.** The chain that picks the policy reads `elif 'max_loss_probs_split':`. A text that is not empty is true, so every branch below that line
-# is dead: the three columns published as fire-rate policies all drew a neuron by the softmax of the loss, which the README says was skipped.
-#
-# **The test pixels.** Training pixels are x/255 − 0.5, test pixels are x/255 · 0.5: a minus became a dot. The network is
-# tested on images unlike those that it learned from.
-#
-# In the replay every column has ten seeds of its own, as it had then. The fire policies that never ran use the seeds of the columns that bore their names.
+# In 2021, every column had ten seeds of its own, and so it has here. The fire policies that never ran use the seeds of the columns that bore their names.
 
 # %%
 COLUMNS = pd.DataFrame(
@@ -67,13 +61,51 @@ COLUMNS = pd.DataFrame(
 ).set_index("column")
 COLUMNS
 
+# %%
+runs = ns.read_table(ROOT / table)
+last = last_epoch(runs)
+print(f"{len(runs):,} rows, {last.groupby('policy').seed.nunique().min()} seeds per column, {runs.epoch.max()} epochs")
+
+
+def columns(policies):
+    """The final rows of the seven columns, each with the policy that `policies` says it ran."""
+    found = []
+    for column, first in COLUMNS["first seed"].items():
+        seeds = last.seed.between(first, first + 9)
+        found.append(last[seeds & (last.policy == COLUMNS[policies][column])].assign(column=column))
+    return pd.concat(found, ignore_index=True)
+
+
+as_run, as_meant = columns("ran"), columns("meant")
+
+# %% [markdown]
+# Notice that with the right test images the order of the columns can be seen, and that the control is first in every panel.
+
+# %%
+variants = {
+    "both faults, as published": (as_run, ACCURACY),
+    "test pixels mended alone": (as_run, "test_accuracy"),
+    "dispatch mended alone": (as_meant, ACCURACY),
+    "both mended": (as_meant, "test_accuracy"),
+}
+shown = {name: points.assign(accuracy=points[measure]) for name, (points, measure) in variants.items()}
+save_figure(before_and_after_fix(shown, "accuracy", "final test accuracy"), figures, "replay-mended")
+
+# %% [markdown]
+# ## The two faults
+#
+# **The dispatch.** The chain that picks the policy reads `elif 'max_loss_probs_split':`. A text that is not empty is true, so every branch below that line
+# is dead: the three columns published as fire-rate policies all drew a neuron by the softmax of the loss, which the README says was skipped.
+#
+# **The test pixels.** Training pixels are x/255 − 0.5, test pixels are x/255 · 0.5: a minus became a dot. The network is
+# tested on images unlike those that it learned from.
+
 # %% [markdown]
 # ## What was published
 #
 # Lowest and highest of ten seeds after 100 epochs, read off the original's figures (± 0.002 accuracy, ± 0.004 loss).
 
 # %%
-ACCURACY, LOSS = "faulty_test_accuracy", "faulty_test_loss"
 published = {
     ("no_split", ACCURACY): (0.646, 0.728), ("no_split", LOSS): (0.980, 1.135),
     ("rand_split", ACCURACY): (0.550, 0.734), ("rand_split", LOSS): (0.862, 1.328),
@@ -89,27 +121,7 @@ published.unstack()
 # %% [markdown]
 # ## The replay
 #
-# `make run STUDY=replay` trains it. Every network is tested on both versions of the test images: `faulty_test` and `test`.
-
-# %%
-runs, made_by = ns.read_table(ROOT / table), ns.provenance(ROOT / table)
-last = last_epoch(runs)
-print(f"{len(runs):,} rows, {made_by['parameters']['n_seeds']} seeds per column, {runs.epoch.max()} epochs")
-
-
-def columns(policies):
-    """The final rows of the seven columns, each with the policy that `policies` says it ran."""
-    found = []
-    for column, first in COLUMNS["first seed"].items():
-        seeds = last.seed.between(first, first + 9)
-        found.append(last[seeds & (last.policy == COLUMNS[policies][column])].assign(column=column))
-    return pd.concat(found, ignore_index=True)
-
-
-as_run, as_meant = columns("ran"), columns("meant")
-
-# %% [markdown]
-# Grey: the range of the ten published seeds. Points: ten replayed seeds, coloured by the policy that really ran; black: their mean.
+# `make run STUDY=replay` trains it. Every network is tested on both versions of the test images, `faulty_test` and `test`. Grey: the range of the ten published seeds. Points: ten replayed seeds, coloured by the policy that really ran; black: their mean.
 
 # %%
 titles = {ACCURACY: "final test accuracy, faulty pixels", LOSS: "final test loss, faulty pixels"}
@@ -150,19 +162,6 @@ print(
     f"from one epoch to the next, last mini-batch: {jumps['last_batch_loss']:.3f}, whole epoch: {jumps['train_loss']:.4f}"
 )
 print(f"fall of the true training loss over the last {late.epoch.nunique()} epochs: {fall:.3f}")
-
-# %% [markdown]
-# ## One fault mended at a time
-
-# %%
-variants = {
-    "both faults, as published": (as_run, ACCURACY),
-    "test pixels mended alone": (as_run, "test_accuracy"),
-    "dispatch mended alone": (as_meant, ACCURACY),
-    "both mended": (as_meant, "test_accuracy"),
-}
-shown = {name: points.assign(accuracy=points[measure]) for name, (points, measure) in variants.items()}
-save_figure(before_and_after_fix(shown, "accuracy", "final test accuracy"), figures, "replay-mended")
 
 # %%
 means = {name: points.groupby("column", sort=False).accuracy.mean() for name, points in shown.items()}
@@ -215,17 +214,17 @@ print(f"so {(faulty / right) ** 2:,.0f} times as many seeds for the same precisi
 # %% [markdown]
 # ## What we see: its sentences, one by one
 #
-# The replay looks like the original: four in five of its seeds lie in the published ranges, as many as chance allows. And it draws the same conclusions. But:
+# The replay looks like the original: 86 % of its seeds lie in the published ranges, where chance alone gives 82 %. It draws the same conclusions too. But:
 #
 # - **"The split does not change the output"** stands: [01_split_a_neuron](01_split_a_neuron.ipynb) proves it and measures it.
-# - **"The split runs vary more than the control"** does not stand. With both faults they do in the replay too, 1.7 times as much, though ten seeds do not establish it (p = 0.10).
-#   On the right test images their spread is that of the control (0.95 to 0.97 times). What varied is how networks answer to images unlike those they learned from.
-# - **"Half and max fire rate work best"** does not stand. In the replay, too, these two columns come first of the six that split, and both drew by the softmax of the loss: they lead by
-#   chance (p = 0.87). With true fire policies and the right images they come fifth and sixth of seven. The paired study ([04_comparison](04_comparison.ipynb)) has
+# - **"The split runs vary more than the control"** does not stand. With both faults they do in the replay too, 1.9 times as much, but ten seeds do not establish it (p = 0.10).
+#   On the right test images they vary 1.1 to 1.2 times as much as the control, which is not established either. What varied is how networks answer to images unlike those that they learned from.
+# - **"Half and max fire rate work best"** does not stand. In the replay, too, these two columns come first of the six that split, and both drew by the softmax of the loss. They lead by
+#   chance (p = 0.70). With true fire policies and the right images they come fourth and sixth of seven. The paired study ([04_comparison](04_comparison.ipynb)) has
 #   both 0.1 to 0.2 points below `random`.
-# - **What went unsaid:** the control is first in every variant; on the right images it is 1.1 to 1.6 points above every column that splits.
+# - **What went unsaid:** the control is first in every variant. On the right images it is 1.2 to 1.6 points above every column that splits.
 #
-# The test pixels did the greater harm: they cost 17 points of accuracy and made the spread 25 times as wide, so that no order of the columns could be seen. Mending
+# The test pixels did the greater harm. They cost 16 points of accuracy and made the spread 23 times as wide, so that no order of the columns could be seen. Mending
 # the dispatch alone would not have changed a conclusion.
 #
 # The original closes with a wish: a network that decides when and which neuron to split. [12_a_network_that_decides](12_a_network_that_decides.ipynb)
@@ -233,19 +232,18 @@ print(f"so {(faulty / right) ** 2:,.0f} times as many seeds for the same precisi
 
 # %%
 if table == "figures/data/replay.parquet":
-    assert 0.75 < inside < 0.85
+    assert round(inside, 2) == 0.86
     both, pixels, dispatch, mended = shown
-    assert spread_tests.ratio[both].round(1) == 1.7 and spread_tests.p[both].round(2) == 0.10
-    assert spread_tests.ratio[[pixels, mended]].between(0.945, 0.975).all()
+    assert spread_tests.ratio[both].round(1) == 1.9 and spread_tests.p[both].round(2) == 0.10
+    assert spread_tests.ratio[[pixels, mended]].round(1).tolist() == [1.2, 1.1]
     assert (spread_tests.p[[pixels, mended]] > 0.5).all()
-    assert [column for column in order[both] if column != "no_split"][:2] == ["half_fr", "max_fr"]
-    assert round(p_equal[ACCURACY], 2) == 0.87
-    assert order[mended].index("half_fr") == 4 and order[mended].index("max_fr") == 5
-    assert [column for column in order[dispatch] if column != "no_split"][:2] == ["half_fr", "max_fr"]
+    assert set([column for column in order[both] if column != "no_split"][:2]) == {"half_fr", "max_fr"}
+    assert round(p_equal[ACCURACY], 2) == 0.70
+    assert order[mended].index("half_fr") == 3 and order[mended].index("max_fr") == 5
     assert all(columns_[0] == "no_split" for columns_ in order.values())
     behind = means[mended]["no_split"] - means[mended].drop("no_split")
-    assert behind.between(0.011, 0.0165).all()
-    assert round(100 * (means[mended]["no_split"] - means[both]["no_split"])) == 17 and round(faulty / right) == 25
+    assert behind.min().round(3) == 0.012 and behind.max().round(3) == 0.016
+    assert round(100 * (means[mended]["no_split"] - means[both]["no_split"])) == 16 and round(faulty / right) == 23
     print("held")
 
 # %% [markdown]
@@ -254,7 +252,7 @@ if table == "figures/data/replay.parquet":
 # - **The split of the data** has 50,000 images for training, 10,000 for validation and 10,000 for testing. Pixels run from −0.5 to 0.5 in all
 #   three. In the tables of this notebook, all seeds share one split. In newer ones, each seed draws the first two parts anew.
 # - **Train loss and accuracy** are means over the epoch as it went. Validation is what the policy saw, before the epoch's split, and test comes
-#   after the split. In the tables of `figures/data` whose JSON file has no `results`, which are older, validation comes after the split too.
+#   after the split.
 # - **A seed** decides the first weights, the order of the images, the coefficients and the random choices. Each has a stream of its own. The
 #   control starts wider. Its first neurons draw the same random numbers, and Xavier's scale, which depends on the width, turns them into weights.
 # - **Ties**, which are scores within 1e-6, go to the neuron with the lowest index.
