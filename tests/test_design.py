@@ -75,6 +75,21 @@ def test_the_tests_are_those_of_the_family_at_the_epoch_that_validation_picks(ta
     assert found.loc[("when", "all-at-1"), "verdict"] == "better" and found.loc[("how", "even"), "n"] == 6
 
 
+def test_arms_of_one_optimizer_are_compared_with_the_control_in_loss_and_in_cost(table):
+    found = design.against_control(table, "test_loss")
+    assert not [name for name in found.index if "adam" in name] and "stay-narrow" in found.index
+    keys = [*design.CHOICES, "splits", "seed"]
+    picked = table.loc[table.groupby(keys).val_loss.idxmin()].set_index("seed")
+    control = picked.query("policy == 'no-split' and epochs == 5 and splits > 0 and optimizer == 'sgd'")
+    of_arms = {"max-loss": "policy == 'max-loss' and growth == 'scaled'", "stay-narrow": "policy == 'stay-narrow'"}
+    for name, query in of_arms.items():
+        own = picked.query(query)
+        assert found.loc[name, "mean"] == pytest.approx((own.test_loss - control.test_loss).mean())
+    assert found.loc["stay-narrow", "cost"] == pytest.approx(3 / 6) and found.loc["no-split", "cost"] == 1
+    assert found.loc["no-split · 4 epochs", "cost"] == pytest.approx(4 / 5)
+    assert found.loc["max-loss", "cost"] == pytest.approx((3 + 4 + 5 + 6 + 6) / (5 * 6))
+
+
 def test_a_table_has_the_columns_that_name_arms():
     assert {*design.CHOICES, "splits"} <= {*ID_COLUMNS}
 

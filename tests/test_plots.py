@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from synthetic import all_splits_table, study_table
 
 from neuronsplit.analysis import cost, oracle, stats, tables
-from neuronsplit.plots import comparisons, curves, inline, labels, replay, style, tested, twins
+from neuronsplit.plots import comparisons, curves, inline, labels, replay, search, style, tested, twins
 from neuronsplit.surgery.split_neuron import split_neuron
 
 plt.switch_backend("Agg")
@@ -301,3 +301,37 @@ def test_a_tested_family_shows_means_intervals_verdicts_and_what_is_too_small_to
     colors = [mean.get_color() for mean in figure.axes[0].lines[2::2]]
     assert colors == ["0.45", tested.COLORS["better"], tested.COLORS["worse"]]
     assert text_of(figure).startswith("mean of n = 8 seeds")
+
+
+def test_arms_are_drawn_at_their_cost_and_named_ones_with_their_interval():
+    columns = {"n": 20, "mean": [0.0, 0.02, 0.01, -0.3], "low": [0.0, 0.01, 0.0, -0.4], "high": [0.0, 0.03, 0.02, -0.2],
+               "cost": [1.0, 0.8, 0.99, 1.5]}  # fmt: skip
+    arms = pd.DataFrame(columns, index=["no-split", "random", "all-at-1", "no-split of any width"])
+    figure = tested.against_cost({"one": arms, "other": arms}, "test_loss", {"random": "red", "missing": "blue"})
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["random"]
+        points = [
+            tuple(line.get_xydata()[0]) for line in axis.lines if line.get_marker() == "o" and len(line.get_xydata())
+        ]
+        assert points == [(0.99, 0.01), (0.8, 0.02)]  # neither the control nor one of another width
+        (interval,) = [line for line in axis.lines if line.get_color() == "red" and line.get_marker() != "o"]
+        assert interval.get_ydata().tolist() == [0.01, 0.03]
+    assert "n = 20" in figure.get_suptitle()
+
+
+def test_a_search_is_drawn_with_a_row_per_rung_and_a_point_per_candidate():
+    rows = [{"role": role, "stage": stage, "candidate": n, "seed": seed, "val_loss": 0.1 * (n + seed)}
+            for role in ("growth", "control") for stage, left in (("3 left", 3), ("1 left", 1), ("compared", 1))
+            for n in range(left) for seed in range(2)]  # fmt: skip
+    figure = search.rungs({"digits": pd.DataFrame(rows)}, "val_loss")
+    (axis,) = figure.axes[:1]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["3 left", "1 left"]
+    points = [line.get_xdata().round(3).tolist() for line in axis.lines]
+    assert points == [[0.05, 0.15, 0.25], [0.05]] * 2  # means over seeds, growth first
+
+
+def test_shares_of_variance_are_ordered_by_the_first_panel():
+    shares = pd.DataFrame({"share": [0.1, 0.5], "low": [0.0, 0.4], "high": [0.2, 0.6]}, index=["which", "rate"])
+    figure = search.shares({"digits": shares, "mnist-1d": shares})
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["rate", "which"]
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [0.5, 0.1]

@@ -108,3 +108,14 @@ def tests(
         differences = pd.DataFrame({arm: values[arm] - values[baseline] for arm, baseline in family.items()})
         found[name] = stats.paired_tests(differences, metric).assign(baseline=pd.Series(family))
     return pd.concat(found, names=["family", "arm"])
+
+
+def against_control(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Compare every arm of the base arm's optimiser with the final width from the start, paired by seed.
+
+    Returns a row per arm. The columns are those of `stats.intervals`, and cost: share of the control's multiply-adds.
+    """
+    arms, named = arms_of(table), with_arms(table)
+    same = [name for name, arm in arms.iterrows() if "optimizer" not in arm["differs"]]
+    values, costs = tables.at_best_validation(named, metric), cost.relative_cost(named, NO_SPLIT)
+    return stats.intervals(values[same].sub(values[NO_SPLIT], axis=0)).assign(cost=costs[same])

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from neuronsplit.names import NO_SPLIT
 from neuronsplit.plots import style
 
 COLORS = {"better": "#1b7837", "worse": "#b2182b"}  # of verdicts; the others are grey
@@ -31,4 +32,32 @@ def family(panels: dict[str, pd.DataFrame], metric: str) -> Figure:
     seeds = style.count_seeds([n for tests in panels.values() for n in tests["n"]])
     text = f"mean of {seeds} and its 95 % interval (Student's t); green: better, red: worse, established by max-T"
     style.set_title(figure, f"{text}; band: would be missed 1 time in 5 or more")
+    return figure
+
+
+def against_cost(panels: dict[str, pd.DataFrame], metric: str, named: dict[str, str]) -> Figure:
+    """Draw the mean differences of arms to the final width from the start against what they cost, a panel per data set.
+
+    panels: data set → what `analysis.design.against_control` returns.
+    named: the arms that are drawn with their interval and a name, and the colour of each. The others are grey points.
+    """
+    figure, axes = style.row_of_panels(len(panels), 4.6, 3.9)
+    for axis, (title, arms) in zip(axes, panels.items()):
+        axis.axhline(0, color="0.6", lw=1)
+        others = arms[~arms.index.isin(named) & ~arms.index.str.startswith(NO_SPLIT)]
+        axis.plot(others["cost"], others["mean"], "o", color="0.75", ms=4, zorder=1)
+        shown = arms.loc[[name for name in named if name in arms.index]]
+        for name, row in shown.iterrows():
+            axis.plot([row["cost"]] * 2, [row["low"], row["high"]], color=named[name], lw=2.5, solid_capstyle="butt")
+            axis.plot(row["cost"], row["mean"], "o", color=named[name], ms=7, mec="white")
+            side, x = ("right", -7) if 0.5 < row["cost"] < 0.9 else ("left", 7)
+            look = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9, "color": named[name]}
+            axis.annotate(name, (row["cost"], row["mean"]), (x, 0), **look)
+        axis.set(title=title, xlim=(0, 1.6), xlabel="multiply-adds of training, as a share of the control's")
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axis.xaxis.set_major_formatter("{x:.0%}")
+    axes[0].set_ylabel(f"{style.TITLES[metric]} − that of the control")
+    seeds = style.count_seeds([n for arms in panels.values() for n in arms["n"]])
+    text = f"mean of {seeds} and its 95 % interval (Student's t); grey: other ways to grow; the line at 0: {NO_SPLIT}"
+    style.set_title(figure, text)
     return figure
