@@ -22,7 +22,7 @@
 # Before this: [03_experiment](03_experiment.ipynb) runs one experiment. For any other study, [report](report.ipynb) says what its table shows.
 
 # %% tags=["parameters"]
-answers: str = "figures/data/design-{}.parquet"  # tables of the design, by data set, from the project's folder
+design_tables: str = "figures/data/design-{}.parquet"  # tables of the design, by data set, from the project's folder
 table: str = "figures/data/fashion-mnist.parquet"  # the eight experiments; its converged ones lie next to it
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 
@@ -48,7 +48,7 @@ use_style()
 # Below the line, a way to grow would end lower than the control, which has the final width from the start. Notice that none does, and that the control loses next to nothing when it trains fewer epochs.
 
 # %%
-of_design = {name: ns.read_table(ROOT / answers.format(name)) for name in ("digits", "mnist-1d")}
+of_design = {name: ns.read_table(ROOT / design_tables.format(name)) for name in ("digits", "mnist-1d")}
 against = {name: design.against_control(rows, "test_loss") for name, rows in of_design.items()}
 NAMED = ["random", "gradmax", "all-at-1", "zero-outgoing · all-at-1"]
 controls = [name for arms in against.values() for name in arms.index if name == "stay-narrow" or "no-split · " in name]
