@@ -3,22 +3,20 @@
 A number is changed on evidence: the run fails without it, and gets further with it.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice, product
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
+from neuronsplit.surgery.candidate_numbers import Sizes, are_alternatives, candidate_lists, in_any_block
 from neuronsplit.surgery.noted_sizes import Number, changed_sizes, scaled_eps, set_numbers
 from neuronsplit.surgery.runs import Call, run, storage_of
 
 MAX_VAIN = 40  # runs with other numbers that got no further than without them
-MAX_LISTS = 64  # that a list of numbers may become
-Sizes = list[tuple[int, int]]  # before and after a split
+MAX_WRONG = 1  # numbers with which a run got further, and which are left as they were in another search
 
 
 class Check(NamedTuple):
@@ -63,7 +61,7 @@ def try_split(
             numbers += changed_sizes(net, new) + scaled_eps(net, eps)
             set_numbers(net, numbers)
             trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
-            candidates = partial(_candidates, net, list(new), [of_heads, [*others, *of_tensors]])
+            candidates = partial(candidate_lists, net, list(new), [of_heads, [*others, *of_tensors]])
             last = _find_numbers(net, trial, candidates, numbers)
         finally:
             set_numbers(net, reversed(numbers), old=True)
@@ -93,37 +91,56 @@ def _run(net: nn.Module, check: Check, forbidden: dict[int, str]) -> _Trial:
 
 
 def _find_numbers(
-    net: nn.Module, trial: Callable[[], _Trial], candidates: Callable[[_Trial], list], changed: list[Number]
+    net: nn.Module, trial: Callable[[], _Trial], candidates: Callable[[list[str]], list], changed: list[Number]
 ) -> _Trial:
-    """Run a network, and change numbers that its modules note as long as the run gets further with them.
+    """Find the numbers of modules with which a network runs as before, and change them.
 
-    candidates: lists of numbers that may be changed at once after a run, the likely ones first.
+    candidates: from the modules that failed in a run to lists of numbers that may be changed at once, the likely first.
     changed: gets what was changed, in order.
     Returns the last run.
     """
+    n_noted, wrong = len(changed), []
+    while not (last := _change_numbers(net, trial, candidates, changed, wrong)).passes:
+        if len(changed) == n_noted or len(wrong) == MAX_WRONG:
+            return last
+        wrong.append(changed[n_noted])  # the run got further with it, but not to the end
+        set_numbers(net, reversed(changed[n_noted:]), old=True)
+        del changed[n_noted:]
+    for number in changed[n_noted:] if len(changed) > n_noted + 1 else []:
+        set_numbers(net, [number], old=True)  # is it needed, or was it changed along with others?
+        if trial().passes:
+            changed.remove(number)
+        else:
+            set_numbers(net, [number])
+    return last
+
+
+def _change_numbers(
+    net: nn.Module,
+    trial: Callable[[], _Trial],
+    candidates: Callable[[list[str]], list],
+    changed: list[Number],
+    wrong: list[Number],
+) -> _Trial:
+    """Change numbers, but for those that are known to be wrong, as long as a run gets further. Returns the last run."""
     last, untried, n_noted, n_vain = trial(), None, len(changed), 0
     while not last.passes and n_vain < MAX_VAIN:
         if untried is None:  # what other blocks of the network needed is likely
-            found = set(map(_in_any_block, changed[n_noted:]))
-            untried = iter(sorted(candidates(last), key=lambda numbers: _in_any_block(numbers[0]) not in found))
+            found = set(map(in_any_block, changed[n_noted:]))
+            allowed = [numbers for numbers in candidates(last.modules) if not any(map(wrong.count, numbers))]
+            untried = iter(sorted(allowed, key=lambda numbers: in_any_block(numbers[0]) not in found))
         if (numbers := next(untried, None)) is None:
             break
         tried = _try_numbers(net, trial, numbers)
         if not tried.is_further(last):
             n_vain += 1
             continue
-        for other in [one for one in untried if _are_alternatives(one, numbers)]:
+        for other in [one for one in untried if are_alternatives(one, numbers)]:
             if (further := _try_numbers(net, trial, other)).is_further(tried):
                 numbers, tried = other, further
         last, untried = tried, None
         changed += numbers
         set_numbers(net, numbers)
-    for number in changed[n_noted:] if last.passes and len(changed) > n_noted + 1 else []:
-        set_numbers(net, [number], old=True)  # is it needed, or was it changed along with others?
-        if trial().passes:
-            changed.remove(number)
-        else:
-            set_numbers(net, [number])
     return last
 
 
@@ -133,59 +150,3 @@ def _try_numbers(net: nn.Module, trial: Callable[[], _Trial], numbers: list[Numb
         return trial()
     finally:
         set_numbers(net, numbers, old=True)
-
-
-def _in_any_block(number: Number) -> tuple:
-    """A number without the number of its block: modules that repeat have the same names but for these."""
-    return re.sub(r"\d+", "#", number.module), number.attribute, str(number.old), str(number.new)
-
-
-def _are_alternatives(a: list[Number], b: list[Number]) -> bool:
-    return [(one.module, one.attribute) for one in a] == [(one.module, one.attribute) for one in b]
-
-
-def _candidates(net: nn.Module, names: list[str], sizes: list[Sizes], last: _Trial) -> list[list[Number]]:
-    """Numbers that may stand for a size that grows: those of the modules that failed first, then of parameters' owners.
-
-    They come one by one where a run failed, and then all of a module at once. Where it did not, those of one name that
-    grow alike come at once, for each may have an effect only with the others.
-    """
-    owners = dict.fromkeys(reversed(last.modules))
-    for name in names:
-        while name := name.rpartition(".")[0]:
-            owners.setdefault(name)
-    groups: dict[tuple, list[Number]] = {}
-    of_modules: dict[str, dict[str, Number]] = {}
-    for number in _numbers(net, [*owners, ""], sizes):
-        alike = type(number.old) is int and last.error is None
-        growth = number.new / number.old if alike else (str(number.old), str(number.new))
-        group = groups.setdefault((number.attribute, growth, number.module if last.error else ""), [])
-        group += [number] if number not in group else []
-        of_modules.setdefault(number.module, {}).setdefault(number.attribute, number)
-    return [*groups.values(), *(list(of.values()) for of in of_modules.values() if len(of) > 1)]
-
-
-def _numbers(net: nn.Module, owners: list[str], sizes: list[Sizes]) -> Iterator[Number]:
-    """The numbers of modules and of their configurations that may stand for a size that grows."""
-    holders: dict[int, tuple[str, str, dict]] = {}  # modules may share a configuration
-    for owner in owners:
-        module = net.get_submodule(owner)
-        for prefix, holder in (("", module), ("config.", getattr(module, "config", None))):
-            holders.setdefault(id(holder), (owner, prefix, getattr(holder, "__dict__", {})))
-    for grown in sizes:
-        for owner, prefix, attributes in holders.values():
-            for attribute, value in attributes.items():
-                yield from (Number(owner, prefix + attribute, value, new) for new in _changed(value, grown))
-
-
-def _changed(value: object, grown: Sizes) -> list:
-    """What a number may become, or a list of numbers: one of them changes, or all that can, or some."""
-    if type(value) is int:
-        return sorted({after for before, after in grown if before == value != after})
-    if type(value) not in (tuple, list) or not all(type(one) is int for one in value):
-        return []
-    choices = islice(product(*([one, *_changed(one, grown)] for one in value)), MAX_LISTS)
-    n_changes = {new: sum(a != b for a, b in zip(new, value)) for new in choices}
-    most = max(n_changes.values())
-    likely_first = sorted(n_changes, key=lambda new: (n_changes[new] not in (1, most), n_changes[new]))
-    return [type(value)(new) for new in likely_first if n_changes[new]]

@@ -361,3 +361,28 @@ def test_layers_that_are_concatenated_keep_their_copies():
     record = split_exactly(net, "a", x[0], [x[1]], neuron=0, rule="outgoing", together=True)
     assert (net.a.out_features, net.b.out_features) == (8, 4)
     assert next(place[4] for place in record.places if place[0] == "o.weight") == [[[0, 4], [4, 6]]]
+
+
+class PackedGroups(nn.Module):
+    """Queries, keys and values in one matrix, cut apart by two numbers of heads that only fit together (Phi-3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_heads, self.n_groups, self.size = 4, 2, 4
+        self.qkv, self.o = nn.Linear(5, 32), nn.Linear(16, 3)
+
+    def forward(self, x):
+        packed, stop = self.qkv(x), self.n_heads * self.size
+        after = stop + self.n_groups * self.size
+        q, k, v = packed[..., :stop], packed[..., stop:after], packed[..., after:]
+        q, k, v = (t.unflatten(-1, (-1, self.size)).transpose(1, 2) for t in (q, k, v))
+        out = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.o(out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("neuron", [0, 17, 30])
+def test_two_numbers_of_heads_that_only_fit_together_both_follow(neuron):
+    torch.manual_seed(0)
+    net, x = PackedGroups(), torch.randn(2, 2, 6, 5)
+    split_exactly(net, "qkv", x[0], [x[1]], neuron=neuron, rule="outgoing", together=True)
+    assert (net.n_heads, net.n_groups, net.size) == (6, 3, 4) and net.o.in_features == 24
