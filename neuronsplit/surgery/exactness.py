@@ -4,20 +4,19 @@ import copy
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from neuronsplit.surgery.noted_sizes import scaled_eps, set_numbers
 from neuronsplit.surgery.runs import Call, tensors_of
 from neuronsplit.surgery.trace import DoesNotRun, created_on
+from neuronsplit.surgery.transparent import transparent
 
 DOUBLE, MIXED = 1e-9, 1e-6  # tolerances, relative: of runs in float64, and of those that use float32 for a while
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of networks that fix their precision
-LEAST_EPS = 0.1  # of norms in a run on noise: a LayerNorm of two channels, say, passes on little more than a sign
 
 
 def tolerance(dtypes: set[torch.dtype], dtype: torch.dtype | None) -> float:
@@ -37,9 +36,10 @@ def call_with(
 
     device: the default one of the tensors that the network creates.
     dtype: that of the copies of floating-point inputs. None keeps theirs.
-    noise: if it is not 0, inputs get noise of their own standard deviation, at least 1, and the eps of norms is raised.
+    noise: if it is not 0, inputs get noise of their own standard deviation, at least 1, and the run is transparent.
     """
-    rng, factors = torch.Generator("cpu").manual_seed(0), _eps_factors(net) if noise else {}
+    rng = torch.Generator("cpu").manual_seed(0)
+    opened = transparent(net) if noise else nullcontext
 
     def copied(value: Tensor) -> Tensor:
         value = value.detach().clone()
@@ -55,27 +55,10 @@ def call_with(
 
     def call() -> object:
         given = tree_map_only(Tensor, Tensor.clone, inputs)
-        with created_on(device), _scaled_eps(net, factors):
+        with created_on(device), opened():
             return net(**given) if named else net(*given)
 
     return call
-
-
-def _eps_factors(net: nn.Module) -> dict[str, float]:
-    """The factors that raise the eps of norms to LEAST_EPS, by the names of the norms."""
-    eps = {number.module: number.old for number in scaled_eps(net, dict.fromkeys(dict(net.named_modules()), 1.0))}
-    return {norm: LEAST_EPS / value for norm, value in eps.items() if 0 < value < LEAST_EPS}
-
-
-@contextmanager
-def _scaled_eps(net: nn.Module, factors: Mapping[str, float]) -> Iterator[None]:
-    """A network whose norms have their eps scaled; it is as before at the end."""
-    numbers = scaled_eps(net, factors)
-    set_numbers(net, numbers)
-    try:
-        yield
-    finally:
-        set_numbers(net, numbers, old=True)
 
 
 def outputs_of(out: object) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Sizes that modules note as numbers: what torch's own modules note of their parameters follows a split."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
+
+EPS = re.compile(r"(?<![a-z])eps(?![a-z])|epsilon")  # names of the eps of norms, such as norm_eps; not "steps"
 
 
 class Number(NamedTuple):
@@ -74,7 +77,7 @@ def scaled_eps(net: nn.Module, factors: dict[str, float]) -> list[Number]:
         Number(norm, attribute, value, value * factor)
         for norm, factor in factors.items()
         for attribute, value in vars(net.get_submodule(norm)).items()
-        if type(value) is float and "eps" in attribute
+        if type(value) is float and EPS.search(attribute)
     ]
 
 

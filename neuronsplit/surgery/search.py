@@ -103,23 +103,23 @@ def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, d
 
 
 def _check(call: Call, noisy: Call, traced: Run, tolerance: float, trains: bool) -> Check:
-    """A check on the examples, as they were traced, and with the usual kernels.
+    """A check on the examples, with the usual kernels, and on noise in transparent runs.
 
-    The latter is on noise where the network gives finite numbers for it.
+    If the network gives no finite numbers for the latter, it is on the examples as they were traced.
     """
 
     def opened() -> object:
         with opened_kernels():
             return call()
 
-    if not (before := exactness.outputs_of(traced.out)):
+    if not (as_traced := exactness.outputs_of(traced.out)):
         raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    usual = None
+    on_noise = None
     with suppress(Exception):
-        usual = exactness.outputs_of(noisy())
-    if usual is None or not all(bool(tensor.isfinite().all()) for tensor in usual):
-        noisy, usual = call, exactness.outputs_of(call())
-    return Check([opened, noisy], before + usual, tolerance, call if trains else None)
+        on_noise = exactness.outputs_of(noisy())
+    if on_noise is None or not all(bool(tensor.isfinite().all()) for tensor in on_noise):
+        noisy, on_noise = opened, as_traced
+    return Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if trains else None)
 
 
 def _first_exact(

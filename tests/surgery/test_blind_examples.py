@@ -75,3 +75,54 @@ def test_norms_of_two_channels_hide_nothing(n_heads, width, where):
     net, x = nn.Sequential(nn.Linear(3, width), *encoders, nn.Linear(width, 2)), torch.randn(500, 4, 3)
     split_exactly(net, where, x[:2], [x], neuron=1, rule="outgoing", together=True)
     assert where == "2.linear1" or net[1].self_attn.num_heads == 2 * n_heads
+
+
+class Attention(nn.Module):
+    """Attention of one head or more, with a norm of its own before it, to numbers or to words."""
+
+    def __init__(self, n_heads, words, **of_norm):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4) if words else nn.Linear(3, 4)
+        self.qkv, self.o, self.head, self.n_heads = nn.Linear(4, 12), nn.Linear(4, 4), nn.Linear(4, 2), n_heads
+        self.weight, self.of_norm = nn.Parameter(torch.ones(4)), bool(of_norm)
+        vars(self).update(of_norm)
+
+    def forward(self, x):
+        x = self.embed(x)
+        h = x * torch.rsqrt(x.square().mean(-1, keepdim=True).clamp(min=self.eps_min) + self.eps) if self.of_norm else x
+        q, k, v = (self.weight * h @ self.qkv.weight.mT + self.qkv.bias).chunk(3, -1)
+        q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        out = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+        return self.head(x + self.o(out.transpose(1, 2).flatten(2)))
+
+
+BLIND = {
+    "one token": (False, torch.randn(1, 1, 3)), "words that are all the same": (True, torch.zeros(1, 6).long()),
+    "large numbers": (False, 1000 * torch.randn(2, 4, 3)), "ones": (False, torch.ones(2, 4, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("of_norm", [{}, {"eps": 1e-6, "eps_min": 1e-18}], ids=["no norm", "two eps"])
+@pytest.mark.parametrize("where", ["embed", "qkv", "o"])
+@pytest.mark.parametrize("n_heads", [1, 2])
+@pytest.mark.parametrize("name", BLIND)
+def test_attention_is_seen_where_softmax_is_constant_or_saturated(name, n_heads, where, of_norm):
+    words, example = BLIND[name]
+    torch.manual_seed(0)
+    net = Attention(n_heads, words, **of_norm).double()
+    x = torch.randint(7, (50, 6)) if words else torch.randn(50, 6, 3).double()
+    before = outputs(net, x)
+    example = example if words else example.double()
+    for neuron in (1, 11 if where == "qkv" else 3):
+        try:
+            split_neuron(net, where, neuron, example_inputs=example, rule="outgoing", rng=rng(), together=True)
+        except ValueError:
+            continue
+        assert relative_change(before, outputs(net, x)) <= 1e-9
+
+
+def test_only_the_eps_of_a_norm_is_scaled():
+    net = hidden(lambda n, x: n.b(n.norm(n.a(x))), norm=nn.RMSNorm(5, eps=1e-5))
+    net.norm.timesteps, net.norm.n_steps = 1000.0, 0.05
+    split_exactly(net, "a", torch.randn(6, 3), neuron=1, rule="outgoing")
+    assert (net.norm.timesteps, net.norm.n_steps) == (1000.0, 0.05) and net.norm.eps == pytest.approx(1e-5 * 5 / 6)
