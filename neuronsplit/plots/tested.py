@@ -44,20 +44,24 @@ def family(panels: dict[str, pd.DataFrame], metric: str) -> Figure:
 def against(panels: dict[str, pd.DataFrame], x: str, xlabel: str, metric: str) -> Figure:
     """Draw the mean differences of arms, with their intervals, against a property of the arms.
 
-    panels: data set → the tests of one family, with the column x. Every arm has its name beside it.
+    panels: data set → the tests of one family, with the column x. Arms have their names beside them, where there is
+        room: those that are established first, then from right to left.
     """
     figure, axes = style.row_of_panels(len(panels), 4.6, 4.2)
     for axis, (title, tests) in zip(axes, panels.items()):
-        tests = tests.dropna(subset=x).sort_values("mean")
+        tests = tests.dropna(subset=x).sort_values(x, ascending=False)
+        tests = tests.loc[tests["verdict"].isin(COLORS).sort_values(ascending=False, kind="stable").index]
         axis.axhline(0, color="0.6", lw=1)
         for _, row in tests.iterrows():
             axis.plot([row[x]] * 2, [row["low"], row["high"]], color="0.8", lw=1, zorder=1)
             axis.plot(row[x], row["mean"], "o", ms=7, **_look(row))
         axis.set(title=title, xlabel=xlabel)
-        axis.margins(x=0.08)
+        axis.margins(x=0.1)
         _write_names(axis, tests[x].to_numpy(float), tests["mean"].to_numpy(float), tests.index)
     axes[0].set_ylabel(_difference(metric))
-    style.set_title(figure, f"mean of {_seeds(panels)} and {INTERVAL}; {ESTABLISHED}{_hollow(panels)}")
+    style.set_title(
+        figure, f"mean of {_seeds(panels)} and {INTERVAL}; {ESTABLISHED}{_hollow(panels)}; names where there is room"
+    )
     return figure
 
 
@@ -67,7 +71,7 @@ def by_group(panels: dict[str, pd.DataFrame], group: str, metric: str) -> Figure
     panels: data set → tests, with the column `group`. Groups are in the order of their median difference.
     """
     n_rows = max(tests[group].nunique() for tests in panels.values())
-    figure, axes = style.row_of_panels(len(panels), 5.6, 0.42 * n_rows + 1.3)
+    figure, axes = style.row_of_panels(len(panels), 5.2, 0.5 * n_rows + 1.3)
     for axis, (title, tests) in zip(axes, panels.items()):
         groups = tests.groupby(group)["mean"].median().sort_values().index
         axis.axvline(0, color="0.6", lw=1)
@@ -79,7 +83,7 @@ def by_group(panels: dict[str, pd.DataFrame], group: str, metric: str) -> Figure
                 axis.plot(row["mean"], y + dodge, "o", ms=7, **look)
         labels = [f"{name} ({(tests[group] == name).sum()})" for name in groups]
         axis.set(yticks=range(len(groups)), yticklabels=labels, ylim=(len(groups) - 0.4, -0.6), title=title)
-        axis.locator_params(axis="x", nbins=5)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel(_difference(metric))
     style.set_title(figure, f"a point per arm: mean of {_seeds(panels)}; (n): number of arms; {ESTABLISHED}")
     return figure
@@ -93,17 +97,26 @@ def _look(row: pd.Series) -> dict:
 
 
 def _write_names(axis: plt.Axes, x: np.ndarray, y: np.ndarray, names: pd.Index) -> None:
-    """Write a name beside each point, from the lowest up, moved up where it would cover one that is there."""
-    low, high = axis.get_ylim()
-    left, right = axis.get_xlim()
-    line, written = (high - low) / 22, []
+    """Write a name beside each point, in this order, where it covers no point and no name."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    x, y = (x - left) / (right - left), (y - low) / (high - low)
+    boxes = [(at - 0.015, at + 0.015, height) for at, height in zip(x, y)]
     for at, height, name in zip(x, y, names):
-        length = (right - left) * len(name) / 48
-        start = at + 0.015 * (right - left) if at + length < right else at - 0.015 * (right - left) - length
-        while any(a < start + length and start < b and abs(height - h) < line for a, b, h in written):
-            height += line / 4
-        written.append((start, start + length, height))
-        axis.text(start, height, name, fontsize=8.5, va="center", color="0.25")
+        length = len(name) / 48
+        middle = at - length / 2
+        places = (at + 0.025, height), (at - 0.025 - length, height), (middle, height + 0.05), (middle, height - 0.05)
+        for start, middle_height in places:
+            box = start, start + length, middle_height
+            if start > 0 and box[1] < 1.02 and not any(_overlap(box, other) for other in boxes):
+                boxes.append(box)
+                look = {"fontsize": 8.5, "va": "center", "color": "0.25", "transform": axis.transAxes}
+                axis.text(start, middle_height, name, **look)
+                break
+
+
+def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool:
+    """Return whether two boxes of one line of text overlap; each is (left, right, middle), in shares of the axes."""
+    return a[0] < b[1] and b[0] < a[1] and abs(a[2] - b[2]) < 0.045
 
 
 def _difference(metric: str) -> str:
