@@ -49,13 +49,7 @@ which = family_sentences.of_family(tests, "which")
 # ## The answer
 
 # %%
-better = sorted({arm for found in which.values() for arm in found.index[found["verdict"] == "better"]})
-worse = sorted({arm for found in which.values() for arm in found.index[found["verdict"] == "worse"]})
-if better:
-    said = f"**Better than a random choice on some data set: {wording.join(map(wording.code, better))}.**"
-else:
-    said = f"**No policy is established as better than a random choice**, on any of {len(which)} data sets."
-said += f" Worse on some data set: {wording.join(map(wording.code, worse))}." if worse else " None is worse."
+said = family_sentences.headline(tests, "which", "policy", "a random choice")
 display(Markdown(f"{said}\n\n{family_sentences.established(tests, 'which')}"))
 
 # %%

@@ -44,6 +44,19 @@ def test_what_is_established_is_said_arm_by_arm(tests):
     assert family_sentences.established(few, "when") == f"{nothing} There are too few seeds."
 
 
+def test_the_headline_names_arms_and_data_sets(tests):
+    both = tests | {"mnist-1d": tests["digits"].loc[["how"]]}
+    assert family_sentences.headline(both, "how", "growth", "`scaled`") == (
+        "**No growth is established as better than `scaled`**, on 2 data sets. "
+        "Worse: `even` on digits and mnist-1d and `gradmax` on digits and mnist-1d."
+    )
+    assert family_sentences.headline(both, "which", "policy", "a random choice") == (
+        "**Better than a random choice: `max-loss` on digits.** Worse: `min-loss` on digits."
+    )
+    nothing = "**No schedule is established as better than waiting**, on 1 data set. None is worse."
+    assert family_sentences.headline(both, "when", "schedule", "waiting") == nothing
+
+
 def test_a_data_set_without_the_family_is_left_out(tests):
     both = tests | {"mnist-1d": tests["digits"].loc[["how"]]}
     assert list(family_sentences.of_family(both, "which")) == ["digits"]

@@ -16,6 +16,30 @@ def of_family(tests: dict[str, pd.DataFrame], family: str) -> dict[str, pd.DataF
     return {name: found.loc[family] for name, found in tests.items() if family in found.index.get_level_values(0)}
 
 
+def headline(tests: dict[str, pd.DataFrame], family: str, noun: str, baseline: str) -> str:
+    """Say in two sentences which arms of a family are better, and which worse, and on which data sets.
+
+    noun, baseline: what the arms and their baseline are called.
+    """
+    found = of_family(tests, family)
+    n_sets = wording.count([len(found)], "data set")
+    said = {}
+    for verdict in VERDICTS:
+        where = {}
+        for name, rows in found.items():
+            for arm in rows.index[rows["verdict"] == verdict]:
+                where.setdefault(arm, []).append(name)
+        said[verdict] = (
+            wording.join(f"{wording.code(arm)} on {wording.join(names)}" for arm, names in where.items())
+            if where
+            else ""
+        )
+    better = f"**Better than {baseline}: {said['better']}.**"
+    if not said["better"]:
+        better = f"**No {noun} is established as better than {baseline}**, on {n_sets}."
+    return f"{better} {'Worse: ' + said['worse'] if said['worse'] else 'None is worse'}."
+
+
 def established(tests: dict[str, pd.DataFrame], family: str) -> str:
     """Say which arms of a family are better or worse than their baseline."""
     lines = []
