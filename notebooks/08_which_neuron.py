@@ -232,6 +232,9 @@ if not tables:
         assert (found["verdict"][found["tuned_alike"]] == "no difference found").all()
         at_rate = by_rate[by_rate["rate"] == {"digits": "0.14", "mnist-1d": "0.05"}[name]]
         assert len(at_rate) >= 5 and (at_rate["mean"] > 0).all()
+        assert (found["mean"].abs() < found["minimum_detectable_effect"].median()).mean() > 0.5
+        base = design.tuned_settings(results[name]).apply(in_words, axis=1)[found["baseline"].iloc[0]]
+        assert growing[name]["settings"].mode().tolist() == [base]
         between = shares_of_variance.loc[name]
         assert (between["between policies"] < 0.1).all() and between.eval("`between seeds` > `between policies`").all()
     worse = {n: (a["verdict"] == "worse") & tests[n]["tuned_alike"] for n, a in accuracy.items()}

@@ -271,6 +271,7 @@ if not tables:
 if not tables:
     for name in ("digits", "mnist-1d"):
         assert until[name]["all-at-1"] < 0.02 < until[name][STAY_NARROW]
+        assert (shares[name]["seconds"] >= shares[name]["multiply-adds"]).all()
         assert when[name]["tuned_alike"].all() and (until[name].drop(STAY_NARROW) < 0.1).all()
         assert not arms(name, "better", family="equal multiply-adds")
         of_sgd = design.arms_of(results[name]).query("optimizer == 'sgd' and policy != 'no-split'").index
