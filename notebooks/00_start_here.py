@@ -148,14 +148,17 @@ found.loc[list(shown)].round(3).set_axis(list(shown.values()))
 # - [05_split_your_own_network](05_split_your_own_network.ipynb) splits a CNN, a ResNet and a vision transformer.
 # - [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles a transformer in mid-training, with its optimiser.
 # - [14_what_it_costs](14_what_it_costs.ipynb) says what a study, a split and a choice cost.
-# - [design](design.ipynb) compares arms that were all tuned by the same budget, as a design says that was written before.
 # - [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks which, how and when in a CNN and a transformer.
 # - [16_can_growth_win](16_can_growth_win.ipynb) searches which, how, when and all settings together.
 #
 # **The study**
 #
 # - [06_the_2021_study](06_the_2021_study.ipynb) repeats the original with its faults, then fixes them one by one.
-# - [08_which_how_when](08_which_how_when.ipynb) finds out what really decides: policies, growths, schedules, optimisers.
+# - [08_which_neuron](08_which_neuron.ipynb) compares policies, in arms that were all tuned by the same budget.
+# - [09_how_to_split](09_how_to_split.ipynb) compares growths, and explains them by how far twins part.
+# - [10_when_to_split](10_when_to_split.ipynb) compares schedules, and says what growth costs.
+# - [design](design.ipynb) has every comparison of these arms, as a design says that was written before.
+# - [08_which_how_when](08_which_how_when.ipynb) has the three questions at one learning rate, and other optimisers.
 #
 # **Research**
 #

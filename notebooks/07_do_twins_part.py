@@ -233,7 +233,7 @@ if table == "figures/data/twins.parquet":
     print("held")
 
 # %% [markdown]
-# Next: [08_which_how_when](08_which_how_when.ipynb) asks which choices decide how good a grown network becomes.
+# Next: [08_which_neuron](08_which_neuron.ipynb) asks which neuron to split. At one learning rate, [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")

@@ -17,7 +17,7 @@
 # and every branch is trained on with the same mini-batches. So the branches differ in the choice alone, and what each policy would have chosen can be compared
 # with the best choice there was. First a few small networks, live; then the study `oracle`, on Fashion-MNIST: three widths, splits after 1 to 31 epochs, four growths, three optimisers.
 #
-# Before this: [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
+# Before this: [10_when_to_split](10_when_to_split.ipynb) asks when to split. At one learning rate, [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # what the live networks learn: digits, mnist-1d or fashion-mnist

@@ -28,7 +28,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import neuronsplit as ns
-from neuronsplit.analysis import cost, design, stats, wording
+from neuronsplit.analysis import cost, design, family_sentences, stats, wording
 from neuronsplit.analysis.tables import at_best_validation, final_values, last_epoch
 from neuronsplit.locations import ROOT
 from neuronsplit.plots import style, tested
@@ -44,21 +44,6 @@ tests = {name: design.tests(table, LOSS) for name, table in results.items()}
 # %% [markdown]
 # ## The answer
 
-
-# %%
-def established(family):
-    """Say which arms of a family are better or worse than their baseline, data set by data set."""
-    for name, found in tests.items():
-        rows = found.loc[family] if family in found.index.get_level_values("family") else found.iloc[:0]
-        for verdict in ("better", "worse"):
-            arms = [wording.code(arm) for arm in rows.index[rows["verdict"] == verdict]]
-            if arms:
-                yield f"- **{name}**: {verdict} are {wording.join(arms)}."
-        if len(rows) and not rows["verdict"].isin(["better", "worse"]).any():
-            why = "There are too few seeds." if (rows["verdict"] == "too few seeds").all() else ""
-            yield f"- **{name}**: no difference is established. {why}"
-
-
 # %%
 wins = {name: set(found.query("verdict == 'better'").index) for name, found in tests.items()}
 wins = pd.Series(
@@ -72,7 +57,7 @@ display(
         f"Does a way to grow end below the final width from the start, at equal multiply-adds, on two data sets? **{said}.**"
     )
 )
-display(Markdown("\n".join(established("equal multiply-adds"))))
+display(Markdown(family_sentences.established(tests, "equal multiply-adds")))
 
 # %% [markdown]
 # ## Every family
@@ -88,9 +73,10 @@ BASELINES = {
     "any width": "the control whose width was tuned too",
 }  # fmt: skip
 for family, baseline in BASELINES.items():
-    panels = {name: found.loc[family] for name, found in tests.items() if family in found.index.get_level_values(0)}
+    panels = family_sentences.of_family(tests, family)
     if panels:
-        display(Markdown("\n".join([f"### {family}: compared with {baseline}", "", *established(family)])))
+        said = family_sentences.established(tests, family)
+        display(Markdown(f"### {family}: compared with {baseline}\n\n{said}"))
         figure = tested.family(panels, LOSS)
         style.save_figure(figure, figures, f"design-{family.replace(' ', '-')}")
         plt.show()
@@ -187,7 +173,8 @@ if not tables:
     print("held")
 
 # %% [markdown]
-# Next: [08_which_how_when](08_which_how_when.ipynb) has the same questions at one learning rate.
+# [08_which_neuron](08_which_neuron.ipynb), [09_how_to_split](09_how_to_split.ipynb) and [10_when_to_split](10_when_to_split.ipynb) explain these results. [08_which_how_when](08_which_how_when.ipynb) has the same
+# questions at one learning rate.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, neuronsplit {ns.__version__}")

@@ -140,3 +140,24 @@ def test_the_overview_says_what_the_parts_say():
     for measure in ("test loss", "test accuracy", "test accuracy, mean over cost", "sd of test accuracy"):
         assert (found[measure, "low"] < found[measure, "mean"]).all()
         assert (found[measure, "mean"] < found[measure, "high"]).all()
+
+
+def test_a_lead_ends_where_the_interval_first_includes_zero():
+    """Against a plain loop over epochs; noise makes the lead of a cheaper policy end at some point."""
+    rng, parts = np.random.default_rng(0), []
+    for seed in range(6):
+        control = course("no-split", [4] * 9, None, [3 - 0.3 * i + rng.normal(0, 0.05) for i in range(9)])
+        grown = course("random", [2] * 9, None, [2.6 - 0.05 * i + rng.normal(0, 0.05) for i in range(9)])
+        last = course("max-loss", [2] * 9, None, [5.0] * 9)
+        parts.append(pd.concat([control, grown, last]).assign(seed=seed))
+    table = pd.concat(parts, ignore_index=True)
+    values, expected = table.pivot(index="seed", columns=["policy", "epoch"], values="test_loss"), 0.0
+    for epoch in range(2, 10):  # cost 2 · epoch, which the control has after epoch / 2 of its own
+        before, after = values["no-split"][epoch // 2], values["no-split"][(epoch + 1) // 2]
+        difference = values["random"][epoch] - (before + after) / 2
+        mean, error = difference.mean(), difference.std() / 6**0.5
+        if mean + 2.570582 * error >= 0:  # Student's t of 5 degrees of freedom
+            break
+        expected = 2 * epoch / 36
+    found = cost.lead_until(table, "test_loss", "no-split")
+    assert found.to_dict() == {"random": pytest.approx(expected), "max-loss": 0.0} and 0.1 < expected < 0.45

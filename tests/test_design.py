@@ -90,6 +90,18 @@ def test_arms_of_one_optimizer_are_compared_with_the_control_in_loss_and_in_cost
     assert found.loc["max-loss", "cost"] == pytest.approx((3 + 4 + 5 + 6 + 6) / (5 * 6))
 
 
+def test_arms_that_were_tuned_alike_have_every_tuned_setting_of_their_baseline(table):
+    settings = {"weight_decay": 0.0, "dropout": 0.0, "rate_schedule": "constant", "rate_after_split": 1.0}
+    alike = design.tuned_alike(table.assign(**settings, learning_rate=0.1))
+    assert alike.all() and alike.index.equals(design.tests(table, "test_loss").index)
+    for name, other in {**settings, "learning_rate": 0.1}.items():
+        changed = table.assign(**settings, learning_rate=0.1)
+        changed.loc[changed["growth"] == "even", name] = "cosine" if name == "rate_schedule" else other + 0.5
+        found = design.tuned_alike(changed)
+        assert not found["how", "even"] and found["which", "max-loss"] and not found["combined", "max-loss · even"]
+        assert not design.tuned_settings(changed).loc["even"].equals(design.tuned_settings(changed).loc["random"])
+
+
 def test_a_table_has_the_columns_that_name_arms():
     assert {*design.CHOICES, "splits"} <= {*ID_COLUMNS}
 

@@ -299,7 +299,7 @@ def test_a_tested_family_shows_means_intervals_verdicts_and_what_is_too_small_to
         (band,) = axis.patches
         assert band.get_width() == pytest.approx(2 * tests["minimum_detectable_effect"].median())
     colors = [mean.get_color() for mean in figure.axes[0].lines[2::2]]
-    assert colors == ["0.45", tested.COLORS["better"], tested.COLORS["worse"]]
+    assert colors == [tested.NOT_ESTABLISHED, tested.COLORS["better"], tested.COLORS["worse"]]
     assert text_of(figure).startswith("mean of n = 8 seeds")
 
 

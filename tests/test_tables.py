@@ -127,3 +127,22 @@ def test_every_neuron_has_a_lineage():
         assert (tree.founder == tree.index).sum() == (8 if policy == "no-split" else 3)
         for neuron, row in tree[tree.born > 0].iterrows():
             assert row.parent < neuron and tree.founder[row.parent] == row.founder
+
+
+def test_the_largest_family_is_counted_by_hand():
+    """Of 2 neurons, 1 splits thrice with one policy; with the other, each splits once, and one comes without parent."""
+    rows = {"seed": 0, "epoch": [1, 2, 3], "hidden": [3, 4, 5]}
+    one = pd.DataFrame(rows | {"policy": "max-loss", "split_neuron": ["1", "2", "1"]})
+    other = pd.DataFrame(rows | {"policy": "random", "split_neuron": ["0", "1", "new"]})
+    found = tables.largest_family(pd.concat([one, other, one.assign(seed=1)]))
+    assert found["max-loss"].tolist() == [4 / 5, 4 / 5] and found["random"].dropna().tolist() == [2 / 5]
+
+
+def test_the_largest_family_is_that_of_a_plain_count():
+    table = study_table(POLICIES, splits=5, epochs=6)
+    found = tables.largest_family(table)
+    for (policy, seed), rows in table.groupby(["policy", "seed"]):
+        founders = list(range(rows["hidden"].iloc[-1] - rows["split_neuron"].notna().sum()))
+        for parent in rows.sort_values("epoch")["split_neuron"].dropna():
+            founders.append(founders[int(parent)])
+        assert found.loc[seed, policy] == max(founders.count(f) for f in founders) / len(founders)

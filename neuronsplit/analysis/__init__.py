@@ -4,7 +4,7 @@ import lazy_loader
 
 # The modules are imported when they are first used, and completion shows them.
 _MODULES = (
-    "arms circumstances comparison cost design files formats oracle sentences split_sentences stats tables variance "
-    "wording"
+    "arms circumstances comparison cost design family_sentences files formats oracle sentences split_sentences stats "
+    "tables variance wording"
 ).split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

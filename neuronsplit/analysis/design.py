@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from neuronsplit.analysis import cost, stats, tables
-from neuronsplit.names import CONTROLS, NO_SPLIT
+from neuronsplit.names import CONTROLS, NO_SPLIT, TUNED_COLUMNS
 
 QUESTIONS = {"policy": "which", "growth": "how", "schedule": "when"}  # a choice, and the question that it answers
 SETTING = ["optimizer", "epochs"]  # in which a control can differ too
@@ -119,3 +119,23 @@ def against_control(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     same = [name for name, arm in arms.iterrows() if "optimizer" not in arm["differs"]]
     values, costs = tables.at_best_validation(named, metric), cost.relative_cost(named, NO_SPLIT)
     return stats.intervals(values[same].sub(values[NO_SPLIT], axis=0)).assign(cost=costs[same])
+
+
+def tuned_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the tuned settings of every arm: a row per arm, with the columns TUNED_COLUMNS."""
+    return with_arms(table).drop_duplicates("policy").set_index("policy")[TUNED_COLUMNS]
+
+
+def tuned_alike(table: pd.DataFrame) -> pd.Series:
+    """Return whether an arm has the tuned settings of its baseline, with a row per family and arm as in `tests`.
+
+    Of an arm that has them, the difference to the baseline is due to the choice and to chance. That of another arm is
+    due to its settings too.
+    """
+    settings = tuned_settings(table)
+    alike = {
+        (name, arm): settings.loc[arm].equals(settings.loc[baseline])
+        for name, family in families(table).items()
+        for arm, baseline in family.items()
+    }
+    return pd.Series(alike, name="tuned_alike").rename_axis(["family", "arm"])

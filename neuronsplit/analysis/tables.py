@@ -136,3 +136,15 @@ def lineage(rows: pd.DataFrame) -> pd.DataFrame:
         founder = tree[parent]["founder"] if parent < len(tree) else parent
         tree.append({"founder": founder, "parent": parent, "born": int(epoch)})
     return pd.DataFrame(tree).rename_axis("neuron")
+
+
+def largest_family(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of the final neurons that descend from one founder, the one with the most descendants.
+
+    Returns a row per seed and a column per policy.
+    """
+    shares = {
+        key: lineage(rows)["founder"].value_counts(normalize=True).max()
+        for key, rows in table.groupby(["seed", "policy"], sort=False)
+    }
+    return pd.Series(shares).rename_axis(["seed", "policy"]).unstack()[table["policy"].unique()].sort_index()

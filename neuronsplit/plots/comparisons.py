@@ -4,6 +4,7 @@ Every `table` is that of a study whose column `policy` distinguishes its experim
 """
 
 import textwrap
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -143,8 +144,10 @@ def difference_at_equal_cost(
 ) -> Figure:
     """Draw differences to a baseline at equal cost, after every epoch: mean and 95 % interval (Student's t).
 
-    settings: title → table. Each gets its own panel.
+    settings: title → table. Each gets its own panel. Lines differ in colour and, for print, in dashes.
     """
+    policies = dict.fromkeys(name for table in settings.values() for name in table["policy"] if name != baseline)
+    dashes = dict(zip(policies, cycle(("-", "--", "-.", ":"))))
     figure, axes = style.row_of_panels(len(settings), 4.6, 3.6, sharex=True)
     for axis, (title, table) in zip(axes, settings.items()):
         rows = cost.difference_at_equal_cost(table, metric, baseline, cost_in).dropna(subset="difference")
@@ -152,7 +155,7 @@ def difference_at_equal_cost(
         for policy, part in rows.groupby("policy", sort=False):
             band = stats.intervals(part.pivot(index="seed", columns="epoch", values="difference"))
             x, color = part.groupby("epoch")["cost"].mean(), style.color_of(policy)
-            axis.plot(x, band["mean"], color=color, lw=1.8, label=policy)
+            axis.plot(x, band["mean"], color=color, ls=dashes[policy], lw=1.8, label=policy)
             axis.fill_between(x, band["low"], band["high"], color=color, alpha=0.15, lw=0)
         late = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, "difference"]
         xlabel = f"{style.TITLES[cost_in]}, as a share of those of {baseline}"

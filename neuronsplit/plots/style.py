@@ -43,7 +43,8 @@ SETTINGS += (*RATE_SCHEDULES, *(f"state {state}" for state in STATES))
 TITLES = {
     "train_loss": "train loss", "train_accuracy": "train accuracy",
     "val_loss": "validation loss", "val_accuracy": "validation accuracy",
-    "test_loss": "test loss", "test_accuracy": "test accuracy", "parameters": "parameters",
+    "test_loss": "test loss", "test_accuracy": "test accuracy",
+    "parameters": "parameters", "hidden": "hidden neurons",
     "epoch": "epochs", "neuron_epochs": "multiply-adds", "seconds": "seconds",
 }  # fmt: skip
 _DASHES = ("-", "--", ":", "-.")

@@ -1,8 +1,8 @@
 """Runs in which nothing hides what comes before it, so that a check of the outputs sees all that a split does.
 
-Three things hide it in a usual run: a norm of few channels, which passes on little more than signs; softmax that
-saturates, or has a single place; and attention to tokens that are all the same. So norms have a larger eps, and softmax
-adds a function of each of its inputs alone. Both leave exact splits exact, for they keep what comes in.
+In a usual run, a norm of few channels passes on little more than signs. Softmax passes on little where it saturates, or
+where it has a single place. Attention to tokens that are all the same is the same for all weights. So norms have a
+larger eps here, and softmax adds a function of each of its inputs alone. An exact split stays exact.
 """
 
 from collections.abc import Callable, Iterator
