@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from neuronsplit.surgery.blocks import Block, stretches_of
-from neuronsplit.surgery.edits import Place
+from neuronsplit.surgery.edits import READING, Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, mask_of, scaled_labels
 from neuronsplit.surgery.sets import Sets, whole_slices
+
+UNSCALED = "unscaled"  # the role of what makes channels that cannot be scaled: it goes along
 
 ENTRIES = (  # of a module: the parameter that its channels are found by
     "weight", "weight_hh_l0", "weight_hh", "weight_v", "weight_orig",
@@ -81,7 +83,7 @@ def places_of(
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
             takes_gain = scaled_of[share is not None][owner] | (owner == NONE) | (share is by_mean)
             takes_gain = _along(takes_gain.view(grid.shape), axis).all(1)
-            taken = "along" if role == MAKES and not takes_gain[inside].any() else role
+            taken = UNSCALED if role == MAKES and not takes_gain[inside].any() else role
             taken = of_norms(name, owner, taken, share) if share else taken
             if why and taken in (READS, "gain", "reads norm"):
                 raise ValueError(f"{name!r} is read through {why}, which lets no share through")
@@ -132,7 +134,7 @@ def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[
 def _merged(found: dict, n_sets: int) -> list[Place]:
     """One place for each axis: what reads comes before what makes, and that before what goes along."""
     places: dict[tuple[str, int], Place] = {}
-    along_last = sorted(found.items(), key=lambda item: item[0][2] == "along")
+    along_last = sorted(found.items(), key=lambda item: item[0][2] in ("along", UNSCALED))
     for (name, axis, role), (member, (outputs, plain, stretches)) in along_last:
         before = places.get((name, axis))
         runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
@@ -141,11 +143,13 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
             if number >= 0:
                 runs[number].append([stop - length, stop])
         if before is None:
-            places[name, axis] = Place(name, axis, role, outputs, runs, plain)
+            places[name, axis] = Place(name, axis, "along" if role == UNSCALED else role, outputs, runs, plain)
         elif before.runs != runs:
             raise ValueError(f"{name!r} has other channels for another use: allowed are the same for all uses")
         elif (roles := {before.role, role}) in ({READS, MAKES}, {READS, "mean"}):
             places[name, axis] = before._replace(role="ties" if MAKES in roles else "mean", outputs=[])
+        elif role == UNSCALED and before.role in READING:
+            raise ValueError(f"{name!r} reads channels, and makes some that cannot be scaled")
         elif roles in ({"reads norm", MAKES}, {"reads norm", "mean"}):
             raise ValueError(f"{name!r} makes channels and reads those of a norm without a gain")
     return list(places.values())
