@@ -126,3 +126,18 @@ def test_only_the_eps_of_a_norm_is_scaled():
     net.norm.timesteps, net.norm.n_steps = 1000.0, 0.05
     split_exactly(net, "a", torch.randn(6, 3), neuron=1, rule="outgoing")
     assert (net.norm.timesteps, net.norm.n_steps) == (1000.0, 0.05) and net.norm.eps == pytest.approx(1e-5 * 5 / 6)
+
+
+@pytest.mark.parametrize("rule", ["scaled", "outgoing", "even"])
+def test_a_tied_decoder_before_a_clamp_is_refused_or_exact(rule):
+    """The example is within the clamp, which lets no scale through."""
+    net = hidden(
+        lambda n, x: n.b((torch.tanh(n.a(x) @ n.w.mT) @ n.w).clamp(-0.5, 0.5)), w=nn.Parameter(torch.randn(2, 5))
+    )
+    x = 20 * torch.randn(50, 3).double()
+    before = outputs(net, x)
+    try:
+        split_neuron(net, "a", 0, example_inputs=torch.zeros(2, 3).double(), rule=rule, rng=rng())
+    except ValueError:
+        return
+    assert relative_change(before, outputs(net, x)) <= 1e-11
