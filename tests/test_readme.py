@@ -10,7 +10,7 @@ import pytest
 from prose import MAX_WORDS, markdown_of, n_words, sentences, too_long
 
 import neuronsplit as ns
-from neuronsplit.analysis import cost, tables
+from neuronsplit.analysis import cost, design, tables
 from neuronsplit.analysis.stats import intervals
 from neuronsplit.names import NO_SPLIT
 from neuronsplit.plots.style import COLORS, color_of
@@ -165,6 +165,14 @@ def test_the_findings_are_read_off_the_committed_tables():
     for bullet, numbers in zip(bullets, findings()):
         assert numbers in bullet and re.search(r"\(notebooks/\d\d_\w+\.ipynb\)", bullet)
         assert sum(map(n_words, sentences(bullet))) <= MAX_WORDS
+
+
+def test_findings_that_do_not_hold_on_other_data_sets_say_so():
+    files = {name: ROOT / "figures" / "data" / f"design-{name}.parquet" for name in ("digits", "mnist-1d")}
+    found = {name: design.tests(ns.read_table(file), "test_loss") for name, file in files.items()}
+    assert not any((rows.loc["which", "verdict"] == "better").any() for rows in found.values())
+    assert not (found["mnist-1d"].loc["when", "verdict"] == "better").any()
+    assert "On MNIST-1D, [no schedule helps]" in README and "On two other data sets, [no policy helps]" in README
 
 
 def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():
