@@ -33,14 +33,10 @@ from IPython.display import Markdown, display
 import neuronsplit as ns
 from neuronsplit.analysis import design, family_sentences, stats, variance, wording
 from neuronsplit.analysis.tables import at_best_validation, largest_family
-from neuronsplit.locations import ROOT
 from neuronsplit.plots import families, style, tested
 
 style.use_style()
-NAMES = ["digits", "mnist-1d", "fashion-mnist"]
-committed = {name: f"figures/data/design-{name}.parquet" for name in NAMES}
-files = {name: ROOT / file for name, file in (tables or committed).items()}
-results = {name: ns.read_table(file) for name, file in files.items() if file.exists()}
+results = design.read_tables(tables)
 LOSS, ACCURACY = "test_loss", "test_accuracy"
 tests = {name: design.tests(table, LOSS) for name, table in results.items()}
 which = family_sentences.of_family(tests, "which")

@@ -39,10 +39,7 @@ from neuronsplit.names import NO_SPLIT, STAY_NARROW
 from neuronsplit.plots import comparisons, curves, style, tested
 
 style.use_style()
-NAMES = ["digits", "mnist-1d", "fashion-mnist"]
-committed = {name: f"figures/data/design-{name}.parquet" for name in NAMES}
-files = {name: ROOT / file for name, file in (tables or committed).items()}
-results = {name: ns.read_table(file) for name, file in files.items() if file.exists()}
+results = design.read_tables(tables)
 LOSS, ACCURACY, BASE = "test_loss", "test_accuracy", "every-epoch"
 tests = {
     name: design.tests(table, LOSS).assign(tuned_alike=design.tuned_alike(table)) for name, table in results.items()

@@ -34,10 +34,7 @@ from neuronsplit.locations import ROOT
 from neuronsplit.plots import style, tested
 
 style.use_style()
-NAMES = ["digits", "mnist-1d", "fashion-mnist"]
-committed = {name: f"figures/data/design-{name}.parquet" for name in NAMES}
-files = {name: ROOT / file for name, file in (tables or committed).items()}
-results = {name: ns.read_table(file) for name, file in files.items() if file.exists()}
+results = design.read_tables(tables)
 LOSS = "test_loss"  # the primary measure, at the epoch that validation picks
 tests = {name: design.tests(table, LOSS) for name, table in results.items()}
 

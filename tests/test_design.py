@@ -102,6 +102,12 @@ def test_arms_that_were_tuned_alike_have_every_tuned_setting_of_their_baseline(t
         assert not design.tuned_settings(changed).loc["even"].equals(design.tuned_settings(changed).loc["random"])
 
 
+def test_tables_that_are_there_are_read_by_data_set():
+    assert {"digits", "mnist-1d"} <= design.read_tables({}).keys() <= design.COMMITTED.keys()
+    found = design.read_tables({"mine": design.COMMITTED["digits"], "missing": "figures/data/missing.parquet"})
+    assert found.keys() == {"mine"} and found["mine"].equals(read_table(ROOT / design.COMMITTED["digits"]))
+
+
 def test_a_table_has_the_columns_that_name_arms():
     assert {*design.CHOICES, "splits"} <= {*ID_COLUMNS}
 

@@ -4,13 +4,18 @@ Every arm is tuned on its own, so what was tuned has no part in its name. The ba
 each choice among the arms that grow. A `table` is that of the study, with all of ID_COLUMNS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from neuronsplit.analysis import cost, stats, tables
+from neuronsplit.analysis.files import read_table
+from neuronsplit.locations import ROOT
 from neuronsplit.names import CONTROLS, NO_SPLIT, TUNED_COLUMNS
 
+COMMITTED = {  # of each data set of the design: its table, from the project's folder
+    name: f"figures/data/design-{name}.parquet" for name in ("digits", "mnist-1d", "fashion-mnist")
+}
 QUESTIONS = {"policy": "which", "growth": "how", "schedule": "when"}  # a choice, and the question that it answers
 SETTING = ["optimizer", "epochs"]  # in which a control can differ too
 CHOICES = [*QUESTIONS, "state", *SETTING]
@@ -18,6 +23,12 @@ ANY_WIDTH = f"{NO_SPLIT} of any width"  # the control whose width is tuned too; 
 SAME_COST = 0.05  # costs that differ by a smaller share count as equal
 
 Family = dict[str, str]  # comparisons that are tested together: the baseline of each arm, by their names
+
+
+def read_tables(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Return the tables that are there of files, by data set, from the project's folder. Without any, of COMMITTED."""
+    found = {name: ROOT / file for name, file in (files or COMMITTED).items()}
+    return {name: read_table(file) for name, file in found.items() if file.exists()}
 
 
 def arms_of(table: pd.DataFrame) -> pd.DataFrame:
