@@ -213,7 +213,7 @@ assert before[3] == 0 and (after[[3, width]] == 0).all()
 #   rank 6.8 for 6.8 unsplit under SGD), and under SGD the split does harm: each twin's incoming weights learn at half the speed.
 # - **The 2021 rule parts its twins slowly**: a median of 19° under SGD and momentum, 12° under Adam, with an effective rank of 9.5 to 9.6 under the first two.
 # - **Twins that pull opposite ways part soonest.** `antisymmetric`, as exact as the others, reaches 40° to 44° and the lowest test loss of all growths with every optimiser.
-#   (Trained for 100 epochs it overfits: [08_which_how_when](08_which_how_when.ipynb).)
+#   (What that is worth over a whole training is in [09_how_to_split](09_how_to_split.ipynb).)
 # - **The theory holds** exactly for a step, and for the median pair within a tenth after thirty.
 #
 # The cell asserts these sentences.
@@ -233,7 +233,7 @@ if table == "figures/data/twins.parquet":
     print("held")
 
 # %% [markdown]
-# Next: [08_which_neuron](08_which_neuron.ipynb) asks which neuron to split. At one learning rate, [08_which_how_when](08_which_how_when.ipynb) asks which choices decide.
+# Next: [08_which_neuron](08_which_neuron.ipynb) asks which neuron to split.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, torch {torch.__version__}, neuronsplit {ns.__version__}")
