@@ -49,11 +49,11 @@ def trace(net: nn.Module, call: Call, labels: Labels) -> Run:
     return done
 
 
-def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation: Run) -> bool:
+def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation: Run) -> Run:
     """Run a network in training mode too, and label what it does only then, such as an auxiliary head.
 
     in_evaluation: the run that the labels are from.
-    Returns whether it runs; it may need labels of examples, or more than one image.
+    Returns the run, which may fail: it may need labels of examples, or more than one image.
     """
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.train()
@@ -68,7 +68,7 @@ def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation:
             whys = {one.why for one in labels.means[:n_means]}  # others are not in the outputs that are compared
             labels.rows += [(one.why, one.channels) for one in labels.means if one.why not in whys]
             labels.means = [one for one in labels.means if one.why in whys]
-        return in_training.exception is None
+        return in_training
     finally:
         net.eval()
         with torch.no_grad():
