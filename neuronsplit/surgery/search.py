@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,10 +52,11 @@ def find_split(
         check = _check(call, noisy, before, tolerance, differs)
         rng_of_all = np.random.default_rng(rng)
         once = _once(trial)
-        searches = [
-            Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, once) for sets in ways(labels)
-        ]
-        return _first_exact(searches, candidates, together)
+
+        def search(way: Callable[[], Sets]) -> Search:
+            return Search(net, labels, way(), channels, check, rule, rng_of_all, unscaled, once)
+
+        return _first_exact([partial(search, way) for way in ways(labels)], candidates, together)
 
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
@@ -125,10 +127,13 @@ def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, diff
 
 
 def _first_exact(
-    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+    searches: list[Callable[[], Search]],
+    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
+    together: bool,
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys, random_state = [], searches[0].rng.bit_generator.state
+    whys, first = [], searches[0]()
+    random_state = first.rng.bit_generator.state
     for search, (neurons, masks, why) in _in_order(searches, candidates, together):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
@@ -142,15 +147,17 @@ def _first_exact(
             return record
         raise ValueError(_why_larger(search, masks, whys))
     why = (whys or ["no set is whole"])[0]
-    raise ValueError(f"{next(iter(searches[0].layers))!r} has no exact split known ({why}): allowed are other layers")
+    raise ValueError(f"{next(iter(first.layers))!r} has no exact split known ({why}): allowed are other layers")
 
 
 def _in_order(
-    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+    searches: list[Callable[[], Search]],
+    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
+    together: bool,
 ) -> Iterator[tuple[Search, tuple]]:
     """The candidates of all searches; if not together, those of the neurons' own channels come first."""
     for alone in (None,) if together else (True, False):
-        for search in searches:
+        for search in (one() for one in searches):
             for candidate in candidates(search.layers, search.sets):
                 if together or alone == _are_alone(search, *candidate[:2]):
                     yield search, candidate

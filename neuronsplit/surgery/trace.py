@@ -58,10 +58,10 @@ def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation:
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.train()
     try:
-        with opened_kernels():
-            in_training = run(net, call, None, {})
         # Channels may have been tied after they met in a norm.
         late = bool(labels.rows or labels.means or labels.shared)
+        with opened_kernels():
+            in_training = in_evaluation if late else run(net, call, None, {})
         if late or in_training.operations != in_evaluation.operations:
             n_means = len(labels.means)
             in_training = _followed(net, call, labels)
