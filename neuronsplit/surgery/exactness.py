@@ -165,6 +165,9 @@ def _doubled(tensor: Tensor, noise: float, rng: torch.Generator) -> Tensor:
         flat = double.as_strided((double.numel(),), (1,))  # in the order of its memory
         change = noise * torch.randn(min(len(flat), MAX_DRAWN), generator=rng, dtype=torch.float64).to(double.device)
         constant = bool(flat[0] == flat[-1]) and bool((flat == flat[0]).all())
+        factor = 1 + change
         for part in flat.split(MAX_DRAWN):
-            part += (part + constant) * change[: len(part)]
+            part *= factor[: len(part)]
+            if constant:
+                part += change[: len(part)]
     return nn.Parameter(double, requires_grad=False)
