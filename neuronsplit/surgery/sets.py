@@ -22,7 +22,7 @@ MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
 def ways(labels: Labels) -> list[Callable[[], "Sets"]]:
-    """The ways in which channels may be copied, in the order in which they are tried: each is found when it is."""
+    """The ways in which channels may be copied, in the order in which they are tried: each is found when called."""
     alone = [partial(Sets, labels, even=True, joined=False)] if labels.means else []
     return [cache(way) for way in (partial(Sets, labels), partial(Sets, labels, even=True), *alone)]
 
