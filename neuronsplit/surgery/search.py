@@ -107,8 +107,9 @@ def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, d
 
 
 def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, differs: bool) -> Check:
-    """A check on the examples as they were traced, and on noise in transparent runs if they give finite numbers.
+    """A check on the examples, with the usual kernels, and on noise in transparent runs.
 
+    If the network gives no finite numbers for the latter, it is on the examples as they were traced.
     before: the outputs that were traced. differs: whether the network computes something else in training.
     """
 
@@ -118,12 +119,12 @@ def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, diff
 
     if not before:
         raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    calls = [opened]
+    on_noise = None
     with suppress(Exception):
         on_noise = exactness.outputs_of(noisy())
-        if all(bool(tensor.isfinite().all()) for tensor in on_noise):
-            calls, before = [opened, noisy], before + on_noise
-    return Check(calls, before, tolerance, call if differs else None)
+    if on_noise is None or not all(bool(tensor.isfinite().all()) for tensor in on_noise):
+        noisy, on_noise = opened, before
+    return Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if differs else None)
 
 
 def _first_exact(
