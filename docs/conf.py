@@ -15,7 +15,7 @@ PUBLIC = set(neuronsplit.__all__)
 project, author, copyright = "neuronsplit", "the authors of neuronsplit", "the authors of neuronsplit"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.githubpages"]
 exclude_patterns = ["README.md", "**/.ipynb_checkpoints"]  # pages of docs/ include the sections of the README
-templates_path, html_static_path = ["_templates"], ["_static"]
+templates_path, html_static_path, smartquotes = ["_templates"], ["_static"], False  # quotes stay as in the code
 
 html_theme, html_title = "furo", "neuronsplit"
 html_favicon, html_css_files = "_static/favicon.svg", ["site.css"]
@@ -72,7 +72,7 @@ def link_to_modules(app, doctree):
 def docstring(app, what, name, obj, options, lines):
     """Turn a docstring, which is plain text with items such as "width: …", into reStructuredText in place."""
     if isinstance(obj, dict):
-        lines[:] = ["Entries: " + ", ".join(f"``{entry}``" for entry in obj) + "."]
+        lines[:] = ["Entries: " + ", ".join(f"`{entry}`" for entry in obj) + "."]
     found, literal, item, before = [], False, False, "the first line"
     for line in lines:
         indented, within, starts = line.startswith(" "), literal, END.search(before)
