@@ -82,16 +82,16 @@ def edits_of(
         whole = gain[of].square().mean().sqrt() if place.role in ("gain", "reads norm") else one
         if place.role in READING:
             rows = _rows(place, tensor)
-            scale = _over_outputs(share[first : first + rows, of], tensor, place)
+            scale = _over_outputs(share[first : first + rows].index_select(1, of % len(gain)), tensor, place)
             for edit in edits[place.name]:  # outputs that are copied keep their shares
                 scale = scale.index_select(edit.axis, edit.source) if scale.shape[edit.axis] > 1 else scale
-            factor = partial(_gradient_factor, gain[of] / whole, one[None], shape)
+            factor = partial(_gradient_factor, gain[of] / whole, torch.ones_like(gain)[None], of, shape)
             first += rows
         else:
             plain = torch.isin(source, torch.tensor(place.plain, dtype=torch.long)) | (place.role in ("along", "gain"))
             scale = torch.where(plain, 1, gain[of])
-            of_others = share[:, of] if place.role != "ties" else gain[of][None]
-            factor = partial(_gradient_factor, gain[of].where(plain, 1) / whole, of_others, shape)
+            of_others = share if place.role != "ties" else gain[None]
+            factor = partial(_gradient_factor, gain[of].where(plain, 1) / whole, of_others, of, shape)
             scale = scale.view(shape)
         copies = (of >= len(place.runs)).nonzero()[:, 0]
         edits[place.name].append(TensorEdit(place.axis, source, scale * whole, factor, copies, place.role == "mean"))
@@ -154,9 +154,12 @@ def _over_outputs(share: Tensor, tensor: Tensor, place: Place) -> Tensor:
     return share.reshape(shape)
 
 
-def _gradient_factor(gain: Tensor, share: Tensor, shape: list[int], exponent: int) -> Tensor:
-    """The factor of a power of the gradient: a mean over the outputs, exact where all have the same share."""
-    return (gain**exponent * (share**exponent).mean(0)).view(shape)
+def _gradient_factor(gain: Tensor, share: Tensor, of: Tensor, shape: list[int], exponent: int) -> Tensor:
+    """The factor of a power of the gradient: a mean over the outputs, exact where all have the same share.
+
+    gain: of each position (n',). share: of each output and twin. of: the twin at each position.
+    """
+    return (gain**exponent * (share**exponent).mean(0)[of]).view(shape)
 
 
 def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = None) -> Tensor:
@@ -168,7 +171,7 @@ def apply_edits(tensor: Tensor, edits: list[TensorEdit], exponent: int | None = 
         factor = edit.scale if exponent is None else edit.gradient(exponent)
         new = tensor.index_select(edit.axis, edit.source.to(tensor.device))
         gone = None if edit.merged is None else tensor.index_select(edit.axis, edit.merged.to(tensor.device))
-        new = new * factor.to(new) if gone is None else _sum(new, gone, factor.to(new), exponent)
+        new = new.mul_(factor.to(new)) if gone is None else _sum(new, gone, factor.to(new), exponent)
         if edit.mean and exponent is None:
             mean = tensor.mean(edit.axis, keepdim=True).repeat_interleave(len(edit.copies), edit.axis)
             new.index_copy_(edit.axis, edit.copies.to(new.device), mean)

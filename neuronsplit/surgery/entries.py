@@ -23,13 +23,20 @@ class Entries:
             total += self.extent[name]
         self.names, self.starts = [*self.first], torch.tensor([*self.first.values(), total])
 
-    def of(self, tensor: Tensor) -> Tensor | None:
-        """The numbers of a tensor's entries (its shape), or None if it is no view of a parameter or buffer."""
+    def holder(self, tensor: Tensor) -> str | None:
+        """The parameter or buffer of which a tensor is a view, if any."""
         for name in self.in_storage.get(tensor.untyped_storage()._cdata, ()):
             own, offset = self.tensors[name], tensor.storage_offset() - self.tensors[name].storage_offset()
             if tensor.itemsize == own.itemsize and 0 <= offset < self.extent[name]:
-                return self.first[name] + offset + _places(tensor.shape, tensor.stride())
+                return name
         return None
+
+    def of(self, tensor: Tensor) -> Tensor | None:
+        """The numbers of a tensor's entries (its shape), or None if it is no view of a parameter or buffer."""
+        if (name := self.holder(tensor)) is None:
+            return None
+        offset = tensor.storage_offset() - self.tensors[name].storage_offset()
+        return self.first[name] + offset + _places(tensor.shape, tensor.stride())
 
     def name(self, entry: Tensor) -> str:
         """The parameter or buffer that has an entry."""

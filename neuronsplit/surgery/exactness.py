@@ -16,6 +16,7 @@ from neuronsplit.surgery.trace import DoesNotRun, created_on
 from neuronsplit.surgery.transparent import transparent
 
 DOUBLE, MIXED = 1e-9, 1e-6  # tolerances, relative: of runs in float64, and of those that use float32 for a while
+MAX_DRAWN = 16381  # numbers that change a parameter, again and again; a prime, so that its rows get different ones
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of networks that fix their precision
 
 
@@ -161,8 +162,12 @@ def _doubled(tensor: Tensor, noise: float, rng: torch.Generator) -> Tensor:
     if not isinstance(tensor, nn.Parameter):  # a buffer may be a mask
         return double
     if noise and double.numel():
-        change = noise * torch.randn(double.shape, generator=rng).to(double.device)
-        constant = bool((double == double.flatten()[0]).all())
-        double *= 1 + change
-        double += change if constant else 0
+        flat = double.as_strided((double.numel(),), (1,))  # in the order of its memory
+        change = noise * torch.randn(min(len(flat), MAX_DRAWN), generator=rng, dtype=torch.float64).to(double.device)
+        constant = bool(flat[0] == flat[-1]) and bool((flat == flat[0]).all())
+        factor = 1 + change
+        for part in flat.split(MAX_DRAWN):
+            part *= factor[: len(part)]
+            if constant:
+                part += change[: len(part)]
     return nn.Parameter(double, requires_grad=False)

@@ -68,19 +68,21 @@ class Labels(Facts):
 
     def is_weight(self, tensor: object) -> bool:
         """Whether a tensor consists of entries of parameters."""
-        return self.knows(tensor) and int(self._first(tensor)) < NONE
+        return self.knows(tensor) and self._weight_at_first(tensor) is not None
 
-    def _first(self, tensor: Tensor) -> Tensor:
-        """The label of a tensor's first element."""
-        known = tensor.untyped_storage()._cdata in self.shadows
-        return self._elements(tensor if known else tensor[(slice(0, 1),) * tensor.dim()])[(0,) * tensor.dim()]
+    def _weight_at_first(self, tensor: Tensor) -> str | None:
+        """The name of the parameter that a tensor's first element is of, if any."""
+        if tensor.untyped_storage()._cdata not in self.shadows:
+            return self.entries.holder(tensor)
+        first = self._elements(tensor)[(0,) * tensor.dim()]
+        return self.entries.name(NONE - 1 - first) if int(first) < NONE else None
 
     def of(self, tensor: object) -> Tensor | None:
         """The labels of the channels in an activation (its shape), or None if there are none."""
         if not self.knows(tensor) or self.is_weight(tensor):
             return None
-        (labels,) = narrowed(self.raw(tensor))
-        return self.scales.roots(labels).expand(tensor.shape) if bool((labels >= 0).any()) else None
+        (small,) = narrowed(self._elements(tensor))
+        return self.scales.roots(small.long()).expand(tensor.shape) if bool((small >= 0).any()) else None
 
     def put(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
@@ -100,7 +102,7 @@ class Labels(Facts):
 
     def name_of(self, weight: Tensor) -> str:
         """The name of the parameter that a weight consists of."""
-        return self.entries.name(NONE - 1 - self._first(weight))
+        return self._weight_at_first(weight)
 
     def concatenated(self, weight: Tensor) -> list[int]:
         """How many entries of a vector (n,) are of each parameter, if they are concatenated."""
@@ -138,7 +140,10 @@ class Labels(Facts):
 
     def _record_each(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         """Record entries (n,) of one parameter, or of several that are concatenated."""
-        recorded, number = torch.empty_like(entries), torch.searchsorted(self.entries.starts, entries, right=True)
+        number = torch.searchsorted(self.entries.starts, entries, right=True)
+        if bool((number == number[0]).all()):
+            return self._record(entries, labels, role, single)
+        recorded = torch.empty_like(entries)
         for one in torch.unique(number):
             own = number == one
             of_own = None if labels is None else labels[own]
@@ -160,7 +165,8 @@ class Labels(Facts):
             self.tie(owner[at], labels)
             owner[at] = torch.where(labels == NONE, owner[at], labels)
         for other in {MAKES, READS, ALONG} - {role}:
-            self.channels.merge(self.owners.get((name, axes, other), owner), owner)
+            if (name, axes, other) in self.owners:
+                self.channels.merge(self.owners[name, axes, other], owner)
         if len(axes) > 1:
             self.cut(owner.view(sizes))
         for other in self.companions.get(name, ()):

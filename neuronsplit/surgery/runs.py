@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -96,11 +97,12 @@ class _Observer(TorchDispatchMode):
         return hooks
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        given = dict(zip((argument.name for argument in op._schema.arguments), args)) | (kwargs or {})
+        name, short, keys = _described(op)
+        given = dict(zip(keys, args)) | (kwargs or {})
         where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if _has_memory(t)]
-        if used := [self.forbidden[storage_of(t)] for t in tensors if storage_of(t) in self.forbidden]:
+        if used := [self.forbidden[at] for at in map(storage_of, tensors) if at in self.forbidden]:
             raise ValueError(f"it still uses the old {used[0]!r}, which something outside its module holds")
-        self.operation = op._schema.name.split("::")[1].strip("_")
+        self.operation = short
         arguments = {key: self.described(value) for key, value in given.items() if "train" not in key}
         out = op(*args, **(kwargs or {}))
         self.operation = ""
@@ -108,7 +110,7 @@ class _Observer(TorchDispatchMode):
         source = self.sources.get(storage_of(tensors[0])) if is_dropout else len(self.operations)
         self.sources |= {storage_of(tensor): source for tensor in tensors_in([out]) if _has_memory(tensor)}
         if not is_dropout and any(tensor.is_floating_point() for tensor in tensors):  # not counts of steps and the like
-            self.operations.append((str(op), where, arguments))
+            self.operations.append((name, where, arguments))
         if self.follow:
             self.follow(op, given, out, where)
         return out
@@ -119,6 +121,13 @@ class _Observer(TorchDispatchMode):
         if isinstance(value, Tensor):
             return "tensor", self.sources.get(storage_of(value)) if _has_memory(value) else None
         return value if isinstance(value, int | float | str) else type(value)
+
+
+@cache
+def _described(op) -> tuple[str, str, list[str]]:
+    """The full name of an operation, a short one, and the names of its arguments."""
+    short = op._schema.name.split("::")[1].strip("_")
+    return str(op), short, [argument.name for argument in op._schema.arguments]
 
 
 def _has_memory(tensor: Tensor) -> bool:

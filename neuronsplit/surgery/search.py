@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from neuronsplit.surgery.candidates import Candidates
 from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.runs import Call, Run
+from neuronsplit.surgery.runs import Call
 from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -46,15 +47,16 @@ def find_split(
 
     def find(dtype: torch.dtype | None) -> SplitRecord:
         call, noisy = (exactness.call_with(net, example_inputs, device, dtype, n) for n in (0.0, noise))
-        labels, channels, traced, trains = _traced(net, call, layers)
+        labels, channels, before, differs = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
-        check = _check(call, noisy, traced, tolerance, trains)
+        check = _check(call, noisy, before, tolerance, differs)
         rng_of_all = np.random.default_rng(rng)
         once = _once(trial)
-        searches = [
-            Search(net, labels, sets, channels, check, rule, rng_of_all, unscaled, once) for sets in ways(labels)
-        ]
-        return _first_exact(searches, candidates, together)
+
+        def search(way: Callable[[], Sets]) -> Search:
+            return Search(net, labels, way(), channels, check, rule, rng_of_all, unscaled, once)
+
+        return _first_exact([partial(search, way) for way in ways(labels)], candidates, together)
 
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
@@ -86,47 +88,52 @@ def _require_parameters(net: nn.Module) -> None:
             raise ValueError(f"{wrapper} keeps parameters of its own: allowed is the network inside, before")
 
 
-def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], Run, bool]:
-    """The labels of a run, those of some layers, the run, and whether it is possible in training.
+def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], list[Tensor], bool]:
+    """The labels of a run, those of some layers, its outputs, and whether it is possible in training, but another.
 
     It is a second run where the first has labelled across the layers.
     """
     for mixing in (False, True):
         labels = Labels(net, mixing)
         traced = trace(net, call, labels)
-        trains = trace_in_training(net, call, labels, traced)
+        before = exactness.outputs_of(traced.out)
+        in_training = trace_in_training(net, call, labels, traced)
         layers = {where: layer_axis(labels, where) for where in names}
         across = [barred for why, barred in labels.barred if ACROSS in why] or [torch.empty(0, dtype=torch.long)]
         if not torch.isin(torch.cat([*layers.values()]), labels.channels.roots(torch.cat(across))).any():
             break
-    return labels, layers, traced, trains
+    differs = in_training.exception is None and in_training.operations != traced.operations
+    return labels, layers, before, differs
 
 
-def _check(call: Call, noisy: Call, traced: Run, tolerance: float, trains: bool) -> Check:
-    """A check on the examples, with the usual kernels, and on noise in transparent runs.
+def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, differs: bool) -> Check:
+    """A check on the examples as they were traced, and on noise in transparent runs if they give finite numbers.
 
-    If the network gives no finite numbers for the latter, it is on the examples as they were traced.
+    before: the outputs that were traced. differs: whether the network computes something else in training.
     """
 
     def opened() -> object:
         with opened_kernels():
             return call()
 
-    if not (as_traced := exactness.outputs_of(traced.out)):
+    if not before:
         raise ValueError("the network gives no numbers for the example inputs: allowed are inputs that it answers")
-    on_noise = None
+    calls = [opened]
     with suppress(Exception):
         on_noise = exactness.outputs_of(noisy())
-    if on_noise is None or not all(bool(tensor.isfinite().all()) for tensor in on_noise):
-        noisy, on_noise = opened, as_traced
-    return Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if trains else None)
+        if all(bool(tensor.isfinite().all()) for tensor in on_noise):
+            calls, before = [opened, noisy], before + on_noise
+    return Check(calls, before, tolerance, call if differs else None)
 
 
 def _first_exact(
-    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+    searches: list[Callable[[], Search]],
+    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
+    together: bool,
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys, random_state = [], searches[0].rng.bit_generator.state
+    whys, first = [], searches[0]()
+    random_state = first.rng.bit_generator.state
     for search, (neurons, masks, why) in _in_order(searches, candidates, together):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
@@ -140,15 +147,17 @@ def _first_exact(
             return record
         raise ValueError(_why_larger(search, masks, whys))
     why = (whys or ["no set is whole"])[0]
-    raise ValueError(f"{next(iter(searches[0].layers))!r} has no exact split known ({why}): allowed are other layers")
+    raise ValueError(f"{next(iter(first.layers))!r} has no exact split known ({why}): allowed are other layers")
 
 
 def _in_order(
-    searches: list[Search], candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+    searches: list[Callable[[], Search]],
+    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
+    together: bool,
 ) -> Iterator[tuple[Search, tuple]]:
     """The candidates of all searches; if not together, those of the neurons' own channels come first."""
     for alone in (None,) if together else (True, False):
-        for search in searches:
+        for search in (one() for one in searches):
             for candidate in candidates(search.layers, search.sets):
                 if together or alone == _are_alone(search, *candidate[:2]):
                     yield search, candidate

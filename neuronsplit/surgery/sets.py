@@ -7,7 +7,8 @@ one, if twins are even. A set of channels is a mask over all labels.
 
 import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import count
 
 import torch
@@ -20,10 +21,10 @@ from neuronsplit.surgery.partition import Partition
 MAX_TRIED = 30  # sets that are tried before the search gives up
 
 
-def ways(labels: Labels) -> list["Sets"]:
-    """The ways in which channels may be copied, in the order in which they are tried."""
-    alone = [Sets(labels, even=True, joined=False)] if labels.means else []
-    return [Sets(labels), Sets(labels, even=True), *alone]
+def ways(labels: Labels) -> list[Callable[[], "Sets"]]:
+    """The ways in which channels may be copied, in the order in which they are tried: each is found when called."""
+    alone = [partial(Sets, labels, even=True, joined=False)] if labels.means else []
+    return [cache(way) for way in (partial(Sets, labels), partial(Sets, labels, even=True), *alone)]
 
 
 class Sets:

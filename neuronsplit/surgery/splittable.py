@@ -12,7 +12,7 @@ from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis, places_of
 from neuronsplit.surgery.scales import sharing, tied_names
-from neuronsplit.surgery.sets import Sets, ways
+from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
 
@@ -55,10 +55,10 @@ def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> di
             "reason": reason}  # fmt: skip
 
 
-def _smallest_set(labels: Labels, ways_to_copy: list[Sets], channel: int) -> tuple[Tensor | None, tuple, str]:
+def _smallest_set(labels: Labels, ways_to_copy: list[Callable], channel: int) -> tuple[Tensor | None, tuple, str]:
     """The smallest set (a mask) with a channel, and the tensors that change with it; or None, and why there is none."""
     found, reasons = [], []
-    for sets in ways_to_copy:
+    for sets in (way() for way in ways_to_copy):
         for mask, why in sets.candidates(sets.mask(torch.tensor([channel]))):
             try:
                 share = sharing(labels, sets, mask)

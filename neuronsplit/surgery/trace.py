@@ -49,26 +49,26 @@ def trace(net: nn.Module, call: Call, labels: Labels) -> Run:
     return done
 
 
-def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation: Run) -> bool:
+def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation: Run) -> Run:
     """Run a network in training mode too, and label what it does only then, such as an auxiliary head.
 
     in_evaluation: the run that the labels are from.
-    Returns whether it runs; it may need labels of examples, or more than one image.
+    Returns the run, which may fail: it may need labels of examples, or more than one image.
     """
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     net.train()
     try:
-        with opened_kernels():
-            in_training = run(net, call, None, {})
         # Channels may have been tied after they met in a norm.
         late = bool(labels.rows or labels.means or labels.shared)
+        with opened_kernels():
+            in_training = in_evaluation if late else run(net, call, None, {})
         if late or in_training.operations != in_evaluation.operations:
             n_means = len(labels.means)
             in_training = _followed(net, call, labels)
             whys = {one.why for one in labels.means[:n_means]}  # others are not in the outputs that are compared
             labels.rows += [(one.why, one.channels) for one in labels.means if one.why not in whys]
             labels.means = [one for one in labels.means if one.why in whys]
-        return in_training.exception is None
+        return in_training
     finally:
         net.eval()
         with torch.no_grad():

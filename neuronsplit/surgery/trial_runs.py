@@ -25,7 +25,7 @@ class Check(NamedTuple):
     calls: list[Call]  # in evaluation
     before: list[Tensor]  # their outputs without the split
     tolerance: float  # the relative change of an output that is allowed
-    in_training: Call | None  # must run in training mode too; its outputs are random
+    in_training: Call | None  # must run in training mode too, where it is another computation; its outputs are random
 
 
 class _Trial(NamedTuple):

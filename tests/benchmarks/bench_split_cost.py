@@ -18,6 +18,7 @@ CASES = [
     ("resnet18", {}, "layer1.0.conv1", "scaled"),
     ("resnet18", {}, "layer4.1.conv2", "scaled"),
     ("vit_b_16", {"image_size": 64}, "encoder.layers.encoder_layer_5.mlp.0", "outgoing"),
+    ("mobilenet_v2", {}, "features.3.conv.0.0", "outgoing"),
 ]
 
 
@@ -49,8 +50,8 @@ def measure(name, options, layer, rule, rounds=5, batch_size=8):
 if __name__ == "__main__":
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; batch 8, medians of 5")
-    print(f"{'network':10} {'layer':38} {'step':>9} {'split':>9} {'ratio':>6} {'new tensors':>12}")
+    print(f"{'network':12} {'layer':38} {'step':>9} {'split':>9} {'ratio':>6} {'new tensors':>12}")
     for case in CASES:
         name, layer, step_time, split_time, ratio, megabytes = measure(*case)
         times = f"{step_time * 1e3:6.0f} ms {split_time * 1e3:6.0f} ms {ratio:6.2f}"
-        print(f"{name:10} {layer:38} {times} {megabytes:9.2f} MB")
+        print(f"{name:12} {layer:38} {times} {megabytes:9.2f} MB")

@@ -47,7 +47,9 @@ def test_training_is_followed_where_it_is_another_computation(name, monkeypatch)
     labels = Labels(net)
     in_evaluation = trace(net, lambda: net(X), labels)
     before = len(n_followed)
-    assert trace_in_training(net, lambda: net(X), labels, in_evaluation) == (name != "fails")
+    in_training = trace_in_training(net, lambda: net(X), labels, in_evaluation)
+    assert (in_training.exception is None) == (name != "fails")
+    assert (in_training.operations != in_evaluation.operations) == (name in OTHER)
     assert (len(n_followed) > before) == (name in OTHER)
     assert not net.training
 
