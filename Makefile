@@ -1,6 +1,7 @@
-# make run, make test and make lab set up what they need in .venv; nothing has to be installed before.
+# make run, make test, make lab and make site set up what they need in .venv; nothing has to be installed before.
 PYTHON ?= python3
 STUDY ?= quick
+SITE ?= build/site
 
 run: .venv/ready  # a study: quick (the default), full, ...; DATASET=digits needs no network, and a larger learning rate
 	.venv/bin/neuronsplit run $(STUDY) $(if $(DATASET),-p dataset $(DATASET)) $(if $(filter digits,$(DATASET)),-p learning_rate 0.05)
@@ -17,6 +18,12 @@ lab: .venv/ready  # JupyterLab on the notebooks
 
 notebooks: .venv/ready  # execute every notebook again from its .py, in place
 	cd notebooks && for n in *.py; do ../.venv/bin/jupytext --quiet --to ipynb --execute $$n || exit 1; done
+
+site: .venv/site  # the notebooks, the guide and the public names as web pages, in build/site/html
+	rm -rf $(SITE) && mkdir -p $(SITE)/source
+	cp -r docs/. README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff LICENSE figures notebooks $(SITE)/source
+	.venv/bin/sphinx-build -W --keep-going -n -q -d $(SITE)/doctrees $(SITE)/source $(SITE)/html
+	@echo "the site is $(SITE)/html/index.html"
 
 tune: .venv/ready  # the best settings of every arm of the design, by the same budget; TABLE=design-digits for one data set
 	$(MAKE) --no-print-directory -f figures/Makefile tune
@@ -38,4 +45,8 @@ bench: .venv/ready  # measure what a study and a split cost, compared with other
 	.venv/bin/pip install --quiet --editable '.[notebooks,cluster,test]'
 	touch .venv/ready
 
-.PHONY: run test test-long lab notebooks tune small reproduce bench
+.venv/site: .venv/ready
+	.venv/bin/pip install --quiet --editable '.[site]'
+	touch .venv/site
+
+.PHONY: run test test-long lab notebooks site tune small reproduce bench
