@@ -14,7 +14,7 @@
 # # Can a network learn which neuron to split?
 #
 # For one split, partly. On seeds that it was not fitted to, a small network takes 57 % of what a perfect choice wins on Fashion-MNIST, 42 % on MNIST-1D, and 18 % on digits, where no gain is established.
-# Over a whole training it does not pay: on digits and MNIST-1D, no fitted policy ends below a random choice.
+# Over a whole training, no fitted policy is established as better than a random choice, on digits and MNIST-1D. The arms of Fashion-MNIST have not been run yet.
 #
 # The 2021 study ends with the wish that a network should decide which neuron is split, and when. The one here learned from [every possible split](11_how_good_could_a_choice_be.ipynb) of networks that grew. The limits: one hidden layer, plain SGD, the rule `scaled`, and few seeds.
 #
@@ -143,9 +143,9 @@ texts = entries["share"].map("{:.0%}".format) + " · " + entries["rank"].map("{:
 texts.unstack(sort=False)
 
 # %% [markdown]
-# - **On its own data set it works**, least on digits, where the network takes 18 %, and its interval includes 0.
+# - **On its own data set** it gains on Fashion-MNIST and MNIST-1D, by intervals that are not corrected for the number of pairs. On digits the interval includes 0.
 # - **A linear model does as well.** Ridge takes 48 % on Fashion-MNIST, 44 % on MNIST-1D and 3 % on digits. No difference from the network is established.
-# - **What transfers comes from Fashion-MNIST.** On MNIST-1D, the network that was fitted there takes 42 %. Nothing transfers from digits.
+# - **On another data set**, policies that were fitted to Fashion-MNIST have intervals above 0 on MNIST-1D, where the network takes 42 %. None that was fitted to digits has one.
 #
 # ## What does it go by?
 #
@@ -218,7 +218,7 @@ said.round(2)
 # ## What we see
 #
 # - For one split, the network takes 57, 18 and 42 % of the oracle's gain on Fashion-MNIST, digits and MNIST-1D.
-# - `min-eigenvalue` takes 47, 17 and 38 %, so the network learns little beyond it.
+# - `min-eigenvalue` takes 47, 17 and 38 %, and no difference from the network is established.
 # - Over a whole training on digits and MNIST-1D, no fitted policy is established as better than a random choice. On digits, two that were fitted to MNIST-1D are worse.
 # - It always says *split*. At equal width, the correlation of predicted and actual gains is at most 0.01.
 #
@@ -232,9 +232,10 @@ if grown == "figures/data/oracle-{}-grown.parquet":
     of_eigenvalue = {name: of_policies[name].query("policy == 'min-eigenvalue'")["gain"].mean() for name in NAMES}
     assert [round(of_eigenvalue[name] / best[name], 2) for name in NAMES] == [0.47, 0.17, 0.38]
     for name in NAMES:
-        two = (fitted[kind, name, name].groupby("seed")["gain"].mean() for kind in ("learned", "ridge"))
-        difference = intervals((next(two) - next(two)).to_frame()).iloc[0]
-        assert difference["low"] < 0 < difference["high"]
+        of_network = fitted["learned", name, name].groupby("seed")["gain"].mean()
+        for other in (fitted["ridge", name, name], of_policies[name].query("policy == 'min-eigenvalue'")):
+            difference = intervals((of_network - other.groupby("seed")["gain"].mean()).to_frame()).iloc[0]
+            assert difference["low"] < 0 < difference["high"]
     above = entries[entries["low"] > 0].index
     assert not [policy for policy, on in above if on == "digits" or policy.endswith("to digits")]
     assert {("learned, fitted to fashion-mnist", on) for on in ("mnist-1d", "fashion-mnist")} <= set(above)

@@ -138,7 +138,10 @@ for name, table in results.items():
 # - **How**: on neither is a growth established as better than `scaled`. `even` and `net2net` are worse on both. On digits so is `gradmax`, and on MNIST-1D `outgoing` and `steepest-descent` are.
 # - **When**: on digits, all splits at once after epoch 10 are better than one per epoch. On MNIST-1D, all other schedules are worse than one per epoch.
 # - **State**: what becomes of the optimiser's state makes no difference that is established.
-# - **Growth**: no way to grow ends below the final width from the start, neither at equal epochs nor at equal multiply-adds. On MNIST-1D all end above it, but for those with Adam.
+# - **Combined**: on digits, `zero-outgoing · all-at-half` is better than the base arm. At equal multiply-adds it is not established to differ from the control.
+# - **Growth**: in test loss, no way to grow ends below the final width from the start, neither at equal epochs nor at equal multiply-adds. On MNIST-1D all end above it, but for those with Adam.
+# - **Growth, in accuracy**: on MNIST-1D, `gradmax` and `zero-outgoing · all-at-1` end above the control at equal multiply-adds, and `gradmax` at equal epochs too.
+# - No other growing arm is established above a control in accuracy.
 #
 # The next cell asserts them.
 
@@ -162,6 +165,21 @@ if not tables:
 
 # %%
 if not tables:
+    assert verdicts["digits", "better", "combined"] == {"zero-outgoing · all-at-half"}
+    assert (
+        tests["digits"].loc[("equal multiply-adds", "zero-outgoing · all-at-half"), "verdict"] == "no difference found"
+    )
+    won = {}
+    for name in ("digits", "mnist-1d"):
+        found = design.tests(results[name], "test_accuracy").query("verdict == 'better'")
+        for family in ("equal multiply-adds", "equal epochs"):
+            rows = found[found.index.get_level_values("family") == family]
+            won[name, family] = {arm for arm in rows.index.get_level_values("arm") if not arm.startswith("no-split")}
+    assert won["mnist-1d", "equal multiply-adds"] == {"gradmax", "zero-outgoing · all-at-1"}
+    assert (
+        won["mnist-1d", "equal epochs"] == {"gradmax"}
+        and not won["digits", "equal multiply-adds"] | won["digits", "equal epochs"]
+    )
     assert verdicts["digits", "better", "when"] == {"all-at-10"} and not verdicts["digits", "worse", "when"]
     assert verdicts["mnist-1d", "worse", "when"] == set(ns.SCHEDULES) - {"every-epoch"}
     found = tests["mnist-1d"]

@@ -1,6 +1,6 @@
 """Every claim of the study, with the table and the test behind it.
 
-A finding of the README is the docstring of the test that checks it, so `pytest tests/test_claims.py -k twins` runs one.
+A finding of the README is the docstring of the test that checks it: `pytest tests/test_claims.py -k accuracy` runs one.
 What a notebook claims is asserted by its own cells, from the tables in BY_NOTEBOOK: `pytest notebooks/NAME.ipynb` runs
 them.
 """
@@ -15,8 +15,8 @@ import pytest
 from prose import MAX_WORDS, n_words, sentences
 
 import neuronsplit as ns
-from neuronsplit.analysis import design, oracle
-from neuronsplit.measuring.all_splits import HORIZONS
+from neuronsplit.analysis import cost, design
+from neuronsplit.names import NO_SPLIT
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "figures" / "data"
@@ -55,9 +55,9 @@ def against(dataset: str):
 
 
 @cache
-def verdicts(dataset: str):
-    """The tests of all families, in test loss."""
-    return design.tests(ns.read_table(DATA / f"design-{dataset}.parquet"), "test_loss")
+def verdicts(dataset: str, metric: str = "test_loss"):
+    """The tests of all families."""
+    return design.tests(ns.read_table(DATA / f"design-{dataset}.parquet"), metric)
 
 
 def fewer_epochs(dataset: str) -> str:
@@ -67,48 +67,49 @@ def fewer_epochs(dataset: str) -> str:
 
 
 def test_if_you_can_afford_the_final_width():
-    """If you can afford the final width, start with it: on both data sets, no way to grow ends below it at equal
+    """If you can afford the final width, start with it: in test loss, no way to grow ends below it at equal
     multiply-adds."""
     for dataset in ("digits", "mnist-1d"):
         found = verdicts(dataset).loc["equal multiply-adds"]
         assert len(found) == 37 and not (found["verdict"] == "better").any() and (found["mean"] > 0).all()
 
 
-def test_growing_costs_more_than_it_saves():
-    """Growing costs more than it saves: a split per epoch saves 14 to 21 % of the multiply-adds. Fewer epochs save as
-    much, and end lower."""
-    saved = []
+def test_there_is_an_exception_in_accuracy():
+    """There is an exception in accuracy: on MNIST-1D, `gradmax` ends 1 point above the control, at equal
+    multiply-adds."""
+    found = verdicts("mnist-1d", "test_accuracy").loc[("equal multiply-adds", "gradmax")]
+    assert found["verdict"] == "better" and round(100 * found["mean"], 1) in (1.0, 1.1)
+
+
+def test_growing_gradually_saves_little():
+    """Growing gradually saves little: 14 to 21 % of the multiply-adds, and 1 to 2 % of the time on one core."""
+    times, saved = ns.read_table(DATA / "step-times.parquet"), {"cost": [], "seconds": []}
     for dataset in ("digits", "mnist-1d"):
-        arms, control = against(dataset), fewer_epochs(dataset)
-        saved.append(round(100 * (1 - arms["cost"]["random"])))
-        assert arms["cost"][control] == pytest.approx(arms["cost"]["random"], rel=design.SAME_COST)
-        found = verdicts(dataset).loc[("equal multiply-adds", "random")]
-        assert found["baseline"] == control and found["verdict"] == "worse"
-    assert (min(saved), max(saved)) == (14, 21)
+        table = design.with_arms(ns.read_table(DATA / f"design-{dataset}.parquet"))
+        table["seconds"] = cost.seconds(table, times[times["dataset"] == dataset], n_steps=1)
+        saved["cost"].append(round(100 * (1 - against(dataset)["cost"]["random"])))
+        saved["seconds"].append(round(100 * (1 - cost.relative_cost(table, NO_SPLIT, "seconds")["random"])))
+    assert {name: (min(shares), max(shares)) for name, shares in saved.items()} == {"cost": (14, 21), "seconds": (1, 2)}
 
 
-def test_split_any_neuron():
-    """Split any neuron: no policy beats a random choice. Even the best neuron gains 0.002 or less for one split."""
+def test_split_a_random_neuron():
+    """Split a random neuron: no policy is established as better, and some are worse. Gains below about 0.03 would often
+    be missed."""
+    for dataset, missed in {"digits": 0.027, "mnist-1d": 0.047}.items():
+        found = verdicts(dataset).loc["which"]
+        assert not (found["verdict"] == "better").any() and (found["verdict"] == "worse").any()
+        assert round(found["minimum_detectable_effect"].median(), 3) == missed
+
+
+def test_avoid_even_and_net2net():
+    """Avoid `even` and `net2net`: they are worse on both data sets. No growth and no schedule is better on both."""
+    better = {"how": [], "when": []}
     for dataset in ("digits", "mnist-1d"):
-        assert not (verdicts(dataset).loc["which", "verdict"] == "better").any()
-    for name in GROWN:
-        table = ns.read_table(DATA / f"{name}.parquet")
-        gains = oracle.gains(table[table["horizon"] == max(HORIZONS)], {})
-        assert 0 < round(gains.groupby("seed")["gain"].mean().mean(), 3) <= 0.002
-
-
-def test_how_and_when_depend_on_the_data():
-    """How and when depend on the data: growing at once after epoch 10 is better than gradually on digits, and worse on
-    MNIST-1D."""
-    found = [verdicts(dataset).loc[("when", "all-at-10"), "verdict"] for dataset in ("digits", "mnist-1d")]
-    assert found == ["better", "worse"]
-
-
-def test_twins_stay_close():
-    """Twins stay close: 20 epochs after a `scaled` split, the median angle between their weights is 19°."""
-    twins = ns.read_table(DATA / "twins.parquet")
-    last = twins[(twins["epoch"] == 20) & (twins["growth"] == "scaled") & (twins["optimizer"] == "sgd")]
-    assert twins["epoch"].max() == 20 and round(last["angle"].median()) == 19
+        for family, arms in better.items():
+            found = verdicts(dataset).loc[family]
+            arms.append(set(found.index[found["verdict"] == "better"]))
+        assert (verdicts(dataset).loc["how"].loc[["even", "net2net"], "verdict"] == "worse").all()
+    assert all(first & second == set() for first, second in better.values())
 
 
 CHECKS = [check for name, check in globals().items() if name.startswith("test_")]
@@ -137,7 +138,7 @@ def test_the_table_of_the_readme_is_read_off_the_committed_ones():
 def test_what_the_caption_says_of_the_figure():
     for dataset in ("digits", "mnist-1d"):
         arms, table = against(dataset), ns.read_table(DATA / f"design-{dataset}.parquet")
-        grown = arms[~arms.index.str.startswith("no-split")]
+        grown = arms[~arms.index.str.startswith(NO_SPLIT)]
         assert (grown["mean"] > 0).all() and set(table["hidden"]) >= {10, 60}
         assert grown["mean"]["random"] > arms["mean"][fewer_epochs(dataset)]
 

@@ -146,8 +146,8 @@ def cross_fit(
 def evaluate(pairs: Sequence[tuple[TrainingExample, Weights]]) -> pd.DataFrame:
     """Measure how well weights choose in the example that each is paired with.
 
-    Returns a row per pair. The columns are NETWORK_KEYS; gain and rank_correlation, as in `oracle.gains`; and two gains
-    over the unsplit network of the neuron that is chosen: predicted and actual.
+    Returns a row per pair. The columns are NETWORK_KEYS, and gain and rank_correlation as in `oracle.gains`. The columns
+    predicted and actual are gains of the neuron that is chosen, over the unsplit network.
     """
     rows = []
     for example, weights in pairs:
@@ -161,7 +161,7 @@ def evaluate(pairs: Sequence[tuple[TrainingExample, Weights]]) -> pd.DataFrame:
 
 
 def fit_policies(tables: Mapping[str, pd.DataFrame], rng: torch.Generator) -> dict[str, Weights]:
-    """Fit a learned and a ridge policy to the table of each data set, and one of each and the rank sum to all of them.
+    """Fit a learned and a ridge policy to the table of each data set, and these and the rank sum to all of them.
 
     tables: of all splits, by data set. Their gains are those at the last of HORIZONS.
     rng: draws the first weights of networks.
