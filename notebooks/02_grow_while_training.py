@@ -173,7 +173,10 @@ with TemporaryDirectory() as folder:
 if figures:
     made_by = {"dataset": dataset, "width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": seed}
     (folder / "growth.json").write_text(json.dumps(made_by | circumstances(), indent=1), encoding="utf-8")
-Image(data=animation, format="gif")
+# pages that show notebooks know no GIF, and browsers look at the bytes, whatever the name of the format is
+Image(
+    data=animation, format="png", alt=f"incoming weights, epoch by epoch, of a network that grows by {epochs} neurons"
+)
 
 # %% [markdown]
 # ## Do twins become different?
