@@ -30,14 +30,14 @@ neuron: int = 2  # the neuron that is split
 # %%
 import platform
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 import torch
 
 import neuronsplit as ns
 from neuronsplit.core.split import draw_coefficients
-from neuronsplit.plots.neurons import draw_split, draw_twin_outputs, to_png
+from neuronsplit.plots.interactive import show, split_sliders
+from neuronsplit.plots.neurons import draw_split, draw_twin_outputs
 from neuronsplit.plots.style import use_style
 
 use_style()
@@ -202,30 +202,22 @@ exact.replace({True: "exact", False: "not exact"})
 # ## Try it
 #
 # The figure shows what a neuron of one input sends to the next layer (grey). It also shows what each twin sends, and their sum (dashed). In a
-# running notebook, move α, β and γ with the sliders: δ follows from them. Notice that the dashed line stays on the grey one.
+# running notebook, move α, β and γ: δ follows from them, and the output does not change. Then untick the box and move δ: the
+# dashed line leaves the grey one.
 
 # %% tags=["nbval-ignore-output"]
-start = {"α": 0.7, "β": 1.3, "γ": 0.6}
-sliders = [ipywidgets.FloatSlider(v, min=0.2, max=2, step=0.05, description=name) for name, v in start.items()]
-picture = ipywidgets.Image(layout={"max_width": "100%", "height": "auto", "object_fit": "contain"})
-
-
-def redraw(change=None):
-    picture.value = to_png(draw_twin_outputs(*(slider.value for slider in sliders)))
-
-
-for slider in sliders:
-    slider.observe(redraw, "value")
-redraw()
-ipywidgets.VBox([*sliders, picture], layout={"align_items": "flex-start"})  # without it the picture is stretched
-
-# %% [markdown]
-# Without a running kernel, this figure shows the first position of the sliders.
+start = {"alpha": 0.7, "beta": 1.3, "gamma": 0.6}
+show(
+    split_sliders(**start),
+    otherwise="Sliders appear here where the notebook runs. The figure below shows where they begin.",
+)
 
 # %%
-_ = draw_twin_outputs(*start.values())
+_ = draw_twin_outputs(**start)
 
 # %% [markdown]
+# Notice the title: as long as αγ + βδ is 1, the output changes by 0.
+#
 # ## What we see
 #
 # Every rule except `net2net` is exact up to rounding under ReLU. No output changes by more than 1e-5 of the largest output in float32, or by

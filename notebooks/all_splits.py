@@ -46,7 +46,7 @@ import torch
 from IPython.display import Markdown, display
 
 import neuronsplit as ns
-from neuronsplit.analysis import oracle, sentences, split_sentences, wording
+from neuronsplit.analysis import oracle, split_sentences, study_sentences, wording
 from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import ROOT
 from neuronsplit.measuring.all_splits import policy_choices
@@ -88,7 +88,7 @@ finite = oracle.without_diverged(rows)
 gains, variances = oracle.gains(finite, policy_choices(finite)), oracle.variances(finite)
 gains["setting"], variances["setting"] = oracle.setting_labels(gains), oracle.setting_labels(variances)
 summary = split_sentences.summary(gains, variances)
-heading = [f"### {wording.code(title)}" * bool(title), sentences.unfinished(ROOT / table) if table else ""]
+heading = [f"### {wording.code(title)}" * bool(title), study_sentences.unfinished(ROOT / table) if table else ""]
 display(Markdown("\n\n".join([*heading, split_sentences.overall(summary), split_sentences.left_out(rows)])))
 if len(summary) <= 4:
     for setting, row in summary.iterrows():
@@ -143,7 +143,7 @@ split_sentences.texts_of(summary)
 
 # %%
 if table:
-    display(Markdown(sentences.origin(ROOT / table)))
+    display(Markdown(study_sentences.origin(ROOT / table)))
 
 # %% [markdown]
 # ## What we see

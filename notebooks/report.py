@@ -30,7 +30,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import neuronsplit as ns
-from neuronsplit.analysis import comparison, sentences, stats, tables
+from neuronsplit.analysis import comparison, sentences, stats, study_sentences, tables
 from neuronsplit.analysis.wording import code
 from neuronsplit.locations import ROOT
 from neuronsplit.plots import comparisons, curves, families, style
@@ -55,36 +55,21 @@ def show(figure, name, setting):
 path = ROOT / table
 results = ns.read_table(path)
 settings = comparison.settings_of(results)
-display(Markdown(f"## {code(title or path.name)}"))
-display(Markdown("\n\n".join([sentences.overview(results), sentences.unfinished(path)])))
-
-# %% [markdown]
-# ## The answer
-
-# %%
+failed = study_sentences.unfinished(path)
+display(Markdown(f"## {code(title or path.name)}\n\n{study_sentences.overview(results)}"))
 for setting, rows in settings.items():
     heading(setting)
     display(Markdown(sentences.answer(rows)))
-    if rows.policy.nunique() > 1:
-        display(comparison.style_comparison(comparison.compare(rows)))
     display(Markdown(sentences.definition(rows)))
+if failed:
+    display(Markdown("**Not all experiments have finished.** [What ran](#What-ran) names those that have not."))
 
-# %%
-picked = {
-    setting: comparison.paired_differences(rows, "test_loss", tables.at_best_validation)
-    for setting, rows in settings.items()
-    if "val_loss" in rows
-}
-picked = {setting: found for setting, found in picked.items() if found.size}
-if picked:
-    each = "Differences in test loss, each network at the epoch of its lowest validation loss."
-    display(Markdown(f"## At the epoch that validation picks\n\n{each}"))
-for setting, found in picked.items():
-    heading(setting)
-    display(stats.style_tests(stats.paired_tests(found, "test_loss")))
+# %% [markdown]
+# Figures follow, then [all numbers](#All-numbers), [what ran and what failed](#What-ran), and [what made the table](#Provenance).
 
 # %%
 METRICS = ["test_accuracy", "test_loss"]
+BETTER = {"test_accuracy": "→ better", "test_loss": "← better"}
 MOST = 40  # experiments in a figure with the baseline; of more the lines cannot be told apart
 in_figures = dict(settings)
 for setting, rows in settings.items():
@@ -107,7 +92,8 @@ if differences:
 for setting, found in differences.items():
     heading(setting)
     for metric, values in found.items():
-        label = f"final {style.TITLES[metric]} − that of {comparison.baseline_of(style.printable(in_figures[setting]))}"
+        baseline = comparison.baseline_of(style.printable(in_figures[setting]))
+        label = f"final {style.TITLES[metric]} − that of {baseline} ({BETTER[metric]})"
         show(comparisons.paired_differences({label: values}), f"differences-{metric}", setting)
 
 # %%
@@ -116,7 +102,7 @@ drawn = {setting: rows for setting, rows in drawn.items() if len(rows)}
 baselines = {setting: comparison.baseline_of(style.printable(in_figures[setting])) for setting in drawn}
 baselines = {setting: name for setting, name in baselines.items() if name in set(drawn[setting].policy)}
 if drawn:
-    display(Markdown("## While they train"))
+    display(Markdown("## While training"))
 for setting, rows in drawn.items():
     heading(setting)
     for metric in METRICS:
@@ -127,7 +113,7 @@ for setting, rows in drawn.items():
 
 # %%
 if drawn:
-    display(Markdown("## Where they end"))
+    display(Markdown("## At the end"))
 for setting, rows in drawn.items():
     heading(setting)
     for metric in METRICS:
@@ -154,7 +140,15 @@ for setting, rows in grown.items():
 # %% [markdown]
 # ## All numbers
 #
-# The first table has final values over the seeds that did not diverge. The others have the differences to the control. *Detectable* is the
+# The first table has the experiments next to their control. In the page of a study, a click on the name of a column sorts.
+
+# %%
+for setting, rows in settings.items():
+    heading(setting)
+    display(comparison.style_comparison(comparison.compare(rows)))
+
+# %% [markdown]
+# The next table has final values over the seeds that did not diverge. The others have the differences to the control. *Detectable* is the
 # smallest true difference that so many seeds would find 4 times in 5.
 
 # %%
@@ -165,13 +159,42 @@ for setting, rows in settings.items():
     for metric in METRICS:
         found = comparison.paired_differences(rows, metric)
         if found.size:
-            display(Markdown(f"{style.TITLES[metric]}:"), stats.style_tests(stats.paired_tests(found, metric)))
+            display(
+                Markdown(f"Differences in {style.TITLES[metric]}:"),
+                stats.style_tests(stats.paired_tests(found, metric)),
+            )
+
+# %%
+picked = {
+    setting: comparison.paired_differences(rows, "test_loss", tables.at_best_validation)
+    for setting, rows in settings.items()
+    if "val_loss" in rows
+}
+picked = {setting: found for setting, found in picked.items() if found.size}
+if picked:
+    display(Markdown("Differences in test loss, each network at the epoch of its lowest validation loss:"))
+for setting, found in picked.items():
+    heading(setting)
+    display(stats.style_tests(stats.paired_tests(found, "test_loss")))
+
+# %% [markdown]
+# ## What ran
+#
+# First comes what the experiments share, then what has not finished, with its error.
+
+# %%
+ran = [
+    study_sentences.overview(results),
+    study_sentences.same_in_all(results),
+    failed or "Nothing is known to be missing.",
+]
+display(Markdown("\n\n".join(ran)))
 
 # %% [markdown]
 # ## Provenance
 
 # %%
-display(Markdown(sentences.origin(path)))
+display(Markdown(study_sentences.origin(path)))
 
 # %% tags=["nbval-ignore-output"]
 print(f"Reported with Python {platform.python_version()}, pandas {pd.__version__}, neuronsplit {ns.__version__}")

@@ -601,7 +601,7 @@ def test_a_report_is_made_again_when_its_notebook_or_the_study_has_changed(study
     assert command("run", study) == 1 and command("run", study) == 1
     assert reports == ["report.ipynb"] * 2  # one that failed is made again
     monkeypatch.setattr(executor, "execute", lambda notebook, *_: reports.append(notebook.name))
-    monkeypatch.setattr(run, "_page", lambda notebook, title: title)
+    monkeypatch.setattr(run, "page_of", lambda notebook, title: title)
     own = tmp_path / "own.ipynb"
     for text in ("first", "first", "second"):
         own.write_text(text)

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from synthetic import all_splits_table, study_table
 
-from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, tables, wording
+from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, study_sentences, tables, wording
 from neuronsplit.analysis.files import write_table
 from neuronsplit.names import CONTROLS, NEURON, SHUFFLE_LOSSES
 
@@ -46,6 +46,9 @@ def test_the_answer_says_what_an_independent_computation_says():
     assert f"1 of the 3 others ends below no-split, by {-gap['random']:.4f} of test accuracy: random." in text
     assert f"1 of the 3 others ends above no-split, by {gap['max-loss']:.4f} of test accuracy: max-loss." in text
     assert "No difference to no-split is established for 1 of the 3 others: min-loss." in text
+    low, high = scipy.stats.t.interval(0.95, 9, gap["max-loss"], scipy.stats.sem(last["max-loss"] - control))
+    assert f"max-loss ends highest of the others, at {last['max-loss'].mean():.4f} [" in text
+    assert f"(n = 10): +{gap['max-loss']:.4f} [+{low:.4f}, +{high:.4f}] from no-split at the same seed." in text
     assert "Training the others took 80% of the multiply-adds of no-split" in text  # (3 + 4 + 5 + 6 + 6) / 30
     assert "corrected for 3 comparisons (max-T), is below 0.05" in sentences.definition(table)
 
@@ -57,6 +60,16 @@ def test_loss_is_better_where_it_is_lower():
         "`", ""
     )
     assert comparison.compare(table, "test_loss").verdict["random"] == "worse"
+    table = pd.concat([table, shifted({"max-loss": -0.1}).assign(test_loss=lambda rows: 1 - rows.test_accuracy)])
+    assert "`random` ends lowest of the others, at 0.2" in sentences.answer(table, "test_loss")
+
+
+def test_the_only_other_is_not_called_the_highest():
+    table = shifted({"no-split": 0, "random": -0.05})
+    last = table[table.epoch == 5].pivot(index="seed", columns="policy", values="test_accuracy")
+    gap = (last["random"] - last["no-split"]).mean()
+    assert "highest" not in answer(table) and f"- random ends at {last['random'].mean():.4f} [0.7" in answer(table)
+    assert f"(n = 10): −{-gap:.4f} [−0.0" in answer(table)
 
 
 def test_few_seeds_establish_nothing_and_the_report_says_so():
@@ -123,7 +136,7 @@ def test_experiments_that_each_have_settings_of_their_own_are_compared():
     tuned = plain.assign(learning_rate=rates, dropout=(plain.policy == "max-loss") * 0.1)
     (rows,) = comparison.settings_of(tuned).values()
     assert sentences.answer(rows) == sentences.answer(plain)
-    assert "differ in policy, learning rate and dropout" in sentences.overview(tuned)
+    assert "differ in policy, learning rate and dropout" in study_sentences.overview(tuned)
     shorter = tuned[(tuned.policy == "no-split") & (tuned.epoch < 5)].assign(epochs=4, learning_rate=0.3)
     both = comparison.settings_of(pd.concat([tuned.assign(epochs=5), shorter], ignore_index=True))
     assert list(both) == ["epochs 5", "epochs 4"] and sentences.answer(both["epochs 5"]) == sentences.answer(plain)
@@ -150,8 +163,8 @@ def test_growths_and_schedules_are_experiments_of_one_setting():
     labels = ["even · plateau", "even · all-at-1", "gradmax · plateau", "gradmax · all-at-1"]
     assert list(comparison.compare(rows).index) == ["no-split", *labels]
     assert (
-        "5 experiments, 3 seeds each, 5 epochs. Experiments differ in policy, growth and schedule."
-        in sentences.overview(table)
+        "5 experiments on `digits`, 3 seeds each, 5 epochs. Experiments differ in policy, growth and schedule."
+        in study_sentences.overview(table)
     )
 
 
@@ -161,8 +174,8 @@ def test_a_control_of_two_growths_is_one_experiment():
     table = pd.concat(parts, ignore_index=True)
     (rows,) = comparison.settings_of(table).values()
     assert list(comparison.compare(rows).index) == ["no-split", "even", "gradmax"]
-    assert sentences.overview(table).startswith(
-        "3 experiments, 3 seeds each, 5 epochs. Experiments differ in policy and"
+    assert study_sentences.overview(table).startswith(
+        "3 experiments on `digits`, 3 seeds each, 5 epochs. Experiments differ in policy and"
     )
 
 
@@ -207,7 +220,7 @@ def test_seeds_that_diverged_are_counted_and_left_out():
 def test_experiments_of_different_lengths_count_at_their_own_ends():
     table = pd.concat([study_table(["no-split"]), study_table(["random"], epochs=8)], ignore_index=True)
     assert "Experiments end after 5 to 8 epochs; each counts at its own end." in answer(table)
-    assert "5 to 8 epochs." in sentences.overview(table) and "own end" not in answer(
+    assert "5 to 8 epochs." in study_sentences.overview(table) and "own end" not in answer(
         study_table(["no-split", "random"])
     )
 
@@ -259,18 +272,18 @@ def test_provenance_is_short_and_what_is_unfinished_is_said(tmp_path):
         "study": "mine",
         "commit": "abc",
         "versions": {"torch": "2.13"},
-        "unfinished": ["x: failed: E: no"],
+        "unfinished": ["x: failed: E: no", "<b>: missing"],
     }
     write_table(study_table(["random"]), tmp_path / "table.parquet", made_by)
     said = ["What produced `table.parquet`:", "", "- study: `mine`", "- commit: `abc`", "- versions: `torch 2.13`"]
-    assert sentences.origin(tmp_path / "table.parquet").splitlines() == said
-    assert sentences.origin(tmp_path).splitlines()[1:] == said[1:]
-    assert "Not finished**: `x: failed: E: no`." in sentences.unfinished(tmp_path)
+    assert study_sentences.origin(tmp_path / "table.parquet").splitlines() == said
+    assert study_sentences.origin(tmp_path).splitlines()[1:] == said[1:]
+    said = ["**Not finished**: 2 experiments. The table has what they trained.", "", "- `x: failed: E: no`"]
+    assert study_sentences.unfinished(tmp_path).splitlines() == [*said, "- `<b>: missing`"]
     study_table(["random"]).to_csv(tmp_path / "mine.csv")
-    assert (
-        sentences.origin(tmp_path / "mine.csv") == "`mine.csv` has no provenance: nothing in it says what produced it."
-    )
-    assert sentences.unfinished(tmp_path / "mine.csv") == ""
+    no_provenance = "`mine.csv` has no provenance: nothing in it says what produced it."
+    assert study_sentences.origin(tmp_path / "mine.csv") == no_provenance
+    assert study_sentences.unfinished(tmp_path / "mine.csv") == ""
 
 
 def summarised(table):
@@ -371,10 +384,10 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     write_table(table, tmp_path / "t.parquet", {"study": "mine"})
     (tmp_path / "figures").mkdir()
     found, text, n_figures = run(tmp_path / "t.parquet", tmp_path, title="a {title}", figures=f"{tmp_path}/figures/")
-    sections = ["At the epoch that validation picks", "At the same seed", "While they train", "Where they end"]
+    sections = ["At the same seed", "While training", "At the end"]
     sections += ["What it costs", "Family trees"]
     assert found == ["`a {title}`", *sections]
-    assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 8
+    assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 9
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
     assert len(saved) == n_figures == 18 and "cost-learning-rate-0.1.png" in saved
 
@@ -385,7 +398,7 @@ def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_pa
     write_table(shifted(shifts, n_seeds=2, epochs=2), tmp_path / "t.parquet", {})
     _, text, n_figures = run(tmp_path / "t.parquet", tmp_path)
     assert "Figures show the 40 experiments of the highest final test accuracy, and `no-split`." in text
-    assert text.startswith("## `t.parquet`\n61 experiments") and n_figures == 8
+    assert text.startswith("## `t.parquet`\n\n61 experiments") and n_figures == 8
     drawn = [o.metadata["image/png"]["alt"] for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
              for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]  # fmt: skip
     for alt in drawn[:6]:  # differences, curves and final values
@@ -395,7 +408,7 @@ def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_pa
 def test_the_report_of_a_csv_of_one_experiment_and_one_seed(tmp_path):
     study_table(["random"], n_seeds=1)[comparison.REQUIRED].to_csv(tmp_path / "mine.csv")
     found, text, n_figures = run(tmp_path / "mine.csv", tmp_path)
-    assert found == ["`mine.csv`", "While they train", "Where they end"]
+    assert found == ["`mine.csv`", "While training", "At the end"]
     assert "has no provenance" in text and "established" not in text.lower() and n_figures == 5
 
 

@@ -5,6 +5,6 @@ import lazy_loader
 # The modules are imported when they are first used, and completion shows them.
 _MODULES = (
     "arms circumstances comparison cost design family_sentences files formats oracle sentences split_sentences stats "
-    "tables variance wording"
+    "study_sentences tables variance wording"
 ).split()
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)

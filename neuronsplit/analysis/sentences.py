@@ -1,33 +1,13 @@
-"""Sentences about a study, computed from its table, in Markdown.
+"""Sentences about where the experiments of a study ended, computed from its table, in Markdown.
 
 A `table` is one that `comparison.settings_of` returns. Names of experiments are set as code, so that nothing in a table
 is taken for Markdown or HTML.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
-from neuronsplit.analysis import comparison, files, stats, tables, wording
-from neuronsplit.names import CONTROLS, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, SHUFFLE_LOSSES
-
-
-def overview(table: pd.DataFrame) -> str:
-    """Say what a study trained, from its table as it was read."""
-    choices = table[~table["policy"].isin(CONTROLS)]  # a control has no GROWTH_COLUMNS
-    fields = [name for name in ID_COLUMNS if name in table]
-    differ = {name: choices if name in GROWTH_COLUMNS else table for name in fields}
-    varying = [name for name, rows in differ.items() if rows[name].nunique() > 1]
-    experiments = tables.with_labels(table).groupby("policy", sort=False)
-    n_seeds = experiments["seed"].nunique()
-    each = " each" if len(n_seeds) > 1 else ""
-    counts = [wording.count([len(n_seeds)], "experiment"), wording.count(n_seeds, "seed") + each]
-    said = ", ".join([*counts, wording.count(experiments["epoch"].max(), "epoch")]) + "."
-    if varying:
-        said += f" Experiments differ in {wording.join(name.replace('_', ' ') for name in varying)}."
-    same = [name for name in fields if name not in varying and len(differ[name])]
-    same = [f"{name.replace('_', ' ')} {wording.code(differ[name][name].iloc[0])}" for name in same]
-    return said + (f" The same in all: {', '.join(same)}." if same and varying else "")
+from neuronsplit.analysis import comparison, stats, wording
+from neuronsplit.names import CONTROLS, GREEDY, SHUFFLE_LOSSES
 
 
 def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
@@ -37,7 +17,8 @@ def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
     if baseline is None:
         said = _alone(compared, title)
     else:
-        said = [*_baseline(compared, title), *_established(compared, title), *_not_testable(compared), *_cost(compared)]
+        said = [*_baseline(compared, title), *_established(compared, title), *_nearest(compared, metric)]
+        said += [*_not_testable(compared), *_cost(compared)]
     return "\n".join(f"- {sentence}" for sentence in [*said, *_left_out(compared), *_lengths(table)])
 
 
@@ -57,32 +38,6 @@ def definition(table: pd.DataFrame) -> str:
     corrected = f", corrected for {n_tests} comparisons (max-T)" if n_tests > 1 else ""
     test = f"Established: the p-value of a permutation test, paired by seed{corrected}, is below 0.05."
     return f"{test} Intervals are Student's t, each by itself; of few seeds they can leave the range of a metric."
-
-
-def origin(path: Path) -> str:
-    """Say what produced the table of a file, or of a study's folder."""
-    made_by = _made_by(path)
-    if not made_by and (path.is_dir() or path.suffix.lower() == ".zip"):
-        return f"{wording.code(path.name)} holds several files. `neuronsplit.provenance` says of each what produced it."
-    if not made_by:
-        return f"{wording.code(path.name)} has no provenance: nothing in it says what produced it."
-    versions = (made_by.get("versions") or {}).items()
-    facts = {name: made_by.get(name) for name in ("study", "commit", "finished", "machine")}
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions)
-    lines = [f"- {name}: {wording.code(fact)}" for name, fact in facts.items() if fact]
-    return "\n".join([f"What produced {wording.code(path.name)}:", "", *lines])
-
-
-def unfinished(path: Path) -> str:
-    """Say which experiments of a study have not finished, with their errors; empty if all have."""
-    made_by = _made_by(path)
-    names = [wording.code(name) for name in made_by.get("unfinished") or []]
-    return f"**Not finished**: {wording.join(names)}. The table has what they have trained." if names else ""
-
-
-def _made_by(path: Path) -> dict:
-    file = path / "table.parquet" if path.is_dir() else path
-    return files.provenance(file) if file.is_file() and file.suffix.lower() != ".zip" else {}
 
 
 def _alone(compared: pd.DataFrame, title: str) -> list[str]:
@@ -129,6 +84,21 @@ def _established(compared: pd.DataFrame, title: str) -> list[str]:
         whom = "any of the others" if len(rows) == len(others) > 1 else whom
         said.append(f"**No difference to {baseline} is established** for {whom}{names}.")
     return said
+
+
+def _nearest(compared: pd.DataFrame, metric: str) -> list[str]:
+    """Say where the best of the others ended, and how far that is from the baseline."""
+    others = compared.iloc[1:].dropna(subset=["value", "mean"])
+    if others.empty:
+        return []
+    lower = metric.endswith("loss")
+    name = others["value"].idxmin() if lower else others["value"].idxmax()
+    row = others.loc[name]
+    ends = f"ends at {_value(row)}" if len(compared) == 2 else f"ends {'lowest' if lower else 'highest'} of the others"
+    at = "" if len(compared) == 2 else f", at {_value(row)}"
+    interval = "" if pd.isna(row["low"]) else f" {stats.interval(row['low'], row['high'])}"
+    whom = wording.code(compared.index[0])
+    return [f"{wording.code(name)} {ends}{at}: {stats.signed(row['mean'])}{interval} from {whom} at the same seed."]
 
 
 def _not_testable(compared: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuronsplit.plots import style
 
@@ -112,6 +113,7 @@ def loss_around_split(losses: pd.DataFrame, step: int, window: int) -> Figure:
 def _label_epochs(axis: plt.Axes, table: pd.DataFrame) -> None:
     """Label the epochs and mark the last split, if there is one."""
     axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     if _dotted(table):
         axis.axvline(table.dropna(subset="split_neuron")["epoch"].max(), color="0.5", lw=1, ls=":")
 

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neuronsplit.analysis.tables import lineage
 from neuronsplit.plots import style
@@ -71,6 +72,7 @@ def _draw_tree(axis: plt.Axes, tree: pd.DataFrame, epochs: float, colors: dict, 
         axis.plot([row["born"], epochs], [height[neuron]] * 2, color=colors[neuron], lw=lw)
         axis.plot([row["born"]] * 2, [height[row["parent"]], height[neuron]], color=colors[neuron], lw=lw)
     axis.set(xlabel="epoch", yticks=[], xlim=(0, epochs), ylim=(len(tree), -1))
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.spines["left"].set_visible(False)
 
 

@@ -37,9 +37,12 @@ def draw_split() -> Figure:
     return figure
 
 
-def draw_twin_outputs(alpha: float, beta: float, gamma: float) -> Figure:
-    """Draw the outputs of a neuron of one input and of its twins; δ follows from αγ + βδ = 1."""
-    delta = (1 - alpha * gamma) / beta
+def draw_twin_outputs(alpha: float, beta: float, gamma: float, delta: float | None = None) -> Figure:
+    """Draw the outputs of a neuron of one input and of its twins; without δ, it follows from αγ + βδ = 1.
+
+    The title says how much the split changes the output at most.
+    """
+    delta = (1 - alpha * gamma) / beta if delta is None else delta
     x = np.linspace(-2, 2, 200)
     z = 1.2 * x + 0.4
     parent, first, second = (share * np.maximum(s * z, 0) for s, share in ((1, 1), (alpha, gamma), (beta, delta)))
@@ -49,6 +52,8 @@ def draw_twin_outputs(alpha: float, beta: float, gamma: float) -> Figure:
     axis.plot(x, second, color=SECOND_TWIN, lw=2, label=f"δ relu(βz), β = {beta:.2f}, δ = {delta:.2f}")
     axis.plot(x, first + second, color="black", lw=1.5, ls="--", label="sum of the twins")
     axis.set(xlabel="input x  (z = 1.2 x + 0.4)", ylabel="contribution to the next layer", ylim=(-1.5, 4))
+    change, product = np.abs(first + second - parent).max(), alpha * gamma + beta * delta
+    axis.set_title(f"αγ + βδ = {product:.2f}: the output changes by {change:.2f} at most", fontsize=11)
     axis.legend(frameon=False, loc="upper left")
     return figure
 
@@ -100,6 +105,26 @@ def weight_images(weights: list[ArrayLike], titles: list[str], shape: tuple[int,
         axis.axis("off")
     figure.colorbar(tiles, ax=axes, label="weight", shrink=0.6, aspect=30)
     return figure
+
+
+def draw_tiles(
+    axis: plt.Axes, weights: ArrayLike, shape: tuple[int, int], frames: dict[int, str], like: ArrayLike
+) -> None:
+    """Draw incoming weights (H, pixels) as tiles on the scale of others, with room for as many.
+
+    shape: height and width of an image. frames: the colours of frames around the tiles of some neurons.
+    like: the other weights (H, pixels).
+    """
+    columns, height, width = 6, shape[0] + 1, shape[1] + 1
+    picture = _tiles(np.asarray(weights), shape, -(-len(like) // columns), columns)
+    limit = _largest(np.asarray(like))
+    aspect = "auto" if shape[0] == 1 else "equal"
+    axis.imshow(picture, aspect=aspect, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for neuron, color in frames.items():
+        y, x = divmod(neuron, columns)
+        corner = (x * width - 0.75, y * height - 0.75)
+        axis.add_patch(plt.Rectangle(corner, width - 0.5, height - 0.5, fill=False, ec=color, lw=2.5, clip_on=False))
+    axis.axis("off")
 
 
 def weight_animation(

@@ -3,10 +3,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
+from neuronsplit.analysis.tables import lineage
 from neuronsplit.names import NO_GROWTH
-from neuronsplit.plots import style
+from neuronsplit.plots import neurons, style
 
 
 def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
@@ -66,3 +69,44 @@ def kappa_histogram(kappas: np.ndarray) -> Figure:
     axis.set(xlabel="max(κ, 1/κ)", ylabel="density", xlim=(1, 4))
     axis.legend(frameon=False, title=f"n = {len(folded):,} draws")
     return figure
+
+
+def draw_epoch(epoch: int, history: pd.DataFrame, weights: list[ArrayLike], shape: tuple[int, int]) -> Figure:
+    """Draw a growing network after an epoch: its incoming weights, its test loss, and the angles between twins.
+
+    history: rows of one network with epoch, hidden, split_neuron and test_loss.
+    weights: (H, pixels) before training and after each epoch. shape: height and width of an image.
+    The newest twins have frames. All epochs have the same axes, and grey lines show what comes later.
+    """
+    tree, last = lineage(history), int(history["epoch"].max())
+    space = {"left": 0.01, "right": 0.98, "top": 0.86, "bottom": 0.12, "hspace": 0.45}  # a layout engine takes long
+    figure, axes = plt.subplot_mosaic(
+        [["weights", "loss"], ["weights", "angles"]], figsize=(9.5, 4.2), width_ratios=(1.5, 1), gridspec_kw=space
+    )
+    newest = tree[(tree["born"] == epoch) & (epoch > 0)]
+    pair = dict(zip([*newest["parent"].iloc[:1], *newest.index[:1]], (neurons.FIRST_TWIN, neurons.SECOND_TWIN)))
+    axes["weights"].set_anchor("NW")
+    neurons.draw_tiles(axes["weights"], weights[epoch], shape, pair, like=weights[-1])
+    angles = [
+        [(e, _angle(np.asarray(weights[e])[[neuron, row["parent"]]])) for e in range(row["born"], last + 1)]
+        for neuron, row in tree[tree["born"] > 0].iterrows()
+    ]
+    losses = [list(zip(history["epoch"], history["test_loss"]))]
+    for name, title, lines in (("loss", "test loss", losses), ("angles", "angle between twins (degrees)", angles)):
+        so_far = [[point for point in line if point[0] <= epoch] for line in lines]
+        axes[name].add_collection(LineCollection(lines, colors="0.85"))
+        axes[name].add_collection(LineCollection([line for line in so_far if line], colors="0.2", linewidths=1.4))
+        axes[name].axvline(epoch, color="0.5", lw=1, ls=":")
+        top = 1.05 * max([value for line in lines for _, value in line if np.isfinite(value)], default=1)
+        axes[name].set(xlim=(0, last + 0.5), ylim=(0, top or 1))
+        axes[name].set_title(title, fontsize=10, loc="left")
+    axes["weights"].set_title("incoming weights; framed: the newest twins", fontsize=10, loc="left")
+    axes["angles"].set_xlabel("epoch")
+    style.set_title(figure, f"epoch {epoch} of {last}: {len(weights[epoch])} neurons")
+    return figure
+
+
+def _angle(pair: np.ndarray) -> float:
+    """Return the angle between two vectors, in degrees."""
+    first, second = pair / np.linalg.norm(pair, axis=1, keepdims=True)
+    return float(np.degrees(2 * np.arctan2(np.linalg.norm(first - second), np.linalg.norm(first + second))))

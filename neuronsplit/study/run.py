@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
-from jinja2 import DictLoader
+from jinja2 import FileSystemLoader
 from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
@@ -21,10 +21,7 @@ from neuronsplit.locations import NOTEBOOKS
 from neuronsplit.study import base, batches, executor, progress, store
 from neuronsplit.study.grid import Study
 
-PAGE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js %}{% endblock %}
-{% block data_png %}{{ super() | replace('<img ',
-'<img alt="' ~ (output | get_metadata('alt', 'image/png') or 'figure') | escape_html ~ '" ') }}{% endblock %}"""
+PAGE = Path(__file__).with_name("page.html.j2")
 DEADLY = "DeadKernelError", "KilledWorker"  # errors of notebooks that may have ended their own process
 
 
@@ -123,7 +120,7 @@ def _report(study: Study, folder: Path) -> list[str]:
     parameters = {"table": str(file), "figures": f"{folder}/figures/", "title": study.name}
     failure = executor.execute(study.report, folder / "report.ipynb", parameters)
     if not failure:
-        files.write_bytes(_page(folder / "report.ipynb", study.name).encode(), html)
+        files.write_bytes(page_of(folder / "report.ipynb", study.name).encode(), html)
     return [failure] if failure else []
 
 
@@ -134,13 +131,13 @@ def _made_by(study: Study, table: pd.DataFrame, states: dict) -> dict:
     fields = pd.DataFrame(list(study.plan)).assign(seeds=[*study.plan.values()]).explode("seeds")
     parameters = {name: sorted(set(values)) for name, values in fields.to_dict("list").items()}
     made_by = {"study": study.name, "parameters": parameters, "unfinished": unfinished}
-    digest = sha256(repr(made_by).encode() + study.report.read_bytes())
+    digest = sha256(repr(made_by).encode() + study.report.read_bytes() + PAGE.read_bytes())
     digest.update(pd.util.hash_pandas_object(table).to_numpy())
     return made_by | {"digest": digest.hexdigest()}
 
 
-def _page(notebook: Path, title: str) -> str:
+def page_of(notebook: Path, title: str) -> str:
     """Return an executed notebook as HTML without its code, which needs nothing from the net."""
-    page = {"template_file": "page.html.j2", "extra_loaders": [DictLoader({"page.html.j2": PAGE})], "mathjax_url": ""}
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **page)
+    template = {"template_file": PAGE.name, "extra_loaders": [FileSystemLoader(PAGE.parent)]}
+    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **template)
     return exporter.from_file(str(notebook), {"metadata": {"name": title}})[0]
