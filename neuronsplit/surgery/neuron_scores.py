@@ -34,6 +34,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from neuronsplit.checks import nearest
 from neuronsplit.surgery.exactness import in_evaluation
 from neuronsplit.surgery.runs import tensors_of
 
@@ -69,9 +70,11 @@ def neuron_scores(
     """
     modules = dict(net.named_modules())
     if where not in modules:
-        raise ValueError(f"layer {where!r}: allowed are names such as {get_close_matches(str(where), modules, 12, 0)}")
+        names = get_close_matches(str(where), modules, 12, 0)
+        raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")
     if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
-        raise ValueError(f"scores {scores!r}: allowed are lists of {', '.join(SCORES)}")
+        near = nearest(next(iter(set(scores) - set(SCORES)), ""), SCORES)
+        raise ValueError(f"scores {scores!r}{near}: allowed are lists of {', '.join(SCORES)}")
     layer, sizes, sums = _Layer(where, axis), [], []
     with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
         stack.callback(modules[where].register_forward_hook(layer).remove)
