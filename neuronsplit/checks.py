@@ -7,11 +7,12 @@ from numbers import Integral
 from pathlib import Path
 
 MAX_SEED = 2**32
+NEAR = 0.75  # the similarity from which a name is suggested; at 0.6, "width" would be suggested for "depth"
 
 
 def nearest(value: object, names: Iterable[object]) -> str:
     """Return " (did you mean 'name'?)" with the name that is nearest to a value, or "" where none is near."""
-    near = get_close_matches(str(value), map(str, names), n=1)
+    near = get_close_matches(str(value), map(str, names), n=1, cutoff=NEAR)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

@@ -345,9 +345,9 @@ FOUR = sorted(file.stem for file in STUDIES.glob("*.yaml"))
     [
         (["fast"], f"study 'fast': allowed are {', '.join(FOUR)}, and paths of .yaml files"),
         (["../full"], "study '../full': allowed are"),
-        (["none.yaml"], "study 'none.yaml': allowed are"),
+        (["none.yaml"], "none.yaml does not exist in "),
         (["quick", "-p", "policy", "max_loss"], "-p policy: policy 'max_loss': allowed are no-split, stay-narrow"),
-        (["quick", "-p", "dataset", "mnist"], "-p dataset: dataset 'mnist': allowed are fashion-mnist"),
+        (["quick", "-p", "dataset", "mnist"], "-p dataset: dataset 'mnist' (did you mean 'mnist-1d'?): "),
         (["quick", "-p", "learning_rat", "0.1"], "-p learning_rat: parameter 'learning_rat': allowed are policy"),
         (["quick", "-p", "width", "0"], "-p width: width 0: allowed are whole numbers from 1"),
         (["quick", "-p", "splits", "1.5"], "-p splits: splits '1.5': allowed are whole numbers"),

@@ -26,7 +26,8 @@ def test_environment_yml_installs_what_pyproject_names():
     python, pip, through_pip = environment["dependencies"]
     assert python == f"python{PROJECT['requires-python']}" and pip == "pip"
     extras = ",".join(name for name in PROJECT["optional-dependencies"] if name != "zoo")  # large, for one benchmark
-    assert through_pip == {"pip": [f"--editable .[{extras}]"]}
+    cpu = "--extra-index-url https://download.pytorch.org/whl/cpu"  # of torch without CUDA, for Binder
+    assert through_pip == {"pip": [cpu, f"--editable .[{extras}]"]}
     assert f".[{extras}]" in (ROOT / "Makefile").read_text()
 
 

@@ -69,12 +69,7 @@ def neuron_scores(
     does not run, if it returns no numbers, or if the loss has no gradient by it.
     """
     modules = dict(net.named_modules())
-    if where not in modules:
-        names = get_close_matches(str(where), modules, 12, 0)
-        raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")
-    if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
-        near = nearest(next(iter(set(scores) - set(SCORES)), ""), SCORES)
-        raise ValueError(f"scores {scores!r}{near}: allowed are lists of {', '.join(SCORES)}")
+    _require(modules, where, scores)
     layer, sizes, sums = _Layer(where, axis), [], []
     with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
         stack.callback(modules[where].register_forward_hook(layer).remove)
@@ -86,6 +81,16 @@ def neuron_scores(
     if not sum(sizes):
         raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
     return _table(where, scores, sum(sizes), sums)
+
+
+def _require(modules: dict[str, nn.Module], where: str, scores: Sequence[str]) -> None:
+    """Raise ValueError for names that are not those of a module and of SCORES."""
+    if where not in modules:
+        names = get_close_matches(str(where), modules, 12, 0)
+        raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")
+    if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
+        near = "".join(nearest(name, SCORES) for name in scores if name not in SCORES)
+        raise ValueError(f"scores {scores!r}{near}: allowed are lists of {', '.join(SCORES)}")
 
 
 def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
