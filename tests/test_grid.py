@@ -241,7 +241,7 @@ REFUSED = [
     ("grids: [{width: 3}]\ngrids: [{width: 4}]", ", line 2: 'grids' is given twice: allowed is once"),
     ("width: 3\n'width': 3", ", line 2: 'width' is given twice: allowed is once"),
     ("width: 3\n\ndepth: 3", f", line 3: parameter 'depth': allowed are {ALL}"),
-    ("grids:\n  - {width: 3}\n  - {widht: 3}", ", line 3: parameter 'widht' (did you mean 'width'?): allowed are policy, "),
+    ("grids:\n  - {width: 3}\n  - {widht: 3}", ", line 3: parameter 'widht' (did you mean 'width'?)"),
     ("folder: /tmp", f", line 1: parameter 'folder': allowed are {ALL}"),
     ("<<: {width: 3}", f", line 1: parameter '<<': allowed are {ALL}"),
     ("{[a, b]: 3}", ", line 1: "),
@@ -281,7 +281,7 @@ REFUSED = [
     ("splits: 0\nepochs: 0", ", line 2: epochs 0: allowed are whole numbers from 1 to 100000"),
     ("width: 3\ngrowth: [scaled, halved]", ", line 2: growth 'halved': allowed are scaled"),
     ("width: 3\npolicy:", ", line 2: policy '': allowed are no-split, stay-narrow"),
-    ("grids:\n  - policy: random\n  - policy: [random,\n      rando]", ", line 3: policy 'rando' (did you mean 'random'?): "),
+    ("grids:\n  - policy: random\n  - policy: [random,\n      rando]", "policy 'rando' (did you mean 'random'?)"),
     (
         "splits: 12\nepochs: 12\nschedule: 5-per-5-epochs",
         ", line 3: schedule '5-per-5-epochs' makes 10 of 12 splits in 12 epochs: allowed are as many epochs",
