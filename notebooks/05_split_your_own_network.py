@@ -197,7 +197,7 @@ scored = pd.DataFrame({"channels of conv": channels, "heads of attention": heads
 scored.agg(["count", "median", "max", "idxmax"]).T.round(2)
 
 # %% [markdown]
-# The last column is what we split. [08_which_how_when](08_which_how_when.ipynb) asks whether such a choice matters.
+# The last column is what we split. [08_which_neuron](08_which_neuron.ipynb) asks whether such a choice matters.
 #
 # ## Split three neurons
 #

@@ -243,8 +243,7 @@ if not tables:
     print("held")
 
 # %% [markdown]
-# Go deeper: [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks the same in a CNN and a transformer, and [16_can_growth_win](16_can_growth_win.ipynb) searches all choices together. At one learning rate for
-# all arms, [08_which_how_when](08_which_how_when.ipynb) compares policies on Fashion-MNIST.
+# Go deeper: [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks the same in a CNN and a transformer, and [16_can_growth_win](16_can_growth_win.ipynb) searches all choices together.
 #
 # Next: [09_how_to_split](09_how_to_split.ipynb) asks how to split the neuron.
 

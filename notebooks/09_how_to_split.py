@@ -241,8 +241,7 @@ if not tables:
     print("held")
 
 # %% [markdown]
-# Go deeper: [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks the same in a CNN and a transformer, and [16_can_growth_win](16_can_growth_win.ipynb) searches all choices together. At one learning rate for
-# all arms, [08_which_how_when](08_which_how_when.ipynb) compares growths on Fashion-MNIST.
+# Go deeper: [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks the same in a CNN and a transformer, and [16_can_growth_win](16_can_growth_win.ipynb) searches all choices together.
 #
 # Next: [10_when_to_split](10_when_to_split.ipynb) asks when to split, and what growth costs.
 

@@ -281,8 +281,7 @@ if not tables:
 
 # %% [markdown]
 # Go deeper: [16_can_growth_win](16_can_growth_win.ipynb) searches all choices together. [15_beyond_one_hidden_layer](15_beyond_one_hidden_layer.ipynb) asks the same in a CNN and a transformer.
-# [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles one in mid-training. [design](design.ipynb) has every registered comparison. At one learning rate for all arms, [08_which_how_when](08_which_how_when.ipynb)
-# compares schedules on Fashion-MNIST.
+# [13_grow_a_language_model](13_grow_a_language_model.ipynb) doubles one in mid-training. [design](design.ipynb) has every registered comparison.
 #
 # Next: [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes every split of a network and trains each of them on.
 

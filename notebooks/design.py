@@ -170,8 +170,7 @@ if not tables:
     print("held")
 
 # %% [markdown]
-# [08_which_neuron](08_which_neuron.ipynb), [09_how_to_split](09_how_to_split.ipynb) and [10_when_to_split](10_when_to_split.ipynb) explain these results. [08_which_how_when](08_which_how_when.ipynb) has the same
-# questions at one learning rate.
+# [08_which_neuron](08_which_neuron.ipynb), [09_how_to_split](09_how_to_split.ipynb) and [10_when_to_split](10_when_to_split.ipynb) explain these results.
 
 # %% tags=["nbval-ignore-output"]
 print(f"Python {platform.python_version()}, neuronsplit {ns.__version__}")

@@ -307,14 +307,16 @@ def test_arms_are_drawn_at_their_cost_and_named_ones_with_their_interval():
     columns = {"n": 20, "mean": [0.0, 0.02, 0.01, -0.3], "low": [0.0, 0.01, 0.0, -0.4], "high": [0.0, 0.03, 0.02, -0.2],
                "cost": [1.0, 0.8, 0.99, 1.5]}  # fmt: skip
     arms = pd.DataFrame(columns, index=["no-split", "random", "all-at-1", "no-split of any width"])
-    figure = tested.against_cost({"one": arms, "other": arms}, "test_loss", {"random": "red", "missing": "blue"})
+    figure = tested.against_cost({"one": arms, "other": arms}, "test_loss", ["random", "missing"])
     for axis in figure.axes:
         assert [text.get_text() for text in axis.texts] == ["random"]
         points = [
             tuple(line.get_xydata()[0]) for line in axis.lines if line.get_marker() == "o" and len(line.get_xydata())
         ]
         assert points == [(0.99, 0.01), (0.8, 0.02)]  # neither the control nor one of another width
-        (interval,) = [line for line in axis.lines if line.get_color() == "red" and line.get_marker() != "o"]
+        (interval,) = [
+            line for line in axis.lines if line.get_color() == style.color_of("random") and line.get_marker() != "o"
+        ]
         assert interval.get_ydata().tolist() == [0.01, 0.03]
     assert "n = 20" in figure.get_suptitle()
 

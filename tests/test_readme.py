@@ -1,4 +1,4 @@
-"""The README and its companions are correct: examples, numbers, links, length and the length of sentences."""
+"""The README and its companions are correct: examples, links, length and the length of sentences."""
 
 import contextlib
 import io
@@ -10,9 +10,7 @@ import pytest
 from prose import MAX_WORDS, markdown_of, n_words, sentences, too_long
 
 import neuronsplit as ns
-from neuronsplit.analysis import cost, design, tables
-from neuronsplit.analysis.stats import intervals
-from neuronsplit.names import NO_SPLIT
+from neuronsplit.analysis import tables
 from neuronsplit.plots.style import COLORS, color_of
 from neuronsplit.study import cli, grid
 
@@ -23,11 +21,6 @@ TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/00_start_her
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 EXAMPLES = re.findall(r"```python\n(.*?)```\n(?:\n?```text\n(.*?)```)?", README, re.S)
 EXTENSIONS = next(code for code, _ in EXAMPLES if "ns.DATASETS[" in code)
-
-
-def read(name: str) -> pd.DataFrame:
-    """A committed table, with the labels of its experiments."""
-    return tables.with_labels(ns.read_table(ROOT / "figures" / "data" / f"{name}.parquet"))
 
 
 def prose(file: str) -> str:
@@ -112,67 +105,6 @@ def test_the_coverage_is_read_off_the_committed_table():
     n_networks = table.groupby("origin").network.nunique().sum()
     assert f"In {n_networks} networks of others and small ones, {n_split:,} of {len(layers):,} layers split" in README
     assert not table.outcome.isin(["raised", "wrong"]).any()
-
-
-def test_the_table_is_read_off_the_committed_one():
-    table = read("which-how-when")
-    measured = cost.overview(table, NO_SPLIT)
-    differences = intervals(tables.paired_differences(table, "test_loss", NO_SPLIT))
-    rows = re.findall(r"^\| `([^`]+)` \| (\d+%) \| (.*) \| (.*) \| (.*) \|$", README, re.M)
-    assert len(rows) == 5
-    for policy, share, *cells in rows:
-        mean = measured.loc[policy]
-        expected = ["{:.3f} [{:.3f}, {:.3f}]".format(*mean[name]) for name in ("test accuracy", "test loss")]
-        difference = differences.loc[policy, ["mean", "low", "high"]] if policy != NO_SPLIT else []
-        expected.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if policy != NO_SPLIT else "")
-        assert share == f"{mean['cost', 'mean']:.0%}" and [c.replace("−", "-") for c in cells] == expected
-    assert (differences.n == 10).all() and "n = 10 seeds" in README
-
-
-def test_what_the_caption_says_of_the_figure():
-    table = ns.read_table(ROOT / "figures" / "data" / "which-how-when.parquet")
-    shown = tables.with_labels(table[table["policy"].isin(["random", NO_SPLIT])])
-    above = cost.final_difference_at_equal_cost(shown, "test_loss", NO_SPLIT).mean()
-    assert len(above) == 19 and "nineteen ways to grow" in README and (above > 0).all()
-    assert table["hidden"].agg(["min", "max"]).tolist() == [10, 60] and table["epoch"].max() == 100
-    assert set(table["learning_rate"]) == {0.01} and set(table["optimizer"]) == {"sgd"}
-
-
-def findings() -> list[str]:
-    """The numbers of each finding, in the README's order, read off the committed tables."""
-    converged, slow, learned = (read(name) for name in ("which-how-when", "which-how-2021", "learned"))
-    assert set(slow["learning_rate"]) == {0.001}
-    to_control = intervals(tables.paired_differences(converged, "test_loss", NO_SPLIT)).drop("stay-narrow")
-    assert len(to_control) == 28 and (to_control["mean"] > 0).all()
-    at_equal_cost = intervals(-cost.final_difference_at_equal_cost(slow, "test_loss", NO_SPLIT))
-    every_epoch = tables.paired_differences(converged, "test_loss", "random · scaled · every-epoch")
-    to_random = tables.paired_differences(learned, "test_loss", "random")
-    twins = ns.read_table(ROOT / "figures" / "data" / "twins.parquet")
-    last = twins[(twins["epoch"] == 20) & (twins["growth"] == "scaled") & (twins["optimizer"] == "sgd")]
-    rows = [
-        to_control.loc[to_control["mean"].idxmin()],
-        at_equal_cost.loc["random · gradmax · every-epoch"],
-        intervals(-every_epoch).loc["random · scaled · all-at-1"],
-        intervals(-to_random).loc["learned"],
-    ]
-    texts = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[["mean", "low", "high"]]) for row in rows]
-    return [text.replace("-", "−") for text in texts] + [f"{last['angle'].median():.0f}°"]
-
-
-def test_the_findings_are_read_off_the_committed_tables():
-    bullets = re.findall(r"^- (.*)$", README.split("## What we found")[1].split("\n## ")[0], re.M)
-    assert len(bullets) == 5 and "If you can afford the final width" in bullets[0]
-    for bullet, numbers in zip(bullets, findings()):
-        assert numbers in bullet and re.search(r"\(notebooks/\d\d_\w+\.ipynb\)", bullet)
-        assert sum(map(n_words, sentences(bullet))) <= MAX_WORDS
-
-
-def test_findings_that_do_not_hold_on_other_data_sets_say_so():
-    files = {name: ROOT / "figures" / "data" / f"design-{name}.parquet" for name in ("digits", "mnist-1d")}
-    found = {name: design.tests(ns.read_table(file), "test_loss") for name, file in files.items()}
-    assert not any((rows.loc["which", "verdict"] == "better").any() for rows in found.values())
-    assert not (found["mnist-1d"].loc["when", "verdict"] == "better").any()
-    assert "On MNIST-1D, [no schedule helps]" in README and "On two other data sets, [no policy helps]" in README
 
 
 def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():

@@ -4,7 +4,7 @@ A ridge policy is linear, and fitted in closed form (Hoerl & Kennard 1970, doi 1
 it takes are mean products of inputs and gains, both less their means in a network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from neuronsplit.growing.learned import RANK_FEATURES, Weights, features
+from neuronsplit.growing.learned import RANK_FEATURES, Weights, features, predict
 from neuronsplit.growing.scores import FEATURES
 from neuronsplit.measuring.all_splits import HORIZONS
 from neuronsplit.measuring.fit_network import fit_network, spreads
@@ -129,8 +130,38 @@ def seeds_of(examples: Sequence[TrainingExample]) -> np.ndarray:
     return np.unique([e.keys["seed"] for e in examples])
 
 
+def cross_fit(
+    fit: Callable[[Sequence[TrainingExample]], Weights],
+    fitted_to: Sequence[TrainingExample],
+    examples: Sequence[TrainingExample],
+) -> list[tuple[TrainingExample, Weights]]:
+    """Pair each of `examples` with weights that were fitted to those of `fitted_to` with seeds of other folds."""
+    pairs = []
+    for fold in range(N_FOLDS):
+        weights = fit([e for e in fitted_to if e.keys["seed"] % N_FOLDS != fold])
+        pairs += [(e, weights) for e in examples if e.keys["seed"] % N_FOLDS == fold]
+    return pairs
+
+
+def evaluate(pairs: Sequence[tuple[TrainingExample, Weights]]) -> pd.DataFrame:
+    """Measure how well weights choose in the example that each is paired with.
+
+    Returns a row per pair. The columns are NETWORK_KEYS; gain and rank_correlation, as in `oracle.gains`; and two gains
+    over the unsplit network of the neuron that is chosen: predicted and actual.
+    """
+    rows = []
+    for example, weights in pairs:
+        gains, predicted = example.gains.mean(0), predict(weights, example.x)[0]  # (H,) each
+        best = predicted.argmax()
+        row = {"gain": gains[best] - gains.mean(), "predicted": predicted[best], "actual": gains[best]}
+        correlation = spearmanr(predicted, gains).statistic
+        numbers = {name: value.item() for name, value in row.items()}
+        rows.append(example.keys | numbers | {"rank_correlation": correlation})
+    return pd.DataFrame(rows)
+
+
 def fit_policies(tables: Mapping[str, pd.DataFrame], rng: torch.Generator) -> dict[str, Weights]:
-    """Fit a learned and a ridge policy to the table of each data set, and `ridge` and `rank-sum` to all of them.
+    """Fit a learned and a ridge policy to the table of each data set, and one of each and the rank sum to all of them.
 
     tables: of all splits, by data set. Their gains are those at the last of HORIZONS.
     rng: draws the first weights of networks.
@@ -140,7 +171,8 @@ def fit_policies(tables: Mapping[str, pd.DataFrame], rng: torch.Generator) -> di
     fitted = {f"learned-{dataset}": fit_learned(own, rng) for dataset, own in examples.items()}
     fitted |= {f"ridge-{dataset}": fit_ridge(own) for dataset, own in examples.items()}
     together = [e for own in examples.values() for e in own]
-    return fitted | {"ridge": fit_ridge(together), "rank-sum": fit_rank_sum(together)}
+    to_all = {"learned": fit_learned(together, rng), "ridge": fit_ridge(together), "rank-sum": fit_rank_sum(together)}
+    return fitted | to_all
 
 
 def save_weights(file: Path, fitted: Mapping[str, Weights]) -> None:

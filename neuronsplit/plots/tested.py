@@ -3,12 +3,14 @@
 Where there is a column `tuned_alike`, an arm with other settings than its baseline is drawn hollow.
 """
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuronsplit.names import NO_SPLIT
+from neuronsplit.names import NO_SPLIT, STAY_NARROW
 from neuronsplit.plots import style
 
 COLORS = {"better": "#1b7837", "worse": "#b2182b"}  # of verdicts
@@ -42,23 +44,24 @@ def family(panels: dict[str, pd.DataFrame], metric: str) -> Figure:
     return figure
 
 
-def against_cost(panels: dict[str, pd.DataFrame], metric: str, named: dict[str, str]) -> Figure:
+def against_cost(panels: dict[str, pd.DataFrame], metric: str, named: Sequence[str]) -> Figure:
     """Draw the mean differences of arms to the final width from the start against what they cost, a panel per data set.
 
     panels: data set → what `analysis.design.against_control` returns.
-    named: the arms that are drawn with their interval and a name, and the colour of each. The others are grey points.
+    named: the arms that are drawn with their interval and a name, as are the controls. The others are grey points.
     """
     figure, axes = style.row_of_panels(len(panels), 4.6, 3.9)
     for axis, (title, arms) in zip(axes, panels.items()):
         axis.axhline(0, color="0.6", lw=1)
-        others = arms[~arms.index.isin(named) & ~arms.index.str.startswith(NO_SPLIT)]
+        controls = [name for name in arms.index if name == STAY_NARROW or name.startswith(f"{NO_SPLIT} · ")]
+        colors = {name: style.color_of(name) for name in named} | dict.fromkeys(controls, style.color_of(NO_SPLIT))
+        others = arms[~arms.index.isin(colors) & ~arms.index.str.startswith(NO_SPLIT)]
         axis.plot(others["cost"], others["mean"], "o", color="0.75", ms=4, zorder=1)
-        shown = arms.loc[[name for name in named if name in arms.index]]
-        for name, row in shown.iterrows():
-            axis.plot([row["cost"]] * 2, [row["low"], row["high"]], color=named[name], lw=2.5, solid_capstyle="butt")
-            axis.plot(row["cost"], row["mean"], "o", color=named[name], ms=7, mec="white")
+        for name, row in arms.loc[[name for name in colors if name in arms.index]].iterrows():
+            axis.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colors[name], lw=2.5, solid_capstyle="butt")
+            axis.plot(row["cost"], row["mean"], "o", color=colors[name], ms=7, mec="white")
             side, x = ("right", -7) if 0.5 < row["cost"] < 0.9 else ("left", 7)
-            look = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9, "color": named[name]}
+            look = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9, "color": colors[name]}
             axis.annotate(name, (row["cost"], row["mean"]), (x, 0), **look)
         axis.set(title=title, xlim=(0, 1.6), xlabel="multiply-adds of training, as a share of the control's")
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1])

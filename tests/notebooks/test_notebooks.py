@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_the_notebooks_are_found():
     assert [file.stem for file in NOTEBOOKS] == [
         "00_start_here", "01_split_a_neuron", "02_grow_while_training", "03_experiment", "04_comparison",
-        "05_split_your_own_network", "06_the_2021_study", "07_do_twins_part", "08_which_how_when", "08_which_neuron",
+        "05_split_your_own_network", "06_the_2021_study", "07_do_twins_part", "08_which_neuron",
         "09_how_to_split", "10_when_to_split", "11_how_good_could_a_choice_be", "12_a_network_that_decides",
         "13_grow_a_language_model", "14_what_it_costs", "15_beyond_one_hidden_layer", "16_can_growth_win", "all_splits",
         "design", "report",
