@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Start here
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/00_start_here.ipynb)
-# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F00_start_here.ipynb)
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/00_start_here.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F00_start_here.ipynb), which need no set-up.
 #
 # Can a network grow while it trains, and is that better than starting with all its neurons? It can grow without a jump, by splitting neurons,
 # but a network that has its final width from the start ends with a lower loss.
