@@ -39,11 +39,17 @@ wheel:  # build the source distribution and the wheel into dist/, and try the wh
 	$(PYTHON) -m venv build/wheel/alone && build/wheel/alone/bin/pip install --quiet dist/*.whl
 	cd build/wheel/empty && env -u PYTHONPATH ../alone/bin/python $(CURDIR)/tests/try_installed.py
 
-lowest newest: RESOLUTION = $(if $(filter lowest,$@),lowest-direct,highest)
-lowest newest:  # the tests with the lowest, or the newest, versions that pyproject.toml allows
-	$(PYTHON) -m venv build/$@ && build/$@/bin/pip install --quiet uv
-	build/$@/bin/uv pip install --quiet --python build/$@ --upgrade --resolution $(RESOLUTION) --editable '.[notebooks,cluster,test]'
-	build/$@/bin/python -m pytest -n auto -m "not long" $(TESTS)
+lowest:  # the tests with the lowest versions of packages that pyproject.toml allows; TESTS=file for one file
+	$(INSTALL) --resolution lowest-direct
+	$(TEST)
+
+newest:  # the tests with the newest versions that it allows
+	$(INSTALL) --resolution highest
+	$(TEST)
+
+INSTALL = $(PYTHON) -m venv build/$@ && build/$@/bin/pip install --quiet uv && \
+	build/$@/bin/uv pip install --quiet --python build/$@ --upgrade --editable '.[notebooks,cluster,test]'
+TEST = build/$@/bin/python -m pytest -n auto -m "not long" $(TESTS)
 
 address:  # the address on GitHub, ADDRESS=owner/name, in links, badges and the first cells of notebooks
 	test -n "$(ADDRESS)"
