@@ -154,7 +154,9 @@ save_figure(figure, figures, "fashion-mnist-gaps")
 
 # %%
 for measure in ("test_loss", "test_accuracy", "train_loss", "parameters"):
-    save_figure(curves.curves_per_policy(results, [measure], NO_SPLIT), figures, f"fashion-mnist-{measure}".replace("_", "-"))
+    save_figure(
+        curves.curves_per_policy(results, [measure], NO_SPLIT), figures, f"fashion-mnist-{measure}".replace("_", "-")
+    )
 
 # %% [markdown]
 # ## Where they end
