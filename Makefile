@@ -39,6 +39,31 @@ HOURS = awk '{ print } /^would run/ { minutes += $$6 } END { printf "studies: ab
 bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them
 	for b in growth steps study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done
 
+wheel:  # build the source distribution and the wheel into dist/, and try the wheel alone, in an empty folder
+	rm -rf dist build/wheel && mkdir -p build/wheel/empty
+	$(PYTHON) -m venv build/wheel/tools && build/wheel/tools/bin/pip install --quiet build twine
+	build/wheel/tools/bin/python -m build --outdir dist . && build/wheel/tools/bin/twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel/alone && build/wheel/alone/bin/pip install --quiet dist/*.whl
+	cd build/wheel/empty && env -u PYTHONPATH ../alone/bin/python $(CURDIR)/tests/try_installed.py
+
+lowest:  # the tests with the lowest versions of packages that pyproject.toml allows; TESTS=file for one file
+	$(INSTALL) --resolution lowest-direct
+	$(TEST)
+
+newest:  # the tests with the newest versions that it allows
+	$(INSTALL) --resolution highest
+	$(TEST)
+
+INSTALL = $(PYTHON) -m venv build/$@ && build/$@/bin/pip install --quiet uv && \
+	build/$@/bin/uv pip install --quiet --python build/$@ --upgrade --editable '.[notebooks,cluster,test]'
+TEST = build/$@/bin/python -m pytest -n auto -m "not long" $(TESTS)
+
+address:  # the address on GitHub, ADDRESS=owner/name, in links, badges and the first cells of notebooks
+	test -n "$(ADDRESS)"
+	old=$$(sed -n 's|^Repository = "https://github.com/\([^"]*\)".*|\1|p' pyproject.toml) && \
+	sed -i.old "s|$$old|$(ADDRESS)|g" $$(grep -lrF "$$old" pyproject.toml CITATION.cff README.md notebooks/*.py notebooks/*.ipynb)
+	rm -f *.old notebooks/*.old
+
 .venv/ready: pyproject.toml
 	@echo "set-up: installing about 400 MB of packages into .venv takes one to three minutes"
 	$(PYTHON) -m venv .venv
@@ -49,4 +74,4 @@ bench: .venv/ready  # measure what a study and a split cost, compared with other
 	.venv/bin/pip install --quiet --editable '.[site]'
 	touch .venv/site
 
-.PHONY: run test test-long lab notebooks site tune small reproduce bench
+.PHONY: run test test-long lab notebooks site tune small reproduce bench wheel lowest newest address

@@ -61,11 +61,20 @@ def _execute(path: Path) -> None:
 
 
 def _refuse_what_is_no_entry(file: Path | str) -> None:
-    for registry, title, kind in REGISTRIES.values():
-        for name, entry in registry.items():
-            if not isinstance(name, str) or not isinstance(entry, kind):
-                what = f"extensions {str(file)!r}: {title}[{name!r}] is a {type(entry).__name__}"
-                raise ValueError(f"{what}: allowed is a {kind.__name__} with a text as its name")
+    for field, (registry, _, _) in REGISTRIES.items():
+        for name in registry:
+            try:
+                require_entry(field, name)
+            except ValueError as error:
+                raise ValueError(f"extensions {str(file)!r}: {error}") from error
+
+
+def require_entry(field: str, name: object) -> None:
+    """Raise ValueError where a registry has something under a name that is not an entry."""
+    registry, title, kind = REGISTRIES.get(field, ({}, "", object))
+    if name in registry and not (isinstance(name, str) and isinstance(registry[name], kind)):
+        what = f"{title}[{name!r}] is a {type(registry[name]).__name__}"
+        raise ValueError(f"{what}: allowed is a {kind.__name__} with a text as its name")
 
 
 def refuse_reserved_names() -> None:

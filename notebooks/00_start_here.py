@@ -13,12 +13,28 @@
 # %% [markdown]
 # # Start here
 #
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/00_start_here.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F00_start_here.ipynb), which need no set-up.
+#
 # Can a network grow while it trains, and is that better than starting with all its neurons? It can grow without a jump, by splitting neurons,
 # but a network that has its final width from the start ends with a lower loss.
 #
 # This notebook takes ten minutes. It splits a neuron in ten lines, shows the main result, explains the words and maps the other notebooks. What
 # decides the main result is the test loss, compared between networks with the same seed. The limits: networks of one
 # hidden layer, and two small data sets.
+#
+# The next cell installs the package where it is missing, and does nothing elsewhere.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the project, with the tables that it reads
+    subprocess.run("git clone --quiet --depth 1 https://github.com/YOUR_NAME/neuronsplit".split(), check=True)
+    os.chdir("neuronsplit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
 
 # %% tags=["parameters"]
 seed: int = 0  # of the network and the inputs

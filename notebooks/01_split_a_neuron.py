@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Split a neuron
 #
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/01_split_a_neuron.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F01_split_a_neuron.ipynb), which need no set-up.
+#
 # Can a hidden neuron be replaced by two without a change of what the network computes? Yes: five of the six rules in this notebook do it
 # exactly, up to rounding error. The sixth rule, `net2net`, adds noise on purpose. The limit is the activation. Two of the five rules scale a
 # neuron, which needs an activation like ReLU. The other three are exact with any activation.
@@ -21,6 +24,19 @@
 # any output.
 #
 # Before this: [00_start_here](00_start_here.ipynb) has the idea in ten lines and a glossary.
+#
+# The next cell installs the package where it is missing, and does nothing elsewhere.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the project, with the tables that it reads
+    subprocess.run("git clone --quiet --depth 1 https://github.com/YOUR_NAME/neuronsplit".split(), check=True)
+    os.chdir("neuronsplit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
 
 # %% tags=["parameters"]
 seed: int = 0  # of the network, the inputs and the coefficients

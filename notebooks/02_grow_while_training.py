@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Grow while training
 #
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/02_grow_while_training.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F02_grow_while_training.ipynb), which need no set-up.
+#
 # What happens to a network that grows while it learns? Nothing jumps: a split does not change the loss when it happens. It matters only
 # through what the new neurons learn later, and in this network most twins stay close to each other.
 #
@@ -21,6 +24,19 @@
 # one network cannot say whether growth helps. [04_comparison](04_comparison.ipynb) asks that.
 #
 # Before this: [01_split_a_neuron](01_split_a_neuron.ipynb) explains the split.
+#
+# The next cell installs the package where it is missing, and does nothing elsewhere.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the project, with the tables that it reads
+    subprocess.run("git clone --quiet --depth 1 https://github.com/YOUR_NAME/neuronsplit".split(), check=True)
+    os.chdir("neuronsplit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # what is learned: digits, mnist-1d or fashion-mnist

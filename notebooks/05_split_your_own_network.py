@@ -13,12 +13,28 @@
 # %% [markdown]
 # # Split your own network
 #
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/05_split_your_own_network.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F05_split_your_own_network.ipynb), which need no set-up.
+#
 # Can a neuron of any PyTorch network be split while it trains? Yes, if an exact split is known: one call splits a channel, a head of
 # attention or an LSTM unit, and the optimiser's state. The loss then goes on as it would have without the split. The limit: some layers
 # have no exact split, and a call for one is refused. The last section counts them. The loss curves here are one run of one small network.
 #
 # Before this: [04_comparison](04_comparison.ipynb) compares several experiments. [01_split_a_neuron](01_split_a_neuron.ipynb) proves the
 # split itself.
+#
+# The next cell installs the package where it is missing, and does nothing elsewhere.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the project, with the tables that it reads
+    subprocess.run("git clone --quiet --depth 1 https://github.com/YOUR_NAME/neuronsplit".split(), check=True)
+    os.chdir("neuronsplit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # or fashion-mnist

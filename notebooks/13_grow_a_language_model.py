@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Grow a language model
 #
+# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/13_grow_a_language_model.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F13_grow_a_language_model.ipynb), which need no set-up.
+#
 # Can a transformer grow in mid-training, and is that worth it? It can: its hidden layers, its heads and its residual stream double without a
 # change of its output, and the optimiser goes on. The first figure says what that is worth.
 #
@@ -21,6 +24,19 @@
 #
 # Before this: [12_a_network_that_decides](12_a_network_that_decides.ipynb) learns which neuron to split.
 # [05_split_your_own_network](05_split_your_own_network.ipynb) introduces the call that is used here.
+#
+# The next cell installs the package where it is missing, and does nothing elsewhere.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the project, with the tables that it reads
+    subprocess.run("git clone --quiet --depth 1 https://github.com/YOUR_NAME/neuronsplit".split(), check=True)
+    os.chdir("neuronsplit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
 
 # %% tags=["parameters"]
 seed: int = 0  # of the weights, the batches and the coefficients
@@ -583,17 +599,6 @@ spent = live[live.point == POINTS].groupby("arm").multiply_adds.mean() / budget
 print("points:", set(live.groupby(["arm", "learning_rate"]).size()), " spent, of the budget:", spent.round(2).to_dict())
 
 
-# %%
-singles = dict.fromkeys(["train_loss", "val_loss", *(f"distance_{part}" for part in PARTS)], "float32")
-if save:
-    (ROOT / save).parent.mkdir(parents=True, exist_ok=True)
-    made_by |= circumstances()
-    write_table(live.assign(tuning=bool(learning_rates)).astype(singles), ROOT / save, made_by)
-if join:
-    joined, files = analysis.read_tables(ROOT / join), sorted((ROOT / join).rglob("*.parquet"))
-    assert {ns.provenance(file)["text"]["sha256"] for file in files} == {ns.provenance(files[0])["text"]["sha256"]}
-    write_table(joined.astype(singles), ROOT / table, ns.provenance(files[-1]))
-
 # %% [markdown]
 # Notice that every arm has spent the budget once.
 #
@@ -607,6 +612,15 @@ if join:
 # say the rate after it. A rate at the edge of the grid could be too small or too large.
 
 # %%
+singles = dict.fromkeys(["train_loss", "val_loss", *(f"distance_{part}" for part in PARTS)], "float32")
+if save:
+    (ROOT / save).parent.mkdir(parents=True, exist_ok=True)
+    made_by |= circumstances()
+    write_table(live.assign(tuning=bool(learning_rates)).astype(singles), ROOT / save, made_by)
+if join:
+    joined, files = analysis.read_tables(ROOT / join), sorted((ROOT / join).rglob("*.parquet"))
+    assert {ns.provenance(file)["text"]["sha256"] for file in files} == {ns.provenance(files[0])["text"]["sha256"]}
+    write_table(joined.astype(singles), ROOT / table, ns.provenance(files[-1]))
 about = ns.provenance(ROOT / table)
 settings, grid = about["parameters"], analysis.tuning_losses(long_run)
 chosen = pd.Series(analysis.best_rates(long_run))

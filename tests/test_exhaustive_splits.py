@@ -63,7 +63,7 @@ def test_seeds_are_different_whole_numbers(seeds):
         ({"epochs_before": -1}, "^epochs_before -1: allowed are whole numbers from 0 to 100000$"),
         ({"learning_rate": 0}, "^learning_rate 0: allowed are numbers above 0$"),
         ({"width": 2.0}, "^width 2.0: allowed are whole numbers from 1 to 100000$"),
-        ({"dataset": "mnist"}, "^dataset 'mnist': allowed are fashion-mnist, "),
+        ({"dataset": "mnist"}, r"^dataset 'mnist' \(did you mean 'mnist-1d'\?\): allowed are fashion-mnist, "),
         ({"optimizer": None}, "^optimizer None: allowed are sgd, momentum, adam$"),
     ],
 )

@@ -320,7 +320,7 @@ def test_no_file_loads_nothing():
             'from neuronsplit.growing.which import POLICIES\nPOLICIES["NA"] = print',
             ": POLICIES['NA'] is a builtin_function_or_method: allowed is a Policy with a text as",
         ),
-        (MINE.replace('"NA"', '"N/A"'), "policy 'NA': allowed are no-split, stay-narrow, random"),
+        (MINE.replace('"NA"', '"N/A"'), "policy 'NA' (did you mean 'N/A'?): allowed are no-split, stay-narrow, random"),
         (None, "my/own.py': allowed are Python files that exist"),
     ],
 )

@@ -146,7 +146,10 @@ def test_a_study_is_found_by_name_or_path(tmp_path, monkeypatch):
     assert study_file("quick") == STUDIES / "quick.yaml" and study_file("full") == STUDIES / "full.yaml"
     assert study_file("quick.yml").read_text() == "width: 3"
     names = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
-    for name in ("fast", "../full", "quick.yaml", "full.yml", "", "quick.txt"):
+    for name in ("quick.yaml", "full.yml"):
+        with pytest.raises(ValueError, match=f"^{name} does not exist in {tmp_path}.*: allowed are files of studies$"):
+            study_file(name)
+    for name in ("fast", "../full", "", "next.txt"):
         with pytest.raises(ValueError) as caught:
             study_file(name)
         assert str(caught.value) == f"study {name!r}: allowed are {names}, and paths of .yaml files"
@@ -205,7 +208,7 @@ def test_parameters_are_changed_as_on_the_command_line(read):
         ({"width": "{a: 3}"}, "-p width: width"),
         ({"width": ""}, "-p width: width"),
         ({"width": "0"}, "-p width: width 0: allowed are whole numbers from 1 to 100000"),
-        ({"dataset": "mnist"}, "-p dataset: dataset 'mnist': allowed are fashion-mnist"),
+        ({"dataset": "mnist"}, "-p dataset: dataset 'mnist' (did you mean 'mnist-1d'?): allowed are fashion-mnist"),
         ({"type": "all-splits"}, "line 2: parameter 'policy': allowed are dataset, growth"),
         ({"report": "none.ipynb"}, "allowed are notebooks that exist"),
         ({"grids": "[{width: 3}]"}, "grids"),
@@ -238,7 +241,7 @@ REFUSED = [
     ("grids: [{width: 3}]\ngrids: [{width: 4}]", ", line 2: 'grids' is given twice: allowed is once"),
     ("width: 3\n'width': 3", ", line 2: 'width' is given twice: allowed is once"),
     ("width: 3\n\ndepth: 3", f", line 3: parameter 'depth': allowed are {ALL}"),
-    ("grids:\n  - {width: 3}\n  - {widht: 3}", f", line 3: parameter 'widht': allowed are {ALL}"),
+    ("grids:\n  - {width: 3}\n  - {widht: 3}", ", line 3: parameter 'widht' (did you mean 'width'?)"),
     ("folder: /tmp", f", line 1: parameter 'folder': allowed are {ALL}"),
     ("<<: {width: 3}", f", line 1: parameter '<<': allowed are {ALL}"),
     ("{[a, b]: 3}", ", line 1: "),
@@ -278,7 +281,7 @@ REFUSED = [
     ("splits: 0\nepochs: 0", ", line 2: epochs 0: allowed are whole numbers from 1 to 100000"),
     ("width: 3\ngrowth: [scaled, halved]", ", line 2: growth 'halved': allowed are scaled"),
     ("width: 3\npolicy:", ", line 2: policy '': allowed are no-split, stay-narrow"),
-    ("grids:\n  - policy: random\n  - policy: [random,\n      rando]", ", line 3: policy 'rando': allowed are"),
+    ("grids:\n  - policy: random\n  - policy: [random,\n      rando]", "policy 'rando' (did you mean 'random'?)"),
     (
         "splits: 12\nepochs: 12\nschedule: 5-per-5-epochs",
         ", line 3: schedule '5-per-5-epochs' makes 10 of 12 splits in 12 epochs: allowed are as many epochs",

@@ -27,7 +27,8 @@ def test_environment_yml_installs_what_pyproject_names():
     assert python == f"python{PROJECT['requires-python']}" and pip == "pip"
     optional = ("zoo", "site")  # large, for one benchmark; and only for `make site`
     extras = ",".join(name for name in PROJECT["optional-dependencies"] if name not in optional)
-    assert through_pip == {"pip": [f"--editable .[{extras}]"]}
+    cpu = "--extra-index-url https://download.pytorch.org/whl/cpu"  # of torch without CUDA, for Binder
+    assert through_pip == {"pip": [cpu, f"--editable .[{extras}]"]}
     assert f".[{extras}]" in (ROOT / "Makefile").read_text()
 
 

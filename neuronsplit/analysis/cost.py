@@ -120,6 +120,7 @@ def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     stay-narrow if its own cost ends earlier.
     Returns a row per seed and a column per policy.
     """
+    tables.require_columns(table, [metric])
     policies = list(table["policy"].unique())
     table = with_cost(table, "neuron_epochs").sort_values("epoch")
     curves = {key: rows for key, rows in table.groupby(["policy", "seed"])}

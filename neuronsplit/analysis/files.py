@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from neuronsplit.analysis.formats import from_csv, from_parquet, to_parquet
+from neuronsplit.checks import does_not_exist
 from neuronsplit.names import CONTROLS, EXPERIMENT, GROWTH_COLUMNS, ID_COLUMNS, NETWORK_KEYS, RESULTS_VERSION
 
 Parsed = TypeVar("Parsed")
@@ -160,7 +161,7 @@ def _find_parquet(place: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
             if not _is_litter(str(file.relative_to(place))) and file.is_file():
                 yield str(file), file.read_bytes
     elif not place.exists():
-        raise FileNotFoundError(f"{place} does not exist: allowed are folders of a study, and .zip files of them")
+        raise FileNotFoundError(does_not_exist(place, "folders of a study, and .zip files of them"))
     else:
         with _read(place, lambda: place, zipfile.ZipFile) as archive:  # no file is unpacked, so no path leads elsewhere
             for name in sorted(archive.namelist()):
@@ -177,7 +178,7 @@ def _is_litter(name: str) -> bool:
 def _is_parquet(file: Path) -> bool:
     """Whether a file is Parquet and not CSV; refuses everything else."""
     if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist: allowed are files of tables")
+        raise FileNotFoundError(does_not_exist(file, "files of tables"))
     if file.is_dir() or not file.name.lower().endswith((".parquet", ".csv", ".csv.gz")):
         kind = "is a folder" if file.is_dir() else "is no table"
         raise ValueError(f"{file} {kind}: allowed are .parquet, .csv and .csv.gz files")

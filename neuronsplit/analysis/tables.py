@@ -4,11 +4,12 @@ Every `table` is that of a study, with a row per experiment, seed and epoch. Whe
 `policy` has to distinguish the experiments, as after `with_labels`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
+from neuronsplit.checks import require_name
 from neuronsplit.names import CONTROLS, GROWTH_COLUMNS, ID_COLUMNS, NAMED_COLUMNS, NO_PARENT
 
 PUBLISHED_ACCURACY = {  # of scikit-learn's MLPClassifier on test images: Xiao et al. 2017, arXiv 1708.07747, table 3
@@ -51,6 +52,14 @@ def _setting_columns(table: pd.DataFrame) -> list[str]:
     return [name for name in ID_COLUMNS if name in table and name not in _CHOICES]
 
 
+def require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise ValueError where a table lacks one of some columns, or names are none in a list."""
+    if isinstance(names, str):
+        raise ValueError(f"metrics {names!r}: allowed is a list, such as [{names!r}]")
+    for name in names:
+        require_name("column", name, table)
+
+
 def last_epoch(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each policy's last epoch, in the order of the table."""
     return table[table["epoch"] == table.groupby("policy")["epoch"].transform("max")]
@@ -67,6 +76,7 @@ def summary(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns a row per policy, with the columns n, mean, sd, min, max, diverged.
     """
+    require_columns(table, [metric])
     last = last_epoch(table)
     groups = last[np.isfinite(last["test_loss"])].groupby("policy", sort=False)[metric]
     rows = groups.agg(n="count", mean="mean", sd="std", min="min", max="max")
@@ -75,6 +85,7 @@ def summary(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def final_values(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the final values of a metric: a row per seed and a column per policy, NaN for a seed that diverged."""
+    require_columns(table, [metric])
     last = last_epoch(table)
     values = last.assign(value=last[metric].where(np.isfinite(last["test_loss"])))
     return values.pivot(index="seed", columns="policy", values="value")[table["policy"].unique()]
@@ -86,6 +97,7 @@ def best_so_far(table: pd.DataFrame, metric: str) -> pd.Series:
     This is the epoch of the lowest validation loss, and the first of them if there are several. An epoch whose
     validation loss is not a finite number is never picked. Values that are not finite are NaN.
     """
+    require_columns(table, [metric])
     rows = table.assign(row=np.arange(len(table))).sort_values("epoch", kind="stable")
     groups = [rows["policy"], rows["seed"]]
     loss = rows["val_loss"].astype(float).where(np.isfinite(rows["val_loss"]), np.inf)
@@ -113,6 +125,7 @@ def paired_differences(
     Returns a row per seed and a column per policy.
     """
     values = values_of(table, metric)
+    require_name("baseline", baseline, values)
     return values.drop(columns=baseline).sub(values[baseline], axis=0)
 
 

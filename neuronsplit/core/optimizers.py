@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuronsplit.checks import require_name
 from neuronsplit.core.matmul import merge_replicas
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.split import Coefficients
@@ -110,8 +111,7 @@ def make_optimizer(name: str, mlp: MLP, learning_rate: float | Tensor, weight_de
     name: one of OPTIMIZERS. learning_rate, weight_decay: a number for all replicas, or a tensor (R, 1, 1).
     Raises ValueError for an unknown name.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer {name!r}: allowed are {', '.join(OPTIMIZERS)}")
+    require_name("optimizer", name, OPTIMIZERS)
     update, exponents = OPTIMIZERS[name]
     state = {exponent: mlp.zeros_like() for exponent in exponents}
     return Optimizer(update, per_replica(learning_rate, mlp), per_replica(weight_decay, mlp), state)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from neuronsplit.checks import require_name
+
 # Append only, because a stream depends on the position of its purpose.
 PURPOSES = ("weights", "order", "coefficients", "draws", "split", "dropout")
 
@@ -17,6 +19,5 @@ def stream(seed: int, purpose: str, *place: int) -> np.random.Generator:
 
     Raises ValueError for a purpose that is not one of PURPOSES.
     """
-    if purpose not in PURPOSES:
-        raise ValueError(f"purpose {purpose!r}: allowed are {', '.join(PURPOSES)}")
+    require_name("purpose", purpose, PURPOSES)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PURPOSES.index(purpose), *place)))

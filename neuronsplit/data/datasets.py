@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from neuronsplit.checks import require_name
 from neuronsplit.core.seeds import stream
 from neuronsplit.data import download
 from neuronsplit.data.mnist_1d import ensure_mnist_1d
@@ -85,8 +86,7 @@ def load_dataset(name: str, seeds: Sequence[int] | None = None) -> Dataset:
     Raises ValueError for an unknown name, a damaged file, or tensors that are not those of a `Subset`.
     Raises OSError if the data cannot be obtained.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset {name!r}: allowed are {', '.join(DATASETS)}")
+    require_name("dataset", name, DATASETS)
     dataset = _load(DATASETS[name])
     if seeds is None:
         return dataset
@@ -99,6 +99,9 @@ def load_dataset(name: str, seeds: Sequence[int] | None = None) -> Dataset:
 @cache  # by function: a name that is registered again with another function is loaded again
 def _load(loader: Callable[[], Dataset]) -> Dataset:
     dataset = loader()
+    if not isinstance(dataset, Dataset):
+        name = getattr(loader, "__name__", loader)
+        raise ValueError(f"data set of type {type(dataset).__name__}, returned by {name}: allowed is a Dataset")
     n_in = dataset.train.images.shape[-1:]
     for name, (images, labels) in _parts(dataset):
         if (images.dtype, labels.dtype) != (torch.float32, torch.int64):

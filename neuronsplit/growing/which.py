@@ -89,7 +89,11 @@ def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[
         replicas = slice(i, None, len(policies))
         own_blocks = [block.of_replicas(replicas) for block in blocks]
         score, pick = POLICIES[policy]
-        neurons[replicas] = pick(score(mlp[replicas], own_blocks).double().nan_to_num(), rngs[replicas])
+        found, expected = score(mlp[replicas], own_blocks), (len(rngs[replicas]), mlp.width)
+        if not isinstance(found, Tensor) or found.shape != expected:
+            given = f"{type(found).__name__} of shape {tuple(getattr(found, 'shape', ()))}"
+            raise ValueError(f"score of policy {policy!r}, {given}: allowed is a tensor of shape {expected}")
+        neurons[replicas] = pick(found.double().nan_to_num(), rngs[replicas])
     return neurons
 
 

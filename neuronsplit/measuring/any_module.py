@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
+from neuronsplit.checks import require_name
 from neuronsplit.core.seeds import stream
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import make_split
@@ -168,10 +169,8 @@ def _add_fresh(task: Task, net: nn.Module, optimizer: Optimizer, width: int, wid
 
 
 def _require_arm(arm: Arm) -> None:
-    if arm.which not in (allowed := (RANDOM, ALL, *SCORES)):
-        raise ValueError(f"which {arm.which!r}: allowed are {', '.join(allowed)}")
-    if arm.how not in (allowed := (*SPLIT_RULES, FRESH)):
-        raise ValueError(f"how {arm.how!r}: allowed are {', '.join(allowed)}")
+    require_name("which", arm.which, (RANDOM, ALL, *SCORES))
+    require_name("how", arm.how, (*SPLIT_RULES, FRESH))
     if arm.how == FRESH and arm.which != ALL:
         raise ValueError(f"which {arm.which!r} with fresh neurons, which have no parent: allowed is all")
     widths = [arm.width, *(arm.growths[epoch] for epoch in sorted(arm.growths))]

@@ -22,6 +22,7 @@ INTERVAL = "its 95 % interval (Student's t)"
 
 def final_values(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Draw final values, with a panel per metric and a column per policy: a point per seed, and a bar at their mean."""
+    tables.require_columns(table, metrics)
     last = tables.last_epoch(table)
     names = last["policy"].unique()
     height = 3.8 + 0.05 * max([0, *(len(name) - 12 for name in names)])  # for names, which are written aslant
@@ -102,6 +103,7 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str, cost_in: str 
     are lines over the course of training. A point on the better side of the baseline's line is better than a control of
     the same cost. Points are drawn slightly to the left or right of their cost, so that they do not hide one another.
     """
+    tables.require_columns(table, [metric])
     table = tables.with_labels(table) if table.duplicated(["policy", "seed", "epoch"]).any() else table
     table = cost.with_cost(table, cost_in)
     table["cost"] /= tables.last_epoch(table[table["policy"] == baseline])["cost"].mean()

@@ -13,11 +13,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neuronsplit.analysis.tables import require_columns
+from neuronsplit.checks import require_name
 from neuronsplit.plots import style
 
 
 def mean_curves(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Draw the mean of every policy over the epochs, with a panel per metric."""
+    require_columns(table, metrics)
     figure, axes = style.panels(len(metrics), sharey=False)
     lines = style.line_styles(table["policy"].unique())
     for axis, metric in zip(axes, metrics):
@@ -35,6 +38,7 @@ def curves_per_policy(table: pd.DataFrame, metrics: list[str], baseline: str | N
 
     baseline: the policy whose mean is dashed in all panels, if any.
     """
+    _require(table, metrics, baseline)
     names = list(product(table["policy"].unique(), metrics))
     figure, axes = style.panels(len(names), sharey=len(metrics) == 1)
     for axis, (policy, metric) in zip(axes, names):
@@ -57,6 +61,7 @@ def curves_per_policy(table: pd.DataFrame, metrics: list[str], baseline: str | N
 
 def difference_curves(table: pd.DataFrame, metrics: list[str], baseline: str) -> Figure:
     """Draw differences to the baseline at the same seed, as mean ± one standard error, with a panel per metric."""
+    _require(table, metrics, baseline)
     figure, axes = style.panels(len(metrics), sharey=False, height=3.2)
     for axis, metric in zip(axes, metrics):
         values = table.pivot(index="epoch", columns=["policy", "seed"], values=metric)
@@ -108,6 +113,13 @@ def loss_around_split(losses: pd.DataFrame, step: int, window: int) -> Figure:
     axis.set(xlabel="steps after the split (dotted)", ylabel="loss of the mini-batch", yscale="log")
     style.add_legend(figure, axis)
     return figure
+
+
+def _require(table: pd.DataFrame, metrics: list[str], baseline: str | None) -> None:
+    """Raise ValueError for a metric or a baseline that the table does not have."""
+    require_columns(table, metrics)
+    if baseline is not None:
+        require_name("baseline", baseline, table["policy"].unique())
 
 
 def _label_epochs(axis: plt.Axes, table: pd.DataFrame) -> None:

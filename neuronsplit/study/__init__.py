@@ -33,6 +33,8 @@ there with its own tool, such as `aws s3 sync results s3://bucket/results`.
 
 import lazy_loader
 
+from neuronsplit.checks import suggesting
+
 # The modules are imported when they are first used, and completion shows them.
 _MODULES = "base batches cli executor exhaustive_splits experiment grid progress run store tune".split()
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_MODULES)
+__getattr__, __dir__, __all__ = suggesting(*lazy_loader.attach(__name__, submodules=_MODULES))

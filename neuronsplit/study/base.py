@@ -3,20 +3,18 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import cache
 
-import numpy as np
-
 from neuronsplit import extensions
+from neuronsplit.checks import require_fields, require_name, require_whole_number
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.data.datasets import DATASETS, Dataset, fingerprint, load_dataset
 from neuronsplit.growing import learned, which
 from neuronsplit.names import CONTROLS, GREEDY, RATE_SCHEDULES, RESULTS_VERSION, STATES
 
 MAX_COUNT = 100_000  # the largest count that a field may hold
-MAX_SEED = 2**32
 NUMBERS = {  # of fields: what is allowed in words, and whether a number is
     "weight_decay": ("numbers from 0", lambda value: 0 <= value < math.inf),
     "dropout": ("numbers from 0 to below 1", lambda value: 0 <= value < 1),
@@ -37,13 +35,19 @@ class BaseExperiment:
     by_seed = False
     n_networks = 1
 
+    def __new__(cls, *values: object, **given: object) -> "BaseExperiment":
+        """Raise TypeError for a name that is not that of a field."""
+        require_fields(cls, given)
+        return super().__new__(cls)
+
     def __post_init__(self):
         names = {field: registry for field, (registry, _, _) in extensions.REGISTRIES.items()}
         names |= {"policy": policy_names(), "optimizer": OPTIMIZERS, "rate_schedule": RATE_SCHEDULES, "state": STATES}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is str and value not in tuple(names[field.name]):
-                raise ValueError(f"{field.name} {value!r}: allowed are {', '.join(names[field.name])}")
+            if field.type is str:
+                require_name(field.name, value, names[field.name])
+                extensions.require_entry(field.name, value)
             if field.type is int:
                 require_whole_number(field.name, value, LOWEST.get(field.name, 0), MAX_COUNT)
             if field.type is float:
@@ -82,12 +86,6 @@ def _fingerprint(name: str, loader: object) -> str:
     return fingerprint(load_dataset(name))
 
 
-def require_whole_number(name: str, value: object, lowest: int, highest: int) -> None:
-    """Raise ValueError unless a value is a whole number between two others."""
-    if type(value) is not int or not lowest <= value <= highest:
-        raise ValueError(f"{name} {value!r}: allowed are whole numbers from {lowest} to {highest}")
-
-
 def policy_names() -> tuple[str, ...]:
     """Return the names of the controls, of every registered policy, and of the greedy choice.
 
@@ -95,14 +93,6 @@ def policy_names() -> tuple[str, ...]:
     """
     extensions.refuse_reserved_names()
     return *CONTROLS, *which.POLICIES, GREEDY
-
-
-def checked_seeds(seeds: Iterable[int]) -> list[int]:
-    """Return seeds as a list. Raises ValueError unless they are one or more different whole numbers."""
-    seeds = [int(seed) if isinstance(seed, np.integer) else seed for seed in seeds]
-    if not seeds or len(set(seeds)) < len(seeds) or any(type(s) is not int or not 0 <= s <= MAX_SEED for s in seeds):
-        raise ValueError(f"seeds {seeds}: allowed are different whole numbers from 0 to {MAX_SEED}")
-    return seeds
 
 
 def dataset_of(experiment: BaseExperiment, seeds: Sequence[int] | None = None) -> Dataset:

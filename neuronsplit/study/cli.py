@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from neuronsplit.analysis.files import read_results
+from neuronsplit.checks import require_whole_number
 from neuronsplit.locations import ROOT
 from neuronsplit.study import base, batches, grid, progress, run, tune
 
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # any text can be printed, also where LC_ALL=C
     options = parser().parse_args(arguments)
     try:
-        base.require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
+        require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
         study = grid.read_study(options.study, dict(options.changes))
         planned = tune.tuning_study(study) if options.command == "tune" else study
         folder = (options.folder or ROOT / "runs" / planned.name).absolute()

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from neuronsplit.checks import checked_seeds, require_name
 from neuronsplit.core.mlp import MLP
 from neuronsplit.growing import how, train
 from neuronsplit.measuring import all_splits
 from neuronsplit.names import EXPERIMENT, SHUFFLE_LOSSES
-from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
+from neuronsplit.study.base import BaseExperiment, dataset_of
 
 
 def train_all_splits(group: Sequence["ExhaustiveSplits"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
@@ -41,8 +42,7 @@ class ExhaustiveSplits(BaseExperiment):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.growth not in (names := [name for name, growth in how.GROWTHS.items() if growth.needs_parent]):
-            raise ValueError(f"growth {self.growth!r}: allowed are {', '.join(names)}")
+        require_name("growth", self.growth, [name for name, growth in how.GROWTHS.items() if growth.needs_parent])
         most = min(self.width - 1, self.epochs_before)
         if self.prior_splits > most:
             earlier = f"one per epoch, of width {self.width} and epochs_before {self.epochs_before}"

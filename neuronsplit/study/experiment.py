@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from neuronsplit.checks import checked_seeds
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.growing import greedy, train
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.when import SCHEDULES, splits_due
 from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
-from neuronsplit.study.base import BaseExperiment, checked_seeds, dataset_of
+from neuronsplit.study.base import BaseExperiment, dataset_of
 
 OF_REPLICAS = ("learning_rate", "weight_decay", "dropout", "rate_after_split", "annealing_epochs")  # values of a `Run`
 
@@ -153,5 +154,7 @@ def run_experiment(experiment: BaseExperiment, seeds: Iterable[int]) -> pd.DataF
         test_loss, test_accuracy: measured after the split.
     Raises ValueError for seeds that are not different whole numbers.
     """
+    if not isinstance(experiment, BaseExperiment):
+        raise ValueError(f"experiment {experiment!r}: allowed is one, such as ns.Experiment(policy='random')")
     rows = experiment.train([experiment], checked_seeds(seeds))
     return pd.concat(rows, ignore_index=True).drop(columns=EXPERIMENT)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
+from neuronsplit.checks import MAX_SEED, does_not_exist, not_allowed, require_name, require_whole_number
 from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import NOTEBOOKS, STUDIES
 from neuronsplit.study import base, batches
@@ -19,7 +20,7 @@ MAX_EXPERIMENTS = 10_000  # in a study
 TYPES = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
 PATHS = "extensions", "report"
 ONCE = ("type", *PATHS)  # parameters of one value, which only the top of a file may have
-WORDS = {int: "whole numbers", float: "numbers"}  # what a type allows
+WORDS = {int: "whole numbers, or a list of them", float: "numbers, or a list of them"}  # what a type allows
 
 
 class Parameter(NamedTuple):
@@ -64,9 +65,8 @@ def read_study(name: str, changes: Mapping[str, object] | None = None) -> Study:
         top[key] = Parameter(_items(_read(text, f"-p {key}")), f"-p {key}")
         grids = [{name: inner for name, inner in grid.items() if name != key} for grid in grids]
     once = {key: ", ".join(map(str, top.pop(key).values)) for key in ONCE if key in top}
-    kind = TYPES.get(once.get("type", "experiment"))
-    if not kind:
-        raise ValueError(f"{file}: type {once['type']!r}: allowed are {', '.join(TYPES)}")
+    require_name(f"{file}: type", kind := once.get("type", "experiment"), TYPES)
+    kind = TYPES[kind]
     paths = {key: str((file.parent / once[key]).absolute()) for key in PATHS if once.get(key)}
     load_extensions(paths.get("extensions", ""))
     report = Path(paths.get("report", NOTEBOOKS / f"{kind.report}.ipynb"))
@@ -85,8 +85,10 @@ def study_file(name: str) -> Path:
     """Return the file of a study. Raises ValueError if there is none."""
     file = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not file.is_file():
+        if name.endswith((".yaml", ".yml")):
+            raise ValueError(does_not_exist(name, "files of studies"))
         names = sorted(file.stem for file in STUDIES.glob("*.yaml"))
-        raise ValueError(f"study {name!r}: allowed are {', '.join(names)}, and paths of .yaml files")
+        raise ValueError(not_allowed("study", name, names, ", and paths of .yaml files"))
     return file
 
 
@@ -120,9 +122,7 @@ def _items(value: object) -> list:
 def _typed(name: str, parameter: Parameter, types: dict[str, type]) -> Parameter:
     """Return a parameter with values of its type; that decides what a value means, so a policy may be called 1."""
     values, where = parameter
-    if name not in types:
-        top = ", ".join([*ONCE, "grids"])
-        raise ValueError(f"{where}: parameter {name!r}: allowed are {', '.join(types)}, and at the top of a file {top}")
+    require_name(f"{where}: parameter", name, types, f", and at the top of a file {', '.join([*ONCE, 'grids'])}")
     if not values or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{where}: {name}: allowed is a value, or a list of one or more")
     try:
@@ -137,8 +137,8 @@ def _expand(kind: type[base.BaseExperiment], grid: Grid, file: Path) -> Iterator
         given = dict(zip(grid, values))
         n_seeds, first = given.pop("n_seeds", 5), given.pop("first_seed", 0)
         try:
-            base.require_whole_number("n_seeds", n_seeds, 1, base.MAX_COUNT)
-            base.require_whole_number("first_seed", first, 0, base.MAX_SEED + 1 - n_seeds)
+            require_whole_number("n_seeds", n_seeds, 1, base.MAX_COUNT)
+            require_whole_number("first_seed", first, 0, MAX_SEED + 1 - n_seeds)
             experiment = kind(**given)
         except ValueError as error:  # its message begins with the field's name
             raise ValueError(f"{grid.get(str(error).split()[0], Parameter([], file)).where}: {error}") from error

@@ -10,9 +10,10 @@ import pandas as pd
 
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import read_results, write_table
+from neuronsplit.checks import checked_seeds
 from neuronsplit.names import EXPERIMENT
 from neuronsplit.study import progress
-from neuronsplit.study.base import BaseExperiment, checked_seeds
+from neuronsplit.study.base import BaseExperiment
 from neuronsplit.study.batches import Batch, Plan, Tables, group_by_seeds, labels, make_plan, missing
 
 NOTE_SECONDS = 0.2  # between two notes of a unit's progress

@@ -34,6 +34,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from neuronsplit.checks import nearest
 from neuronsplit.surgery.exactness import in_evaluation
 from neuronsplit.surgery.runs import tensors_of
 
@@ -68,10 +69,7 @@ def neuron_scores(
     does not run, if it returns no numbers, or if the loss has no gradient by it.
     """
     modules = dict(net.named_modules())
-    if where not in modules:
-        raise ValueError(f"layer {where!r}: allowed are names such as {get_close_matches(str(where), modules, 12, 0)}")
-    if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
-        raise ValueError(f"scores {scores!r}: allowed are lists of {', '.join(SCORES)}")
+    _require(modules, where, scores)
     layer, sizes, sums = _Layer(where, axis), [], []
     with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
         stack.callback(modules[where].register_forward_hook(layer).remove)
@@ -83,6 +81,16 @@ def neuron_scores(
     if not sum(sizes):
         raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
     return _table(where, scores, sum(sizes), sums)
+
+
+def _require(modules: dict[str, nn.Module], where: str, scores: Sequence[str]) -> None:
+    """Raise ValueError for names that are not those of a module and of SCORES."""
+    if where not in modules:
+        names = get_close_matches(str(where), modules, 12, 0)
+        raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")
+    if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
+        near = "".join(nearest(name, SCORES) for name in scores if name not in SCORES)
+        raise ValueError(f"scores {scores!r}{near}: allowed are lists of {', '.join(SCORES)}")
 
 
 def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:

@@ -1,6 +1,7 @@
 """Split the state of optimisers: it is scaled in the same way as the gradients that it averages."""
 
 import gc
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -57,7 +58,10 @@ def split_state(
 
 
 def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, changed: dict[str, Tensor]) -> None:
-    """Raise ValueError where an optimiser is of another network, or one that trains a changed parameter is missing."""
+    """Raise ValueError where an optimiser is of another network, or one that trains a changed parameter is missing.
+
+    Warns where none is given though one trains a network that has gradients; it may be one that is not used any more.
+    """
     of_net, held = set(map(id, net.parameters())), set()
     for one in optimizers:
         held |= (own := _held(one))
@@ -65,16 +69,21 @@ def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, change
             kind = type(one).__name__
             raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
     missing = {id(parameter): name for name, parameter in changed.items() if id(parameter) not in held}
-    if not optimizers or not missing:
+    if not missing or not optimizers and all(parameter.grad is None for parameter in changed.values()):
         return
-    kind, name = type(optimizers[0]).__name__, next(iter(missing.values()))
+    name = next(iter(missing.values()))
     if held - of_net:
+        kind = type(optimizers[0]).__name__
         raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
-    for other in gc.get_objects():
+    for other in gc.get_objects():  # a tenth of a second
         # By type(), for a weak reference may be dead.
         if issubclass(type(other), torch.optim.Optimizer) and _held(other) & missing.keys():
             kind = type(other).__name__
-            raise ValueError(f"{name!r} is trained by {kind}, not given: allowed is optimizer=[all of them]")
+            if optimizers:
+                raise ValueError(f"{name!r} is trained by {kind}, not given: allowed is optimizer=[all of them]")
+            allowed = "allowed are optimizer=..., or an optimiser made after the split"
+            warnings.warn(f"{kind} trains {name!r}, and goes on with the old one: {allowed}", stacklevel=5)
+            return
 
 
 def _held(optimizer: torch.optim.Optimizer) -> set[int]:

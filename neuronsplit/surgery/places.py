@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from neuronsplit.checks import nearest
 from neuronsplit.surgery.blocks import Block, stretches_of
 from neuronsplit.surgery.edits import READING, Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
@@ -38,7 +39,9 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
                     return _along(grid, axis).amax(1)
         why = labels.lost.get(name, "the example inputs do not reach it")
         raise ValueError(f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(labels)}")
-    raise ValueError(f"layer {where!r}: allowed are {_some_layers(labels)}, or parameters by name")
+    given = repr(where) + nearest(where, [*_layers(labels), *labels.tensors])
+    given = given if isinstance(where, str) else f"of type {type(where).__name__}"
+    raise ValueError(f"layer {given}: allowed are {_some_layers(labels)}, or parameters by name")
 
 
 def _along(values: Tensor, axis: int) -> Tensor:
@@ -46,9 +49,13 @@ def _along(values: Tensor, axis: int) -> Tensor:
     return values.movedim(axis, 0).reshape(values.shape[axis], -1)
 
 
-def _some_layers(labels: Labels) -> str:
+def _layers(labels: Labels) -> list[str]:
     names = [name.removesuffix(".weight") for name, _, role in labels.owners if role == MAKES and "bias" not in name]
-    names = list(dict.fromkeys(names)) or ["none"]
+    return list(dict.fromkeys(names))
+
+
+def _some_layers(labels: Labels) -> str:
+    names = _layers(labels) or ["none"]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 

@@ -148,7 +148,8 @@ def _first_exact(
             return record
         raise ValueError(_why_larger(search, masks, whys))
     why = (whys or ["no set is whole"])[0]
-    raise ValueError(f"{next(iter(first.layers))!r} has no exact split known ({why}): allowed are other layers")
+    where, allowed = next(iter(first.layers)), "other layers, which ns.splittable lists"
+    raise ValueError(f"{where!r} has no exact split known ({why}): allowed are {allowed}")
 
 
 def _in_order(

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuronsplit.checks import require_name
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import MERGE, SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
@@ -32,6 +33,7 @@ from neuronsplit.surgery.optimizer_state import optimizers_of
 from neuronsplit.surgery.saved_config import follow_config
 from neuronsplit.surgery.search import find_split
 
+STATES = "carry", "reset"  # what a second twin has of its parent's state in an optimiser
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
 
@@ -94,7 +96,8 @@ def widen(
     Raises ValueError where no exact split is known that has these widths. Network and optimiser are then unchanged.
     """
     _require_options(rule, rng, state)
-    _require(bool(widths), "widths {}: allowed are one or more layers")
+    given = isinstance(widths, Mapping) and bool(widths)
+    _require(given, f"widths {widths!r}: allowed is a dict of one or more, such as {{'fc1': 20}}")
     optimizers, candidates = optimizers_of(optimizer), partial(with_widths, dict(widths))
     found = find_split(net, [*widths], candidates, example_inputs, rule, rng, together=True, unscaled=False)
     return follow_config(net, make_split(net, found, optimizers, state, state_exponents or {}), example_inputs)
@@ -126,8 +129,8 @@ def _numbers(neuron: int | None, neurons: Sequence[int] | None) -> list[int]:
 
 
 def _require_options(rule: str, rng: object = None, state: str = "carry") -> None:
-    _require(rule in tuple(SPLIT_RULES), f"rule {rule!r}: allowed are {', '.join(SPLIT_RULES)}")
-    _require(state in ("carry", "reset"), f"state {state!r}: allowed are carry and reset")
+    require_name("rule", rule, SPLIT_RULES)
+    require_name("state", state, STATES)
     generator = rng is None or isinstance(rng, np.random.Generator)
     _require(generator, f"rng {rng!r}: allowed are numpy.random.default_rng(seed) and its like")
 

@@ -142,7 +142,7 @@ REFUSALS = {
     "both": (plain, "0", FLAT, {"neuron": 0, "neurons": [0]}, "neuron or neurons: allowed is exactly one of them$"),
     "no neurons": (plain, "0", FLAT, {"neurons": []}, r"neurons \[\]: allowed are one or more$"),
     "rule": (plain, "0", FLAT, {"rule": "halved"}, "rule 'halved': allowed are scaled, even, outgoing"),
-    "state": (plain, "0", FLAT, {"state": "drop"}, "state 'drop': allowed are carry and reset$"),
+    "state": (plain, "0", FLAT, {"state": "drop"}, "state 'drop': allowed are carry, reset$"),
     "rng": (plain, "0", FLAT, {"rng": 0}, "rng 0: allowed are numpy.random.default_rng"),
     "optimizer": (plain, "0", FLAT, {"optimizer": [1]}, "optimizer of type int: allowed are torch.optim.Optimizer, or"),
     "does not run": (plain, "0", torch.ones(3, 6), {}, r"the network does not run on the example inputs \(.*Error"),

@@ -83,7 +83,7 @@ def test_second_twins_have_a_state_that_is_carried_or_reset(state):
     ({"up": 12.0}, "width 12.0 of 'up': allowed are whole numbers above 10"),
     ({"q": 11}, "'q' has no exact split known .width 11 leaves 3 channels, fewer than split together.*"),
     ({"head": 4}, "'head' has no exact split known .it is in the network's output.*"),
-    ({}, "widths {}: allowed are one or more layers"),
+    ({}, "widths {}: allowed is a dict of one or more, such as {'fc1': 20}"),
     ({"nowhere": 4}, "layer 'nowhere': allowed are embed, .*"),
 ])  # fmt: skip
 def test_widths_that_cannot_be_are_refused_and_nothing_changes(widths, message):
@@ -95,5 +95,5 @@ def test_widths_that_cannot_be_are_refused_and_nothing_changes(widths, message):
 
 
 def test_a_state_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="^state 'drop': allowed are carry and reset$"):
+    with pytest.raises(ValueError, match="^state 'drop': allowed are carry, reset$"):
         widen(settle(Encoder()), {"up": 20}, example_inputs=X, state="drop")
