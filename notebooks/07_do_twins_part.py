@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Do twins part?
 #
-# Slowly. On Fashion-MNIST, 20 epochs after a split by the rule of 2021, the median angle between the incoming weights of two twins is 19° under plain SGD. Twins with equal shares never part.
+# Slowly. On Fashion-MNIST, 20 epochs after a split by the rule of 2021, the median angle between the incoming weights of two twins is 18° under plain SGD. Twins with equal shares never part.
 #
 # At a split, the two neurons are scaled copies, and only training can make them different. A split is worth something only if it does. This notebook measures that, derives how far twins part under plain SGD, and holds the
 # theory against a measurement. The limits: one hidden layer of ReLU, all of whose neurons are split once, at one moment.
@@ -42,6 +42,7 @@ import torch
 import neuronsplit as ns
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
+from neuronsplit.analysis.stats import intervals
 from neuronsplit.analysis.tables import lineage
 from neuronsplit.growing.scores import fire_rate, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
@@ -210,12 +211,12 @@ assert before[3] == 0 and (after[[3, width]] == 0).all()
 # %% [markdown]
 # ## What we see
 #
-# On Fashion-MNIST, 20 epochs after a split of all ten neurons:
+# On Fashion-MNIST, 20 epochs after a split of all ten neurons, with n = 5 seeds:
 #
-# - **Equal twins never part.** Under `even` the angle stays 0 with every optimiser: Adam changes the step, but in the same way for both. The second neuron adds nothing (effective
-#   rank 6.8 for 6.8 unsplit under SGD), and under SGD the split does harm: each twin's incoming weights learn at half the speed.
-# - **The 2021 rule parts its twins slowly**: a median of 19° under SGD and momentum, 12° under Adam, with an effective rank of 9.5 to 9.6 under the first two.
-# - **Twins that pull opposite ways part soonest.** `antisymmetric`, as exact as the others, reaches 40° to 44° and the lowest test loss of all growths with every optimiser.
+# - **Equal twins never part.** Under `even` the angle stays 0 with every optimiser: Adam changes the step, but in the same way for both. The mean effective rank is 6.8, as without a split, under SGD and momentum.
+# - **Equal twins change the loss all the same.** Under SGD and momentum, `even` ends 0.005 above no split, for each twin's incoming weights learn at half the speed. Under Adam it ends 0.004 below.
+# - **The 2021 rule parts its twins slowly**: by a median of 18° under SGD, 19° under momentum and 13° under Adam. The mean effective rank is 9.5 to 9.6 under the first two.
+# - **Twins that pull opposite ways part soonest.** `antisymmetric`, as exact as the others, reaches 40° to 44°, and the lowest mean test loss with every optimiser.
 #   (What that is worth over a whole training is in [09_how_to_split](09_how_to_split.ipynb).)
 # - **The theory holds** exactly for a step, and for the median pair within a tenth after thirty.
 #
@@ -227,10 +228,17 @@ if table == "figures/data/twins.parquet":
     angle, rank = medians.angle.unstack("optimizer"), means.effective_rank.mean().unstack("optimizer")
     loss = means.test_loss.mean().unstack("optimizer")
     assert full_twins[full_twins.growth == "even"].angle.max() < 0.01
-    assert rank.sgd[[NO_GROWTH, "even"]].round(1).tolist() == [6.8, 6.8] and loss.sgd["even"] > loss.sgd[NO_GROWTH]
-    assert angle.loc["scaled", ["sgd", "momentum", "adam"]].round().tolist() == [19, 19, 12]
+    assert rank.loc[[NO_GROWTH, "even"], ["sgd", "momentum"]].round(1).eq(6.8).all(axis=None)
+    by_seed = last.groupby(["optimizer", "seed", "growth"]).test_loss.mean().unstack()
+    found = {
+        name: intervals((rows["even"] - rows[NO_GROWTH]).to_frame()).iloc[0]
+        for name, rows in by_seed.groupby("optimizer")
+    }
+    assert [round(found[name]["mean"], 3) for name in ("sgd", "momentum", "adam")] == [0.005, 0.005, -0.004]
+    assert min(found["sgd"]["low"], found["momentum"]["low"]) > 0 > found["adam"]["high"] and found["sgd"]["n"] == 5
+    assert angle.loc["scaled", ["sgd", "momentum", "adam"]].round().tolist() == [18, 19, 13]
     assert rank.loc["scaled", ["sgd", "momentum"]].round(1).between(9.5, 9.6).all()
-    assert angle.loc["antisymmetric"].between(40, 44.5).all() and (angle.idxmax() == "antisymmetric").all()
+    assert angle.loc["antisymmetric"].round().between(40, 44).all() and (angle.idxmax() == "antisymmetric").all()
     assert (loss.idxmin() == "antisymmetric").all()
     assert ratios[0.5].between(0.9, 1.1).all()
     print("held")

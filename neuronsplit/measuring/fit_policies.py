@@ -146,8 +146,8 @@ def cross_fit(
 def evaluate(pairs: Sequence[tuple[TrainingExample, Weights]]) -> pd.DataFrame:
     """Measure how well weights choose in the example that each is paired with.
 
-    Returns a row per pair. The columns are NETWORK_KEYS, and gain and rank_correlation as in `oracle.gains`. The columns
-    predicted and actual are gains of the neuron that is chosen, over the unsplit network.
+    Returns a row per pair. Its columns are NETWORK_KEYS, and gain and rank_correlation as in `oracle.gains`. The last
+    two, predicted and actual, are gains of the neuron that is chosen, over the unsplit network.
     """
     rows = []
     for example, weights in pairs:

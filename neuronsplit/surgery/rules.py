@@ -26,7 +26,7 @@ POINTWISE_UNTAGGED = set(
     "_to_copy copy hardswish gelu mish threshold prelu _prelu_kernel log_sigmoid_forward masked_fill rsub where fill "
     "zeros_like zero native_dropout bernoulli "
     "rrelu_with_noise celu selu "
-    "leaky_relu elu hardsigmoid hardtanh ldexp".split()  # which lack it in torch 2.9
+    "leaky_relu elu hardsigmoid hardtanh ldexp _conj_physical".split()  # which lack it in torch 2.9
 )
 MOVES = set(
     "cat stack index_select index _unsafe_index gather take roll flip rot90 repeat repeat_interleave tril triu "

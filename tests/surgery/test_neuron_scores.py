@@ -465,7 +465,7 @@ def mean(net, batch):
     "net, where, loss, batches, options, message",
     [
         (PLAIN, "3", loss_of, BATCHES, {}, r"layer '3': allowed are names such as \[.*'1'.*\]"),
-        (PLAIN, 1, loss_of, BATCHES, {}, r"layer 1: allowed are names such as \['1', .*\]"),
+        (PLAIN, 1, loss_of, BATCHES, {}, r"layer 1 \(did you mean '1'\?\): allowed are names such as \['1', .*\]"),
         (PLAIN, "1", loss_of, BATCHES, {"scores": ["loss"]}, r"scores \['loss'\]: allowed are lists of ablation_.*"),
         (PLAIN, "1", loss_of, BATCHES, {"scores": "fire_rate"}, r"scores 'fire_rate': allowed are lists of .*"),
         (PLAIN, "1", loss_of, BATCHES, {"scores": []}, r"scores \[\]: allowed are lists of .*fire_rate, .*"),
