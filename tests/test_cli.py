@@ -97,7 +97,7 @@ def test_a_study_ends_with_its_table_and_says_what_each_experiment_reached(study
     assert made_by["study"] == "mine" and made_by["unfinished"] == []
     assert made_by["parameters"]["policy"] == sorted(POLICIES_OF_STUDY)
     assert made_by["parameters"]["width"] == [3] and made_by["parameters"]["seeds"] == [0, 1]
-    assert made_by["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(made_by["versions"]["torch"])
     assert train_here[-1] == {
         "table": f"{folder}/table.parquet", "figures": f"{folder}/figures/", "title": "mine",
     }  # fmt: skip
@@ -431,7 +431,7 @@ for changes in [["quick", "-p", "dataset", "digits"], ["own.yaml"], ["none"]]:
     lines = found.stdout.splitlines()
     assert lines[0] == f"{here} {package}/notebooks {package}/notebooks/studies", found.stderr
     assert lines[9] == "0 done, 0 running, 0 failed, 8 missing" and lines[11] == lines[15] == "0" and lines[16] == "2"
-    assert found.stderr.startswith("neuronsplit: study 'none': allowed are adam, ") and found.stderr.count("\n") == 1
+    assert found.stderr.startswith("neuronsplit: study 'none': allowed are design-digits, ") and found.stderr.count("\n") == 1
 
 
 def noted_unit(units, policy="random", **noted):

@@ -51,7 +51,7 @@ def test_seeds_are_different_whole_numbers(seeds):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"growth": "zero-outgoing"}, "^growth 'zero-outgoing': allowed are scaled, "),
+        ({"growth": "zero-outgoing"}, r"^growth 'zero-outgoing' \(did you mean 'outgoing'\?\): allowed are scaled, "),
         (
             {"prior_splits": 4, "width": 4},
             "^prior_splits 4: allowed are at most 3, one per epoch, of width 4 and epochs_before 5$",

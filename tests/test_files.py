@@ -264,7 +264,7 @@ def test_two_that_write_the_same_file_leave_a_whole_one(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("none.parquet", "none.parquet does not exist: allowed are files of tables"),
+        ("none-of-these.parquet", "none-of-these.parquet does not exist: allowed are files of tables"),
         ("none.csv", "none.csv does not exist: allowed are files of tables"),
         ("text.json", r"text.json is no table: allowed are .parquet, .csv and .csv.gz files"),
         ("folder", r"folder is a folder: allowed are .parquet, .csv and .csv.gz files"),
