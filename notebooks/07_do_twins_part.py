@@ -40,10 +40,9 @@ import pandas as pd
 import torch
 
 import neuronsplit as ns
+from neuronsplit.analysis import stats, tables
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
-from neuronsplit.analysis.stats import intervals
-from neuronsplit.analysis.tables import lineage
 from neuronsplit.growing.scores import fire_rate, forward_blocks
 from neuronsplit.growing.train import Run, grow_while_training
 from neuronsplit.locations import ROOT
@@ -187,7 +186,7 @@ for growth in ("even", "scaled", "outgoing", "antisymmetric"):
     plan = {"growth": growth, "schedule": "every-epoch", "splits": epochs_after - 10, "epochs": epochs_after}
     records = grow_while_training(run, own, ["random"], **plan)
     history = pd.DataFrame([record | {"split_neuron": (record["split_neuron"] or [None])[0]} for record in records])
-    tree = lineage(history)
+    tree = tables.lineage(history)
     angle = twin_divergence.angles(run.mlp, list(tree.index), list(tree.parent))[0].numpy()
     trees[growth] = tree.assign(angle=np.where(tree.born > 0, angle, np.nan))
 _ = family_trees_by_angle(trees, epochs_after)
@@ -231,7 +230,7 @@ if table == "figures/data/twins.parquet":
     assert rank.loc[[NO_GROWTH, "even"], ["sgd", "momentum"]].round(1).eq(6.8).all(axis=None)
     by_seed = last.groupby(["optimizer", "seed", "growth"]).test_loss.mean().unstack()
     found = {
-        name: intervals((rows["even"] - rows[NO_GROWTH]).to_frame()).iloc[0]
+        name: stats.intervals((rows["even"] - rows[NO_GROWTH]).to_frame()).iloc[0]
         for name, rows in by_seed.groupby("optimizer")
     }
     assert [round(found[name]["mean"], 3) for name in ("sgd", "momentum", "adam")] == [0.005, 0.005, -0.004]

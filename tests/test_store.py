@@ -107,7 +107,8 @@ def test_a_file_says_what_produced_it(tmp_path):
     made_by, table = ns.provenance(file), pd.read_parquet(file)
     assert made_by["experiments"] == [asdict(SMALL), asdict(replace(SMALL, policy="no-split"))]
     assert made_by["seeds"] == [0, 1, 2] and made_by["results"] == RESULTS_VERSION and made_by["seconds"] > 0
-    assert torch.__version__.startswith(made_by["versions"]["torch"]) and made_by["versions"]["neuronsplit"] == ns.__version__
+    assert torch.__version__.startswith(made_by["versions"]["torch"])
+    assert made_by["versions"]["neuronsplit"] == ns.__version__
     assert datetime.fromisoformat(made_by["finished"]).tzinfo and {"commit", "machine"} <= set(made_by)
     assert set(table[EXPERIMENT]) == {SMALL.id, replace(SMALL, policy="no-split").id}
     assert {str(table[name].dtype) for name in METRICS if name.endswith("loss")} == {"float32"}
