@@ -65,7 +65,7 @@ address:  # the address on GitHub, ADDRESS=owner/name, in links, badges and the 
 	rm -f *.old notebooks/*.old
 
 .venv/ready: pyproject.toml
-	@echo "set-up: installing about 400 MB of packages into .venv takes one to three minutes"
+	@echo "set-up: installing packages into .venv, in silence: 400 MB in about three minutes, or several GB if pip chooses torch with CUDA"
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --editable '.[notebooks,cluster,test]'
 	touch .venv/ready

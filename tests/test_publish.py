@@ -99,4 +99,4 @@ def test_make_address_changes_it_everywhere(tmp_path):
     old = ADDRESS.removeprefix("https://github.com/")
     texts = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
     assert not [file for file, text in texts.items() if old in text or file.suffix == ".old"]
-    assert sum("someone/neuronsplit" in text for text in texts.values()) == 2 + 2 * len(LINKED)
+    assert sum("someone/neuronsplit" in text for text in texts.values()) == 3 + 2 * len(LINKED)

@@ -103,7 +103,7 @@ def test_the_coverage_is_read_off_the_committed_table():
     layers = table[table.outcome.isin(["split", "none", "refused", "raised", "wrong"])]  # with channels of their own
     n_split = (layers.outcome == "split").sum()
     n_networks = table.groupby("origin").network.nunique().sum()
-    assert f"In {n_networks} networks of others and small ones, {n_split:,} of {len(layers):,} layers split" in README
+    assert f"In {n_networks} networks, {n_split:,} of {len(layers):,} layers split" in README
     assert not table.outcome.isin(["raised", "wrong"]).any()
 
 

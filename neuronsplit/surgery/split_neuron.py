@@ -58,7 +58,7 @@ def split_neuron(
     where: a layer by its name in `named_modules`, or a parameter by its name in `named_parameters`.
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
     example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword ones.
-    optimizer: the optimiser, or several, whose state is split too.
+    optimizer: the optimiser, or several, whose state is split too. One that is not given trains the old parameters.
     rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
     together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact.
