@@ -61,12 +61,15 @@ def skip(app, what, name, member, skipped, options):
 
 
 def link_to_modules(app, doctree):
-    """Let links to the files of the package lead to their page, and those to the README to the first page."""
+    """Let links to files of the package lead to their page, to the README to the first, and to places in any case."""
     for node in doctree.findall(lambda node: isinstance(node, pending_xref) and node["reftype"] == "myst"):
         path = posixpath.normpath(posixpath.join(posixpath.dirname(node["refdoc"]), node["reftarget"]))
         page = "index" if path == "README" else "api/" + re.sub(r"(/__init__)?\.py$", "", path).replace("/", ".")
         if page in app.env.found_docs:
             node.attributes.update({"refdomain": "doc", "reftarget": page, "reftargetid": None})
+        slug = node["reftarget"].lower()  # nbconvert names places as in "#All-numbers"
+        if slug in getattr(doctree, "myst_slugs", {}):
+            node.attributes.update({"refdomain": "doc", "reftarget": node["refdoc"], "reftargetid": slug})
 
 
 def docstring(app, what, name, obj, options, lines):
