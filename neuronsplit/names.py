@@ -22,7 +22,7 @@ TUNED_COLUMNS = "learning_rate weight_decay dropout rate_schedule rate_after_spl
 COUNT_COLUMNS = "width splits epochs batch_size".split()
 NAMED_COLUMNS = [*COUNT_COLUMNS, "weight_decay", "dropout", "rate_after_split", "state"]  # in labels: "width 10"
 
-BRANCH_TYPES = NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"  # rows of a table of all splits
+NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"  # rows of a table of all splits
 NETWORK_KEYS = "dataset growth optimizer learning_rate width prior_splits epochs_before batch_size seed horizon".split()
 SHUFFLE_LOSSES = ["loss_shuffle_0", "loss_shuffle_1"]  # validation losses under two shuffles of the mini-batches
 

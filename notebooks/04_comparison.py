@@ -102,9 +102,7 @@ times = ns.read_table(ROOT / "figures/data/step-times.parquet")  # of one networ
 base = pd.DataFrame({name: arms.loc["random", ["mean", "low", "high", "cost"]] for name, arms in against.items()}).T
 assert not any((verdicts.loc["equal multiply-adds"].verdict == "better").any() for verdicts in found.values())
 for name, rows in of_design.items():
-    timed = design.with_arms(rows)
-    timed["seconds"] = cost.seconds(timed, times[times.dataset == name], n_steps=1)  # a share needs no number of steps
-    base.loc[name, "time"] = cost.relative_cost(timed, NO_SPLIT, "seconds")["random"]
+    base.loc[name, "time"] = cost.relative_seconds(design.with_arms(rows), NO_SPLIT, times)["random"]
 assert base["mean"].round(2).tolist() == [0.02, 0.06] and base.cost.round(2).tolist() == [0.79, 0.86]
 assert base.time.round(2).tolist() == [0.98, 0.99]
 fewer = {name: arms["mean"].filter(regex="^no-split . .* epochs$").item() for name, arms in against.items()}

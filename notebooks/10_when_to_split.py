@@ -160,10 +160,9 @@ plt.show()
 times, shares = ns.read_table(ROOT / step_times), {}
 for name, table in named.items():
     shown = [NO_SPLIT, BASE, *when[name].index, STAY_NARROW]
-    rows = table[table["policy"].isin(shown)].copy()
-    rows["seconds"] = cost.seconds(rows, times[times["dataset"] == name], n_steps=1)  # a share needs no number of steps
-    for cost_in in ("neuron_epochs", "seconds"):
-        shares[name, style.TITLES[cost_in]] = cost.relative_cost(rows, NO_SPLIT, cost_in).reindex(shown)
+    rows = table[table["policy"].isin(shown)]
+    shares[name, style.TITLES["neuron_epochs"]] = cost.relative_cost(rows, NO_SPLIT).reindex(shown)
+    shares[name, style.TITLES["seconds"]] = cost.relative_seconds(rows, NO_SPLIT, times).reindex(shown)
 shares = pd.DataFrame(shares)
 shares.map("{:.0%}".format).replace("nan%", "–")
 

@@ -208,7 +208,7 @@ pd.concat(decides, axis=1).round(3)
 # - The best way to grow that the search found ends above the control, which was searched with as many draws.
 # - Weight decay accounts for more than half of the variance of the test loss. It is drawn up to 1, which keeps a network from learning at all.
 # - In this range of draws, the shares of which, how and when sum to less than a twentieth. Two of the nine growths add neurons without a parent, so that the policy has no part in them.
-# - The small search that runs here has 12 candidates and 20 epochs. Its verdict is not that of the long one.
+# - The small search that runs here has 12 candidates and 20 epochs, which are too few for a verdict.
 #
 # MNIST-1D and Fashion-MNIST follow. The next cell asserts these sentences.
 

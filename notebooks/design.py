@@ -111,10 +111,9 @@ pd.DataFrame(counts)
 step_times, shares = ns.read_table(ROOT / "figures/data/step-times.parquet"), {}  # of one network alone, on one core
 for name, table in results.items():
     named = design.with_arms(table)
-    times = step_times[step_times.dataset == name]
-    named["seconds"] = cost.seconds(named, times, n_steps=1)  # the number of steps has no part in a share
-    for cost_in in ("neuron_epochs", "seconds"):
-        shares[name, style.TITLES[cost_in]] = cost.relative_cost(named, "no-split", cost_in).map("{:.0%}".format)
+    shares[name, style.TITLES["neuron_epochs"]] = cost.relative_cost(named, "no-split").map("{:.0%}".format)
+    seconds = cost.relative_seconds(named, "no-split", step_times)
+    shares[name, style.TITLES["seconds"]] = seconds.map("{:.0%}".format)
 pd.DataFrame(shares).fillna("–")
 
 # %% [markdown]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import course, study_table
+from synthetic import course
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, bmm_flop
 
@@ -62,14 +62,19 @@ def test_seconds_are_those_of_the_steps_at_each_width():
         cost.seconds(grown, times[times.width < 5], 100)
 
 
+def final_difference(table, metric, *options):
+    """The last difference at equal cost of each policy and seed."""
+    return tables.final_values(cost.difference_at_equal_cost(table, metric, *options), "difference")
+
+
 def test_equal_cost_takes_the_control_when_it_had_cost_as_much():
     grown = course("random", [3, 5, 5], ["1", "0 2", None], [3.0, 2, 1])
     control = course("no-split", [4, 4, 4, 4], None, [4.0, 3, 2.5, 2.2])  # costs 4, 8, 12, 16; the other 10
     table = pd.concat([control[:3], grown], ignore_index=True)
-    found = cost.final_difference_at_equal_cost(table, "test_loss", "no-split")
+    found = final_difference(table, "test_loss", "no-split")
     assert found["random"].tolist() == [1 - 2.75]
     cheap = pd.concat([control[:3], course("random", [2, 2, 2], None, [5.0, 5, 5])], ignore_index=True)  # 6
-    found = cost.final_difference_at_equal_cost(cheap, "test_loss", "no-split")
+    found = final_difference(cheap, "test_loss", "no-split")
     assert found["random"].tolist() == [5 - 3.5]
 
 
@@ -89,7 +94,7 @@ def test_differences_at_equal_epochs_multiply_adds_and_time_are_one_computation(
     table = pd.concat([control, grown], ignore_index=True)
     at_equal_epochs = cost.difference_at_equal_cost(table, "test_loss", "no-split", "epoch")
     assert at_equal_epochs.difference.tolist() == [3 - 4, 2 - 3, 1 - 2.5]
-    found = cost.final_difference_at_equal_cost(table, "test_loss", "no-split", "epoch")
+    found = final_difference(table, "test_loss", "no-split", "epoch")
     pd.testing.assert_frame_equal(found, tables.paired_differences(table, "test_loss", "no-split"), check_names=False)
     times = pd.DataFrame({"width": [2, 4, 5], "seconds": [3.0, 3, 1.5]})
     timed = table.assign(seconds=cost.seconds(table, times, 1))  # 3, 6 and 9; the other 3, 6 and 7.5
@@ -97,6 +102,8 @@ def test_differences_at_equal_epochs_multiply_adds_and_time_are_one_computation(
     assert found.difference.tolist() == [3 - 4, 2 - 3, 1 - 2.75] and found.cost.tolist() == [3 / 9, 6 / 9, 7.5 / 9]
     shares = [cost.relative_cost(timed, "no-split", name)["random"] for name in ("epoch", "neuron_epochs", "seconds")]
     assert shares == pytest.approx([1, 10 / 12, 7.5 / 9])
+    several = pd.concat([times.assign(dataset="mine"), times.assign(dataset="other", seconds=1.0)])
+    assert cost.relative_seconds(table.assign(dataset="mine"), "no-split", several)["random"] == pytest.approx(7.5 / 9)
 
 
 def test_at_equal_cost_validation_picks_from_the_epochs_that_cost_as_much():
@@ -105,7 +112,7 @@ def test_at_equal_cost_validation_picks_from_the_epochs_that_cost_as_much():
     grown = course("random", [2, 2, 2], None, [5.0, 1, 3]).assign(val_loss=[3, 2, 9])  # 2, 4, 6
     table = pd.concat([control, grown], ignore_index=True)
     table["best"] = tables.best_so_far(table, "test_loss")
-    found = cost.final_difference_at_equal_cost(table, "best", "no-split")
+    found = final_difference(table, "best", "no-split")
     assert found["random"].tolist() == [1 - (4 + 2) / 2]
 
 
@@ -115,31 +122,6 @@ def test_the_relative_cost_is_that_of_the_last_epoch():
     cheaper = course("random", [2, 2, 2], None, [3.0, 2, 1]).assign(seed=1)  # 6: the mean is 8
     found = cost.relative_cost(pd.concat([control, grown, cheaper], ignore_index=True), "no-split")
     assert found.to_dict() == pytest.approx({"no-split": 1, "random": 8 / 12})
-
-
-def test_means_over_the_cost():
-    """From cost 4 to 10 the control falls straight from 4 to 3 (at 8) and to 2.5; the other is always 2."""
-    control = course("no-split", [4, 4, 4], None, [4.0, 3, 2])  # costs 4, 8, 12
-    flat = course("random", [4, 4, 4], ["1 new", None, None], [2.0, 2, 2])  # 2, 6, 10
-    narrow = course("stay-narrow", [1, 1, 1], None, [5.0, 5, 5])  # 1, 2, 3: not so far
-    found = cost.mean_over_cost(pd.concat([control, flat, narrow], ignore_index=True), "test_loss")
-    assert found["random"].tolist() == [2]
-    assert found["no-split"].item() == pytest.approx((4 * 3.5 + 2 * 2.75) / 6, rel=1e-3)
-    assert found["stay-narrow"].isna().all()
-
-
-def test_the_overview_says_what_the_parts_say():
-    rows = study_table(["no-split", "random"])
-    found = cost.overview(rows, "no-split")
-    assert found["cost", "mean"].tolist() == pytest.approx([1, (3 + 4 + 5 + 6 + 6) / 30])
-    summary = tables.summary(rows, "test_accuracy")
-    assert found["test accuracy", "mean"].tolist() == pytest.approx(summary["mean"].tolist())
-    assert found["sd of test accuracy", "mean"].tolist() == pytest.approx(summary["sd"].tolist())
-    means = cost.mean_over_cost(rows, "test_loss").mean()
-    assert found["test loss, mean over cost", "mean"].tolist() == pytest.approx(means.tolist())
-    for measure in ("test loss", "test accuracy", "test accuracy, mean over cost", "sd of test accuracy"):
-        assert (found[measure, "low"] < found[measure, "mean"]).all()
-        assert (found[measure, "mean"] < found[measure, "high"]).all()
 
 
 def test_a_lead_ends_where_the_interval_first_includes_zero():

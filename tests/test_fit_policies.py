@@ -187,3 +187,26 @@ def test_weights_are_saved_as_they_are_read(tmp_path, monkeypatch):
     for policy, own in fitted.items():
         assert read[policy].keys() == own.keys()
         assert all(np.array_equal(read[policy][name], values) for name, values in own.items())
+
+
+def test_an_example_is_paired_with_weights_that_saw_no_seed_of_its_fold():
+    examples = some_examples(24)
+    pairs = fitting.cross_fit(lambda own: {"seeds": fitting.seeds_of(own)}, examples, examples)
+    assert sorted(e.keys["seed"] for e, _ in pairs) == sorted(e.keys["seed"] for e in examples)
+    seeds = {e.keys["seed"] for e in examples}
+    for example, weights in pairs:
+        held_out = {seed for seed in seeds if seed % fitting.N_FOLDS == example.keys["seed"] % fitting.N_FOLDS}
+        assert set(weights["seeds"].tolist()) == seeds - held_out
+
+
+def test_the_choice_of_weights_is_measured_as_a_plain_loop_does():
+    coefficients = torch.rand(len(learned.FEATURE_NAMES), generator=torch.Generator().manual_seed(4)).numpy()
+    pairs = [(example, {"coefficients": coefficients}) for example in some_examples(4)]
+    for (example, _), (_, row) in zip(pairs, fitting.evaluate(pairs).iterrows(), strict=True):
+        scores = [sum(float(c) * value for c, value in zip(coefficients, inputs)) for inputs in example.x[0].tolist()]
+        gains = [(a + b) / 2 for a, b in zip(*example.gains.tolist())]
+        best = scores.index(max(scores))
+        assert row["gain"] == pytest.approx(gains[best] - sum(gains) / len(gains), abs=1e-6)
+        assert (row["actual"], row["predicted"]) == pytest.approx((gains[best], scores[best]), abs=1e-5)
+        ranks = [[sorted(values).index(value) for value in values] for values in (scores, gains)]
+        assert row["rank_correlation"] == pytest.approx(np.corrcoef(*ranks)[0, 1])

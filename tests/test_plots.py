@@ -83,13 +83,6 @@ def test_difference_curves_are_paired_within_a_seed(table):
     np.testing.assert_allclose(labelled_lines(figure.axes[0])["max-fire"].get_ydata(), expected, atol=1e-12)
 
 
-def test_published_levels_are_within_the_axis_even_if_there_are_many(table):
-    levels = {"low": 0.1, "middle": 0.5, "higher": 1.5, "high": 1.7}
-    axis = curves.curves({str(n): table for n in range(12)}, "test_accuracy", levels).axes[0]
-    assert set(labelled_lines(axis)) == {*map(str, range(12)), *levels}
-    assert axis.get_ylim()[0] < 0.1 and axis.get_ylim()[1] > 1.7
-
-
 def test_the_loss_is_drawn_around_the_split():
     losses = pd.DataFrame({"not split": np.arange(1, 41.0), "split": np.arange(2, 42.0)})
     lines = labelled_lines(curves.loss_around_split(losses, step=20, window=5).axes[0])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from neuronsplit.analysis import stats, tables
-from neuronsplit.names import STAY_NARROW
 
 
 def multiply_adds(width: int, n_in: int, n_out: int, n_images: int) -> int:
@@ -66,6 +65,16 @@ def relative_cost(table: pd.DataFrame, baseline: str, cost_in: str = "neuron_epo
     return cost / cost[baseline]
 
 
+def relative_seconds(table: pd.DataFrame, baseline: str, step_times: pd.DataFrame) -> pd.Series:
+    """Return the mean time of every policy, one network alone, as a share of that of the baseline.
+
+    table: of one data set. step_times: as `seconds` takes them, for several data sets.
+    """
+    times = step_times[step_times["dataset"] == table["dataset"].iloc[0]]
+    timed = table.assign(seconds=seconds(table, times, n_steps=1))  # the number of steps has no part in a share
+    return relative_cost(timed, baseline, "seconds")
+
+
 def difference_at_equal_cost(
     table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs"
 ) -> pd.DataFrame:
@@ -87,16 +96,6 @@ def difference_at_equal_cost(
     return pd.concat(parts).sort_index()
 
 
-def final_difference_at_equal_cost(
-    table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs"
-) -> pd.DataFrame:
-    """Subtract the baseline's value at equal cost from every policy's final value.
-
-    Returns a row per seed and a column per policy.
-    """
-    return tables.final_values(difference_at_equal_cost(table, metric, baseline, cost_in), "difference")
-
-
 def lead_until(table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "neuron_epochs") -> pd.Series:
     """Return for each policy how long it leads: the share of the baseline's cost until which a loss is lower.
 
@@ -111,42 +110,3 @@ def lead_until(table: pd.DataFrame, metric: str, baseline: str, cost_in: str = "
         leads = (stats.intervals(differences)["high"] < 0).cummin()
         until[policy] = rows.groupby("epoch")["cost"].mean()[leads].max() if leads.any() else 0.0
     return pd.Series(until)
-
-
-def mean_over_cost(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Average a metric over the cost, which counts multiply-adds.
-
-    The mean is taken over the range of costs that all policies except stay-narrow have in common. It is NaN for
-    stay-narrow if its own cost ends earlier.
-    Returns a row per seed and a column per policy.
-    """
-    tables.require_columns(table, [metric])
-    policies = list(table["policy"].unique())
-    table = with_cost(table, "neuron_epochs").sort_values("epoch")
-    curves = {key: rows for key, rows in table.groupby(["policy", "seed"])}
-    first = max(rows["cost"].iloc[0] for rows in curves.values())
-    last = min(rows["cost"].iloc[-1] for (policy, _), rows in curves.items() if policy != STAY_NARROW)
-    grid = np.linspace(first, last, 1000)
-    means = {key: np.interp(grid, rows["cost"], rows[metric], right=np.nan).mean() for key, rows in curves.items()}
-    return pd.Series(means).unstack(0)[policies].rename_axis(index="seed")
-
-
-def overview(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Summarise the cost and quality of every policy.
-
-    Returns a row per policy. Columns are pairs of a measure and "mean", "low" or "high". The last two are the ends of a
-    95 % interval. The measures are
-    cost: a share of the baseline's cost; it has no interval.
-    test loss, test accuracy: the final values, with intervals by Student's t.
-    test loss, mean over cost: what mean_over_cost returns, with intervals by Student's t; likewise for test accuracy.
-    sd of test accuracy: over the seeds, for the final values, with chi-square intervals.
-    """
-    measures = {}
-    for title, metric in {"test loss": "test_loss", "test accuracy": "test_accuracy"}.items():
-        measures[title] = stats.intervals(tables.final_values(table, metric))
-        measures[f"{title}, mean over cost"] = stats.intervals(mean_over_cost(table, metric))
-    sd = stats.sd_intervals(tables.final_values(table, "test_accuracy")).rename(columns={"sd": "mean"})
-    measures["sd of test accuracy"] = sd
-    columns = {("cost", "mean"): relative_cost(table, baseline)}
-    columns |= {(title, part): rows[part] for title, rows in measures.items() for part in ("mean", "low", "high")}
-    return pd.DataFrame(columns).loc[list(table["policy"].unique())]

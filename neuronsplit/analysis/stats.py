@@ -28,17 +28,6 @@ def intervals(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"n": n, "mean": mean, "low": mean - half_width, "high": mean + half_width})
 
 
-def sd_intervals(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the standard deviation of each column and its 95 % interval (chi-square, for a normal sample).
-
-    values: a row per seed. Missing values are left out.
-    Returns a row per column of values, with the columns n, sd, low, high. These are NaN for fewer than 2 values.
-    """
-    n, sd = values.count(), values.std()
-    low, high = (sd * ((n - 1) / scipy.stats.chi2.ppf(q, n - 1)) ** 0.5 for q in (0.975, 0.025))
-    return pd.DataFrame({"n": n, "sd": sd, "low": low, "high": high})
-
-
 def paired_tests(differences: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Test paired differences to a baseline, as `tables.paired_differences` returns them, as one family.
 

@@ -12,9 +12,6 @@ import pandas as pd
 from neuronsplit.checks import require_name
 from neuronsplit.names import CONTROLS, GROWTH_COLUMNS, ID_COLUMNS, NAMED_COLUMNS, NO_PARENT
 
-PUBLISHED_ACCURACY = {  # of scikit-learn's MLPClassifier on test images: Xiao et al. 2017, arXiv 1708.07747, table 3
-    "fashion-mnist": {"Zalando's benchmark, width 10": 0.848, "Zalando's benchmark, width 100": 0.871}
-}
 _CHOICES = ("policy", *GROWTH_COLUMNS)  # the ID_COLUMNS that a study compares; the others are its setting
 
 

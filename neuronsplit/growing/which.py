@@ -69,7 +69,7 @@ POLICIES = {  # the seven of the 2021 study, then those beyond it
     "max-variance": Policy(scores.activation_variance, argmax),
     "min-eigenvalue": Policy(smallest_eigenvalue, argmin),
 }
-# These were fitted to measured splits: of the data set in the name, or of all three. `learned` knows Fashion-MNIST.
+# These were fitted to measured splits: of the data set in the name, or of all three.
 # `rank-sum` adds the ranks of the importance and of the incoming gradient, less that of the outgoing gradient.
 FITTED = (
     "learned learned-fashion-mnist learned-digits learned-mnist-1d "

@@ -4,8 +4,7 @@ Every `table` is that of a study whose column `policy` distinguishes its experim
 """
 
 import textwrap
-from collections.abc import Iterable
-from itertools import cycle, product
+from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -80,23 +79,6 @@ def difference_curves(table: pd.DataFrame, metrics: list[str], baseline: str) ->
     return figure
 
 
-def curves(tables: dict[str, pd.DataFrame], metric: str, levels: dict[str, float]) -> Figure:
-    """Draw the mean of one metric over the epochs, with a line per table, and published values as broken lines.
-
-    tables: label → table. levels: label → value of the metric.
-    """
-    figure, axis = plt.subplots(figsize=(8.2, 3.6), layout="constrained")
-    for (label, table), color in zip(tables.items(), sns.color_palette("colorblind", len(tables))):
-        axis.plot(table.groupby("epoch")[metric].mean(), color=color, lw=2, label=label)
-    for (label, level), dashes in zip(levels.items(), cycle(("--", ":", "-."))):
-        axis.axhline(level, color="0.4", lw=1.2, ls=dashes, label=label)
-    axis.set_xlabel("epoch")
-    _fit_to_metric(axis, pd.concat(tables.values()), metric, levels.values())
-    style.add_legend(figure, axis)
-    style.set_title(figure, f"mean of {style.count_seeds([table['seed'].nunique() for table in tables.values()])}")
-    return figure
-
-
 def loss_around_split(losses: pd.DataFrame, step: int, window: int) -> Figure:
     """Draw training losses from `window` steps before a split to `window` steps after it.
 
@@ -135,10 +117,10 @@ def _dotted(table: pd.DataFrame) -> str:
     return "; dotted: the last split" if "split_neuron" in table and table["split_neuron"].notna().any() else ""
 
 
-def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str, levels: Iterable[float] = ()) -> None:
-    """Label the y axis with the metric, and fit it to the metric and to levels.
+def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str) -> None:
+    """Label the y axis with the metric, and fit it to the metric.
 
     The first tenth of the epochs is left out, because it would flatten the rest.
     """
     axis.set_ylabel(style.TITLES[metric])
-    style.fit_y(axis, [*table.loc[table["epoch"] > table["epoch"].max() / 10, metric], *levels])
+    style.fit_y(axis, table.loc[table["epoch"] > table["epoch"].max() / 10, metric])
