@@ -75,6 +75,18 @@ def test_validation_picks_at_its_best_epoch_and_the_study_that_is_written_is_rea
     assert {*tuned.plan.values()} == {(10, 11, 12)}
 
 
+def test_policies_that_share_settings_get_those_of_the_first_of_them(study, tmp_path, monkeypatch):
+    other = replace(next(arm for arm in study.plan if arm.policy == "random"), policy="max-loss", growth="even")
+    study = study._replace(plan={**study.plan, other: (10, 11, 12)})
+    tried = {one.policy for one in tune.tuning_study(study, share=True).plan}
+    assert tried == {"no-split", "stay-narrow", "random", "max-loss"}  # the last one differs in its growth too
+    best = {"no-split": 3, "stay-narrow": 0, "random": 7, "max-importance": 2, "max-loss": 5}
+    monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, best), []))
+    tuned = read_study(str(tune.write_tuned(study, tmp_path, share=True))).plan
+    numbers = [best[arm.policy if arm.policy != "max-importance" else "random"] for arm in study.plan]
+    assert [*tuned] == [tune.configurations(arm)[number] for arm, number in zip(study.plan, numbers)]
+
+
 def test_seeds_with_gaps_come_back(study, tmp_path, monkeypatch):
     study = study._replace(plan=dict.fromkeys(study.plan, (10, 11, 15, 20, 21, 22)))
     best = dict.fromkeys([arm.policy for arm in study.plan], 1)

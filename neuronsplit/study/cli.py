@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
         study = grid.read_study(options.study, dict(options.changes))
-        planned = tune.tuning_study(study) if options.command == "tune" else study
+        planned = tune.tuning_study(study, options.share) if options.command == "tune" else study
         folder = (options.folder or ROOT / "runs" / planned.name).absolute()
         if options.command == "status" or options.dry_run:
             return _status(planned, folder, options)
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "run":
             failures += run.report(study, folder)
         elif not failures:
-            print(f"study:   {tune.write_tuned(study, folder)}")
+            print(f"study:   {tune.write_tuned(study, folder, options.share)}")
         return _end(folder, failures)
     except KeyboardInterrupt:
         print("neuronsplit: interrupted; the same command goes on with what is missing", file=sys.stderr)
@@ -41,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     one = argparse.ArgumentParser(prog="neuronsplit", description=__doc__)
-    commands = "run: train what is missing, a notebook per unit of work, and report; status: say what is done; "
-    commands += "tune: find the best settings of each experiment, and write a study of them"
+    commands = "run: train what is missing, and report; status: say what is done; tune: write a study of best settings"
     one.add_argument("command", choices=("run", "status", "tune"), help=commands)
     one.add_argument("study", help="quick, full or another study of the package, or the path of a .yaml file")
-    change = {"nargs": 2, "action": "append", "default": [], "dest": "changes", "metavar": ("K", "VALUE")}
-    one.add_argument("-p", **change, help="change one of the study's parameters, as with papermill")
+    pair = {"nargs": 2, "metavar": ("K", "VALUE"), "help": "change a parameter of the study, as with papermill"}
+    one.add_argument("-p", action="append", default=[], dest="changes", **pair)
     one.add_argument("--folder", type=Path, help="where results go, from the current folder (default: runs/STUDY)")
     one.add_argument("--workers", type=int, default=os.cpu_count(), help="notebooks at once (default: one per core)")
+    one.add_argument("--share", action="store_true", help="tune policies together: the first of them for all")
     one.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
     one.add_argument("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster that runs the notebooks")
     return one
@@ -70,9 +70,8 @@ def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int
     names = batches.labels(study.plan)
     states, units = run.states_and_units(study, folder, tables)
     lines = [f"{names[experiment]}: {state}" for experiment, state in states.items()]
-    lines += [f"left alone: {problem}" for problem in problems]
     counts = [f"{sum(state.startswith(name) for state in states.values())} {name}" for name in progress.STATES]
-    print(*lines, ", ".join(counts), sep="\n")
+    print(*lines, *(f"left alone: {problem}" for problem in problems), ", ".join(counts), sep="\n")
     if options.dry_run:
         minutes = sum(unit.seconds for unit in units) / 60 / min(options.workers, len(units) or 1)
         print(f"would run: {len(units)} notebooks, about {minutes:.1f} minutes with {options.workers} workers")

@@ -5,7 +5,7 @@ search for hyper-parameter optimization), on seeds that the study does not have.
 too, because it trains its width from the start and has no other one to end at.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from neuronsplit.analysis.files import read_results, write_bytes
-from neuronsplit.names import NO_SPLIT
+from neuronsplit.names import CONTROLS, NO_SPLIT
 from neuronsplit.study import batches
 from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import Study
@@ -46,13 +46,26 @@ def configurations(arm: Experiment) -> list[Experiment]:
     return list({one.canonical: one for one in (arm, *(replace(arm, **drawn) for drawn in draws))}.values())
 
 
-def tuning_study(study: Study) -> Study:
-    """Return the study that tunes the arms of another. Raises ValueError where they cannot be tuned."""
+def tuned_arms(study: Study, share: bool) -> dict[Experiment, Experiment]:
+    """Return for each arm of a study the one that is tuned for it: itself.
+
+    share: of arms that split and differ in their policy alone, the first is tuned for all of them.
+    """
+    split = [arm for arm in study.plan if share and arm.policy not in CONTROLS]
+    first = {replace(arm, policy=Experiment.policy): arm for arm in reversed(split)}
+    return {arm: first[replace(arm, policy=Experiment.policy)] if arm in split else arm for arm in study.plan}
+
+
+def tuning_study(study: Study, share: bool = False) -> Study:
+    """Return the study that tunes the arms of another. Raises ValueError where they cannot be tuned.
+
+    share: as in `tuned_arms`.
+    """
     if not all(isinstance(arm, Experiment) for arm in study.plan):
         raise ValueError(f"study {study.name!r} of all splits: allowed are studies of experiments")
     if any(not set(SEEDS).isdisjoint(of_arm) for of_arm in study.plan.values()):
         raise ValueError(f"seeds of {study.name!r}: allowed are those below {SEEDS[0]}, which are not used to tune")
-    plan = batches.make_plan((one, SEEDS) for arm in study.plan for one in configurations(arm))
+    plan = batches.make_plan((one, SEEDS) for arm in tuned_arms(study, share).values() for one in configurations(arm))
     return study._replace(name=f"{study.name}-tuning", plan=plan)
 
 
@@ -61,24 +74,27 @@ def score(table: pd.DataFrame) -> float:
     return table.groupby("seed")["val_loss"].min().fillna(np.inf).mean()
 
 
-def best_configurations(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[Experiment, Experiment]:
+def best_configurations(study: Study, tables: batches.Tables, share: bool = False) -> dict[Experiment, Experiment]:
     """Return for each arm of a study the configuration with the best score.
 
-    tables: of the tuning study, by the id of the experiment.
+    tables: of the tuning study. share: as in `tuned_arms`.
     Raises ValueError where a configuration was not trained.
     """
     best = {}
-    for arm in study.plan:
-        tried = configurations(arm)
+    for arm, tuned in tuned_arms(study, share).items():
+        tried = configurations(tuned)
         if lacking := [one for one in tried if one.id not in tables]:
             raise ValueError(f"{len(lacking)} configurations of {arm.policy!r} are missing: run the same command again")
-        best[arm] = min(tried, key=lambda one: score(tables[one.id]))
+        best[arm] = replace(min(tried, key=lambda one: score(tables[one.id])), policy=arm.policy)
     return best
 
 
-def write_tuned(study: Study, folder: Path) -> Path:
-    """Write the study of the settings that were chosen into the folder of the tuning study; returns its file."""
-    best, file = best_configurations(study, read_results(folder)[0]), folder / f"{study.name}-tuned.yaml"
+def write_tuned(study: Study, folder: Path, share: bool = False) -> Path:
+    """Write the study of the settings that were chosen into the folder of the tuning study; returns its file.
+
+    share: as in `tuned_arms`.
+    """
+    best, file = best_configurations(study, read_results(folder)[0], share), folder / f"{study.name}-tuned.yaml"
     grids = [asdict(one) | seeds for arm, one in best.items() for seeds in _ranges(study.plan[arm])]
     top = {"extensions": study.extensions} if study.extensions else {}
     said = f"# Of {N_CONFIGURATIONS} settings of each arm of {study.name}, these have the lowest validation loss.\n"
