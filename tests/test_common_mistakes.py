@@ -53,6 +53,13 @@ def split_without_the_optimizer():
     return optimizer  # so that it is still there when the network is split
 
 
+def split_before_the_first_step():
+    net = Net()
+    optimizer = torch.optim.SGD([net.encoder.weight], lr=0.1)
+    split(net=net)
+    return optimizer
+
+
 def replay_on_another():
     ns.replay(split(), nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3)))
 
@@ -83,7 +90,8 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: split(example_inputs=X[:, :7]), "the network does not run on the example inputs (…): allowed are example_inputs as you call it: a tensor, a tuple of arguments, or a dict of keyword ones"),
     (lambda: split(rule="scale"), "rule 'scale' (did you mean 'scaled'?): allowed are …"),
     (lambda: split(optimizer=adam(Net())), "Adam holds none of the network's parameters: allowed is the optimiser that trains it"),
-    (split_without_the_optimizer, "Adam trains '…', and goes on with the old one: allowed are optimizer=..., or an optimiser made after the split"),
+    (split_without_the_optimizer, "Adam goes on to train the old 'decoder.weight', 'encoder.weight', 'encoder.bias': allowed are optimizer=..., or an optimiser made after the split"),
+    (split_before_the_first_step, "SGD goes on to train the old 'encoder.weight': allowed are optimizer=..., or an optimiser made after the split"),
     (replay_on_another, "the network has no 'encoder.weight': allowed are records of splits of this network"),
     (lambda: ns.split_neurons, "name 'split_neurons' (did you mean 'split_neuron'?): allowed are …"),
     (lambda: ns.Experiment(policy="max-los"), "policy 'max-los' (did you mean 'max-loss'?): allowed are …"),
@@ -165,11 +173,14 @@ def test_what_is_no_mistake():
     assert (half.encoder.out_features, normed[0].out_features) == (6, 6) and half.encoder.weight.dtype == torch.half
 
 
-def test_an_optimizer_that_was_given_or_has_not_trained_is_no_mistake(recwarn):
+def test_an_optimizer_that_was_given_or_is_of_other_layers_or_has_gone_is_no_mistake(recwarn):
     net = Net()
     optimizer = adam(net)
     split(net=net, optimizer=optimizer)
-    untrained = Net()
-    other = torch.optim.Adam(untrained.parameters())
-    split(net=untrained)
-    assert not recwarn.list and other.param_groups
+    other = Net()
+    of_other_layers, kept = torch.optim.Adam(nn.Linear(2, 2).parameters()), [*other.parameters()]
+    split(net=other)
+    gone = Net()
+    adam(gone)
+    split(net=gone)
+    assert not recwarn.list and of_other_layers.param_groups and kept

@@ -60,7 +60,7 @@ def split_state(
 def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, changed: dict[str, Tensor]) -> None:
     """Raise ValueError where an optimiser is of another network, or one that trains a changed parameter is missing.
 
-    Warns where none is given though one trains a network that has gradients; it may be one that is not used any more.
+    Warns where none is given though one trains the network; it may be one that is not used any more.
     """
     of_net, held = set(map(id, net.parameters())), set()
     for one in optimizers:
@@ -69,21 +69,27 @@ def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, change
             kind = type(one).__name__
             raise ValueError(f"{kind} holds none of the network's parameters: allowed is the optimiser that trains it")
     missing = {id(parameter): name for name, parameter in changed.items() if id(parameter) not in held}
-    if not missing or not optimizers and all(parameter.grad is None for parameter in changed.values()):
-        return
-    name = next(iter(missing.values()))
-    if held - of_net:
-        kind = type(optimizers[0]).__name__
+    if missing and held - of_net:
+        kind, name = type(optimizers[0]).__name__, next(iter(missing.values()))
         raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
-    for other in gc.get_objects():  # a tenth of a second
-        # By type(), for a weak reference may be dead.
-        if issubclass(type(other), torch.optim.Optimizer) and _held(other) & missing.keys():
-            kind = type(other).__name__
-            if optimizers:
-                raise ValueError(f"{name!r} is trained by {kind}, not given: allowed is optimizer=[all of them]")
-            allowed = "allowed are optimizer=..., or an optimiser made after the split"
-            warnings.warn(f"{kind} trains {name!r}, and goes on with the old one: {allowed}", stacklevel=5)
-            return
+    for other in _optimizers_of([parameter for parameter in changed.values() if id(parameter) in missing]):
+        kind, names = type(other).__name__, [name for key, name in missing.items() if key in _held(other)]
+        if optimizers:
+            raise ValueError(f"{names[0]!r} is trained by {kind}, not given: allowed is optimizer=[all of them]")
+        shown = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        allowed = "allowed are optimizer=..., or an optimiser made after the split"
+        warnings.warn(f"{kind} goes on to train the old {shown}: {allowed}", stacklevel=5)
+        return
+
+
+def _optimizers_of(parameters: list[Tensor]) -> list[torch.optim.Optimizer]:
+    """Return the optimisers, of all that there are, that hold one of some parameters."""
+    if not any(type(holder) is list and holder is not parameters for holder in gc.get_referrers(*parameters)):
+        return []  # an optimiser holds its parameters in lists, and this takes a quarter of the time of the next lines
+    wanted = set(map(id, parameters))
+    # By type(), for isinstance fails with a weak reference that is dead.
+    found = [other for other in gc.get_objects() if issubclass(type(other), torch.optim.Optimizer)]
+    return [optimizer for optimizer in found if _held(optimizer) & wanted]
 
 
 def _held(optimizer: torch.optim.Optimizer) -> set[int]:
