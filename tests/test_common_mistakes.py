@@ -88,6 +88,7 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: split(neuron=5), "neuron 5 of 'encoder': allowed are whole numbers from 0 to 4"),
     (lambda: split("decoder"), "'decoder' has no exact split known (it is in the network's output): allowed are other layers, which ns.splittable lists"),
     (lambda: split(example_inputs=X[:, :7]), "the network does not run on the example inputs (…): allowed are example_inputs as you call it: a tensor, a tuple of arguments, or a dict of keyword ones"),
+    (lambda: split(0), "layer of type int: allowed are …"),
     (lambda: split(rule="scale"), "rule 'scale' (did you mean 'scaled'?): allowed are …"),
     (lambda: split(optimizer=adam(Net())), "Adam holds none of the network's parameters: allowed is the optimiser that trains it"),
     (split_without_the_optimizer, "Adam goes on to train the old 'decoder.weight', 'encoder.weight', 'encoder.bias': allowed are optimizer=..., or an optimiser made after the split"),

@@ -88,7 +88,7 @@ def _download_from_mirrors(work: Path) -> Path | None:
 
 def _download_by_apt(work: Path) -> Path | None:
     """Download and unpack the package of Debian or Ubuntu; this needs the distribution's mirror, but not root."""
-    _announce("the distribution's mirror, by apt-get")
+    _announce("the distribution's mirror, by apt-get, which installs nothing")
     apt = 'apt-get -qq -oDir::State::Lists="$PWD/lists" -oDir::Cache="$PWD" -oAcquire::http::Timeout=10'
     script = f"mkdir -p lists/partial && {apt} update && {apt} download dataset-fashion-mnist && dpkg-deb -x *.deb ."
     finished = subprocess.run(script, shell=True, cwd=work, capture_output=True)

@@ -49,9 +49,16 @@ def softmax_sample(scores: Tensor, rngs: list[np.random.Generator]) -> Tensor:
 
 
 class Policy(NamedTuple):
-    """A policy scores every neuron, by a function such as those of scores.py, and picks one by the scores."""
+    """A policy scores every neuron, by a function such as those of scores.py, and picks one by the scores.
 
-    score: Callable[[MLP, list[Activations]], Tensor]  # networks, their activations → (R, H)
+    score: a function of R networks and of what they make of the validation images, block by block. It returns (R, H).
+        It may read mlp.weights[k] (R, n_out, n_in), mlp.biases[k] (R, n_out, 1), and of each block the images
+        (n, n_in), the labels (n,), hidden[k] (R, n, H) and the logits (R, n, C). With data split by seed, images are
+        (S, n, n_in), and labels (R, n).
+    pick: a function of the scores (R, H) and of R random generators. It returns a neuron of each network, (R,).
+    """
+
+    score: Callable[[MLP, list[Activations]], Tensor]
     pick: Pick
 
 

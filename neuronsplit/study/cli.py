@@ -73,6 +73,6 @@ def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int
     counts = [f"{sum(state.startswith(name) for state in states.values())} {name}" for name in progress.STATES]
     print(*lines, *(f"left alone: {problem}" for problem in problems), ", ".join(counts), sep="\n")
     if options.dry_run:
-        minutes = sum(unit.seconds for unit in units) / 60 / min(options.workers, len(units) or 1)
-        print(f"would run: {len(units)} notebooks, about {minutes:.1f} minutes with {options.workers} workers")
+        seconds = sum(unit.seconds + batches.START_SECONDS for unit in units) / min(options.workers, len(units) or 1)
+        print(f"would run: {len(units)} notebooks, about {seconds / 60:.1f} minutes with {options.workers} workers")
     return 0

@@ -31,6 +31,10 @@ class SplitRecord(NamedTuple):
     change: float  # the largest change of an output on the example inputs, relative to the largest output
     unsaved: str = ""  # why a network that is made of this one's configuration is another; "" if it is the same
 
+    def __repr__(self) -> str:
+        what = f"neurons={self.neurons}, rule={self.rule!r}, change={self.change:.2g}"
+        return f"SplitRecord({what}, {len(self.shapes)} changed tensors in shapes, …)"
+
 
 def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tensor]) -> dict[str, list[TensorEdit]]:
     """The edits that a record stands for, on the tensors of a network by their names."""

@@ -29,7 +29,8 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
     where: the name of a module or of a parameter.
     Raises ValueError where there is none.
     """
-    for name in (n for n in (*(f"{where}.{entry}" for entry in ENTRIES), where) if n in labels.tensors):
+    names = [*(f"{where}.{entry}" for entry in ENTRIES), where] if isinstance(where, str) else []
+    for name in [name for name in names if name in labels.tensors]:
         # The units of a recurrent layer are what its recurrent weights read. A depthwise convolution makes no channels.
         for role in (READS,) if "weight_hh" in name else (MAKES, ALONG):
             for (of, axes, has), owner in labels.owners.items():
