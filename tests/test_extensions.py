@@ -107,6 +107,7 @@ def test_a_study_of_ones_own_policy_growth_schedule_and_data_is_trained_and_foun
     assert table.policy.unique().tolist() == ["no-split", "random", "NA", "None", "nan", "größe"]
     assert (set(table.growth), set(table.schedule), set(table.dataset)) == ({"thirds"}, {"every-other"}, {"stripes"})
     assert {parameters["extensions"] for parameters in train_here[:-1]} == {str(file)}
+    assert ns.provenance(folder / "table.parquet")["extensions"] == str(file)
     assert main(["status", str(study), "--folder", str(folder)]) == 0
     assert capsys.readouterr().out.endswith("6 done, 0 running, 0 failed, 0 missing\n")
     file.write_text(MINE.replace("1 / 3, 2 / 3", "2 / 3, 1 / 3"), encoding="utf-8")

@@ -270,12 +270,14 @@ def test_names_are_code_in_sentences():
 def test_provenance_is_short_and_what_is_unfinished_is_said(tmp_path):
     made_by = {
         "study": "mine",
+        "extensions": "my/own.py",
         "commit": "abc",
         "versions": {"torch": "2.13"},
         "unfinished": ["x: failed: E: no", "<b>: missing"],
     }
     write_table(study_table(["random"]), tmp_path / "table.parquet", made_by)
-    said = ["What produced `table.parquet`:", "", "- study: `mine`", "- commit: `abc`", "- versions: `torch 2.13`"]
+    said = ["What produced `table.parquet`:", "", "- study: `mine`", "- extensions: `my/own.py`", "- commit: `abc`"]
+    said += ["- versions: `torch 2.13`"]
     assert study_sentences.origin(tmp_path / "table.parquet").splitlines() == said
     assert study_sentences.origin(tmp_path).splitlines()[1:] == said[1:]
     said = ["**Not finished**: 2 experiments. The table has what they trained.", "", "- `x: failed: E: no`"]

@@ -54,7 +54,7 @@ def origin(path: Path) -> str:
     if not made_by:
         return f"{wording.code(path.name)} has no provenance: nothing in it says what produced it."
     versions = (made_by.get("versions") or {}).items()
-    facts = {name: made_by.get(name) for name in ("study", "commit", "finished", "machine")}
+    facts = {name: made_by.get(name) for name in ("study", "extensions", "commit", "finished", "machine")}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions)
     lines = [f"- {name}: {wording.code(fact)}" for name, fact in facts.items() if fact]
     return "\n".join([f"What produced {wording.code(path.name)}:", "", *lines])

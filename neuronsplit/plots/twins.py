@@ -1,5 +1,7 @@
 """Figures of twins after a split: how far they diverge, by measurement and by theory."""
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,15 +19,16 @@ def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
 
     rows: what `measuring.twin_divergence.track_twins` yields. metric: angle, firing_disagreement or effective_rank.
     title: the label of the y axis.
-    There is a panel per optimiser. The band is the middle half.
+    There is a panel per optimiser. The band is the middle half. Lines differ in colour and, for print, in dashes.
     """
     optimizers = rows["optimizer"].unique()
+    dashes = dict(zip(rows["growth"].unique(), cycle(("-", "-.", (0, (5, 1)), ":"))))
     figure, axes = style.row_of_panels(len(optimizers), 4, 3.6, sharey=True)
     for axis, optimizer in zip(axes, optimizers):
         for growth, part in rows[rows["optimizer"] == optimizer].groupby("growth", sort=False):
             low, median, high = (part.groupby("epoch")[metric].quantile(q) for q in (0.25, 0.5, 0.75))
-            color, dashes = ("black", "--") if growth == NO_GROWTH else (style.color_of(growth), "-")
-            axis.plot(median, color=color, lw=1.8, ls=dashes, label=growth)
+            color = "black" if growth == NO_GROWTH else style.color_of(growth)
+            axis.plot(median, color=color, lw=1.8, ls=dashes[growth], label=growth)
             axis.fill_between(median.index, low, high, color=color, alpha=0.12, lw=0)
         axis.set(title=optimizer, xlabel="epochs after the split")
     axes[0].set(ylabel=title, ylim=(0, None))
