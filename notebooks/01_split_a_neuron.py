@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Split a neuron
 #
-# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/01_split_a_neuron.ipynb)
-# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F01_split_a_neuron.ipynb), which need no set-up.
+# Without set-up, the public repository opens in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/01_split_a_neuron.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F01_split_a_neuron.ipynb).
 #
 # Can a hidden neuron be replaced by two without a change of what the network computes? Yes: five of the six rules in this notebook do it
 # exactly, up to rounding error. The sixth rule, `net2net`, adds noise on purpose. The limit is the activation. Two of the five rules scale a

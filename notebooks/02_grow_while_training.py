@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Grow while training
 #
-# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/02_grow_while_training.ipynb)
-# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F02_grow_while_training.ipynb), which need no set-up.
+# Without set-up, the public repository opens in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/02_grow_while_training.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F02_grow_while_training.ipynb).
 #
 # What happens to a network that grows while it learns? Nothing jumps: a split does not change the loss when it happens. It matters only
 # through what the new neurons learn later, and in this network most twins stay close to each other.

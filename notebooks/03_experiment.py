@@ -18,8 +18,8 @@
 # has one row per seed and epoch. The defaults are small enough to run while you watch.
 #
 # A study is this notebook, run once for each part of it. Then `experiments` lists what differs. Those that differ only in their policies, learning
-# rates, weight decay and dropout train together, on the same mini-batches. The number that will decide between policies is the final test accuracy.
-# From one experiment alone it means nothing: [04_comparison](04_comparison.ipynb) compares.
+# rates, weight decay and dropout train together, on the same mini-batches. The report of a study decides between policies by the final test accuracy.
+# [The design](studies/design.md) decides by the test loss at the epoch that validation picks. From one experiment alone both mean nothing: [04_comparison](04_comparison.ipynb) compares.
 #
 # Before this: [02_grow_while_training](02_grow_while_training.ipynb) shows one network.
 
@@ -85,8 +85,8 @@ planned[0]
 # %% [markdown]
 # ## Data
 #
-# Images are rows of pixels. Those of the built-in images run from −0.5 to 0.5. Each seed draws its own training and validation images from both
-# parts together, in the sizes that the cell prints. All seeds share the test images.
+# Images are rows of pixels. Those of the built-in images run from −0.5 to 0.5. Each seed divides the training and validation images
+# anew, in the sizes that the cell prints. All seeds share the test images.
 
 # %%
 data = ns.load_dataset(planned[0].dataset)

@@ -13,7 +13,8 @@
 # %% [markdown]
 # # When to grow, how, which neuron, and what it costs
 #
-# If you can afford the final width, start with it: in test loss on digits and on MNIST-1D, no way to grow ends below it at equal multiply-adds. Otherwise split random neurons, one per epoch, and avoid the growths `even` and `net2net`. No other schedule is better on both.
+# Start with the final width, and grow only if you do not know it. In test loss on digits and on MNIST-1D, no way to grow ends below the final width at equal multiply-adds.
+# To save compute, train the final width for fewer epochs, which ends only 0.001 and 0.003 above. If you grow, split random neurons, one per epoch, and avoid the growths `even` and `net2net`. No other schedule is better on both.
 # One random split per epoch saves 14 to 21 % of the multiply-adds and 1 to 2 % of the time, and ends 0.02 to 0.06 above in test loss.
 #
 # The answer comes first, from [the registered design](studies/design.md), whose arms were all tuned by the same budget. Then one study is taken apart as an example of a comparison: eight experiments on
@@ -53,20 +54,34 @@ NAMED = ["random", "gradmax", "all-at-1"]
 save_figure(tested.against_cost(against, "test_loss", NAMED), figures, "answer")
 
 # %% [markdown]
-# The base arm splits one random neuron per epoch, by the rule `scaled` of 2021. What is better or worse than that, after a correction for all arms of the family?
+# The base arm splits one random neuron per epoch, by the rule `scaled` of 2021. What is better or worse than that, after a correction for all arms of the family? Where nothing is established, the arm with the smallest
+# p-value is named.
+
 
 # %%
+def nearest(rows):
+    """Say which arm has the smallest p-value, with its paired difference to the base arm."""
+    if rows.empty:
+        return "no arm is on this side"
+    row = rows.loc[arm := rows["p_adjusted"].idxmin()]
+    difference = f"{stats.signed(row['mean'])} {stats.interval(row['low'], row['high'])}"
+    return f"the smallest p-value has {wording.code(arm)}: {difference}, p (max-T) {row['p_adjusted']:.3f}"
+
+
 QUESTIONS = {"which": "Which neuron", "how": "How", "when": "When", "combined": "Several choices at once"}
 found = {name: design.tests(rows, "test_loss") for name, rows in of_design.items()}
 for family, question in QUESTIONS.items():
     for name, verdicts in found.items():
         rows = verdicts.loc[family]
-        for verdict in ("better", "worse"):
+        for verdict, side in {"better": rows["mean"] < 0, "worse": rows["mean"] > 0}.items():
             arms = [wording.code(arm) for arm in rows.index[rows.verdict == verdict]]
-            said = wording.join(arms) if arms else "nothing is established"
+            said = wording.join(arms) if arms else f"nothing is established; {nearest(rows[side])}"
             display(Markdown(f"- **{question}**, {name}, {verdict} than the base arm: {said}."))
 
 # %% [markdown]
+# Notice `gradmax` on MNIST-1D. In the table of the README its interval and that of `random` do not overlap, and both are against `no-split`, uncorrected. Here the arms are compared with each other, seed by seed, and
+# the p-value is corrected for eight growths.
+#
 # No growth and no schedule is better on both data sets. At equal multiply-adds, arms are compared with the final width for fewer epochs. Which end below its loss, or above its accuracy?
 
 # %%
@@ -113,6 +128,8 @@ won = {
 assert won == {"digits": [], "mnist-1d": ["gradmax", "zero-outgoing · all-at-1"]}
 assert [(same.sum(), len(same)) for same in alike.values()] == [(29, 37), (0, 37)]
 assert all({"even", "net2net"} <= set(rows.loc["how"].query("verdict == 'worse'").index) for rows in found.values())
+gradmax, of_random = against["mnist-1d"].loc["gradmax"], against["mnist-1d"].loc["random"]
+assert gradmax.high < of_random.low and found["mnist-1d"].loc[("how", "gradmax"), "verdict"] == "no difference found"
 base.round(3)
 
 # %% [markdown]

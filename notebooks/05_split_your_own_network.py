@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Split your own network
 #
-# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/05_split_your_own_network.ipynb)
-# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F05_split_your_own_network.ipynb), which need no set-up.
+# Without set-up, the public repository opens in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/05_split_your_own_network.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F05_split_your_own_network.ipynb).
 #
 # Can a neuron of any PyTorch network be split while it trains? Yes, if an exact split is known: one call splits a channel, a head of
 # attention or an LSTM unit, and the optimiser's state. The loss then goes on as it would have without the split. The limit: some layers

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Grow a language model
 #
-# Open it in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/13_grow_a_language_model.ipynb)
-# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F13_grow_a_language_model.ipynb), which need no set-up.
+# Without set-up, the public repository opens in [Colab](https://colab.research.google.com/github/YOUR_NAME/neuronsplit/blob/main/notebooks/13_grow_a_language_model.ipynb)
+# or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F13_grow_a_language_model.ipynb).
 #
 # Can a transformer grow in mid-training, and is that worth it? It can: its hidden layers, its heads and its residual stream double without a
 # change of its output, and the optimiser goes on. The first figure says what that is worth.

@@ -66,9 +66,8 @@ def fewer_epochs(dataset: str) -> str:
     return name
 
 
-def test_if_you_can_afford_the_final_width():
-    """If you can afford the final width, start with it: in test loss, no way to grow ends below it at equal
-    multiply-adds."""
+def test_start_with_the_final_width():
+    """Start with the final width if you know it: in test loss, no way to grow ends below it at equal multiply-adds."""
     for dataset in ("digits", "mnist-1d"):
         found = verdicts(dataset).loc["equal multiply-adds"]
         assert len(found) == 37 and not (found["verdict"] == "better").any() and (found["mean"] > 0).all()
@@ -92,12 +91,13 @@ def test_growing_gradually_saves_little():
 
 
 def test_split_a_random_neuron():
-    """Split a random neuron: no policy is established as better, and some are worse. Gains below about 0.03 would often
-    be missed."""
+    """Split a random neuron: no policy is established as better, some as worse. On digits, gains as large as the
+    control's would often be missed."""
     for dataset, missed in {"digits": 0.027, "mnist-1d": 0.047}.items():
         found = verdicts(dataset).loc["which"]
         assert not (found["verdict"] == "better").any() and (found["verdict"] == "worse").any()
         assert round(found["minimum_detectable_effect"].median(), 3) == missed
+    assert 0 < against("digits")["mean"]["random"] < 0.027
 
 
 def test_avoid_even_and_net2net():

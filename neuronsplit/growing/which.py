@@ -52,9 +52,9 @@ class Policy(NamedTuple):
     """A policy scores every neuron, by a function such as those of scores.py, and picks one by the scores.
 
     score: a function of R networks and of what they make of the validation images, block by block. It returns (R, H).
-        It may read mlp.weights[k] (R, n_out, n_in), mlp.biases[k] (R, n_out, 1), and of each block the images
-        (n, n_in), the labels (n,), hidden[k] (R, n, H) and the logits (R, n, C). With data split by seed, images are
-        (S, n, n_in), and labels (R, n).
+        Networks have mlp.weights[k] (R, n_out, n_in) and mlp.biases[k] (R, n_out, 1). A block has the images (n, n_in)
+        and labels (n,), or (S, n, n_in) and (R, n) where each seed has its own. It has hidden[k] (R, n, H) too, and
+        the logits (R, n, C).
     pick: a function of the scores (R, H) and of R random generators. It returns a neuron of each network, (R,).
     """
 

@@ -61,9 +61,11 @@ def against_cost(panels: dict[str, pd.DataFrame], metric: str, named: Sequence[s
             axis.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colors[name], lw=2.5, solid_capstyle="butt")
             axis.plot(row["cost"], row["mean"], "o", color=colors[name], ms=7, mec="white")
             side, x = ("right", -7) if 0.5 < row["cost"] < 0.9 else ("left", 7)
+            y = -9 if name.startswith(NO_SPLIT) else 0  # not on the line at 0
             look = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9, "color": colors[name]}
-            axis.annotate(name, (row["cost"], row["mean"]), (x, 0), **look)
-        axis.set(title=title, xlim=(0, 1.6), xlabel="multiply-adds of training, as a share of the control's")
+            axis.annotate(name, (row["cost"], row["mean"]), (x, y), **look)
+        axis.set(title=title, xlim=(0, 1.35), xlabel="multiply-adds of training, as a share of the control's")
+        axis.margins(y=0.1)
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axis.xaxis.set_major_formatter("{x:.0%}")
     axes[0].set_ylabel(f"{style.TITLES[metric]} − that of the control")
