@@ -13,7 +13,9 @@
 # %% [markdown]
 # # Can growth win?
 #
-# Is there a way to grow that ends below the final width from the start, at equal multiply-adds? [The design](studies/design.md) changes one choice at a time. Here a search draws which, how, when, the learning rate
+# This search found no way. On digits and on MNIST-1D, the best way to grow that it found ends 0.012 above the final width from the start, at equal multiply-adds. Fashion-MNIST has not been searched.
+#
+# [The design](studies/design.md) changes one choice at a time. Here a search draws which, how, when, the learning rate
 # and the regularisation together, and keeps the best by successive halving. The control is searched in the same way. What the search finds is then compared on fresh seeds.
 #
 # This was added after the first results of the design. The limits: one hidden layer, plain SGD, and a number of draws that is small against the number of combinations.
@@ -203,20 +205,36 @@ style.save_figure(search.shares(decides), figures, "what-decides")
 pd.concat(decides, axis=1).round(3)
 
 # %% [markdown]
-# ## What we see on digits
+# ## What we see on digits and MNIST-1D
 #
-# - The best way to grow that the search found ends above the control, which was searched with as many draws.
-# - Weight decay accounts for more than half of the variance of the test loss. It is drawn up to 1, which keeps a network from learning at all.
+# - On both, the best way to grow that the search found ends above the control, which was searched with as many draws. So it found none that wins on two of three data sets.
+# - On MNIST-1D no difference in accuracy is established.
+# - On MNIST-1D the best four candidates have dropout and weight decay, which most arms of [the design](design.ipynb) lack. The best ends 0.012 above its control, and the base arm of the design ends 0.058 above.
+# - The best growth there is `even`, which is worse than `scaled` in the design. So that verdict holds at its settings only.
+# - On both, weight decay accounts for more than half of the variance of the test loss. It is drawn up to 1, which keeps a network from learning at all.
 # - In this range of draws, the shares of which, how and when sum to less than a twentieth. Two of the nine growths add neurons without a parent, so that the policy has no part in them.
+# - On MNIST-1D only 64 candidates were drawn, so the intervals of these shares are wide.
 # - The small search that runs here has 12 candidates and 20 epochs, which are too few for a verdict.
 #
-# MNIST-1D and Fashion-MNIST follow. The next cell asserts these sentences.
+# Two things may explain that growth does not win. Twins stay alike for long ([07_do_twins_part](07_do_twins_part.ipynb)). And growth acts as a regulariser, which weight decay and dropout do as well: in
+# [the trial before the design](studies/design.md), it led only without them.
+#
+# The next cell asserts these sentences.
 
 # %%
-if "digits" in found and "digits" in decides:
-    assert answer.loc["digits", "verdict"] == "worse"
-    assert decides["digits"].share["weight decay"] > 0.5
-    assert decides["digits"].share[["which", "how", "when"]].sum() < 0.05
+if {"digits", "mnist-1d"} <= set(found):
+    for name in ("digits", "mnist-1d"):
+        assert answer.loc[name, "verdict"] == "worse" and round(answer.loc[name, "mean"], 3) == 0.012
+        assert decides[name].share["weight decay"] > 0.5
+        assert decides[name].share[["which", "how", "when"]].sum() < 0.05
+    runs = found["mnist-1d"]
+    accuracy = runs[runs.stage == "compared"].pivot(index="seed", columns="role", values="test_accuracy")
+    accuracy = stats.paired_tests(accuracy[["growth"]].sub(accuracy["control"], axis=0), "test_accuracy").iloc[0]
+    assert accuracy["verdict"] == "no difference found"
+    last = runs[(runs.role == "growth") & (runs.stage == "4 left")].drop_duplicates("candidate")
+    assert len(last) == 4 and (last[["weight_decay", "dropout"]] > 0).all(axis=None)
+    assert runs[runs.stage == "compared"].query("role == 'growth'")["growth"].eq("even").all()
+    assert runs[runs.stage == "64 left"].groupby("role").candidate.nunique().eq(64).all()
     print("held")
 
 # %% [markdown]

@@ -37,7 +37,7 @@ BY_NOTEBOOK = {  # the tables behind what a notebook says under "What we see"
     "13_grow_a_language_model": ["language-model"],
     "14_what_it_costs": ["speed", "speed-growth", "speed-branches"],
     "15_beyond_one_hidden_layer": ["beyond-one-layer"],
-    "16_can_growth_win": ["search-digits"],
+    "16_can_growth_win": ["search-digits", "search-mnist-1d"],
     "design": [*DESIGN, "step-times"],
 }
 LIVE = {"01_split_a_neuron", "02_grow_while_training", "03_experiment", "all_splits"}  # claims about what they train
@@ -158,5 +158,5 @@ def test_a_notebook_asserts_what_it_claims_from_committed_tables(name):
     for table in BY_NOTEBOOK[name]:
         assert (DATA / f"{table}.parquet").exists()
         pattern = table.replace("fashion-mnist-", "{}-").replace("digits-", "{}-").replace("mnist-1d-", "{}-")
-        pattern = re.sub("search-digits", "search-{}", pattern)
+        pattern = re.sub("search-(digits|mnist-1d)", "search-{}", pattern)
         assert table in code or pattern in code or (table in DESIGN and "design.read_tables(" in code)

@@ -318,7 +318,9 @@ def test_a_search_is_drawn_with_a_row_per_rung_and_a_point_per_candidate():
     rows = [{"role": role, "stage": stage, "candidate": n, "seed": seed, "val_loss": 0.1 * (n + seed)}
             for role in ("growth", "control") for stage, left in (("3 left", 3), ("1 left", 1), ("compared", 1))
             for n in range(left) for seed in range(2)]  # fmt: skip
-    figure = search.rungs({"digits": pd.DataFrame(rows)}, "val_loss")
+    rows, last = pd.DataFrame(rows), [row for row in rows if row["stage"] == "1 left"]
+    figure = search.rungs({"digits": rows, "mnist-1d": pd.DataFrame(last)}, "val_loss")
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["1 left"]
     (axis,) = figure.axes[:1]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["3 left", "1 left"]
     points = [line.get_xdata().round(3).tolist() for line in axis.lines]

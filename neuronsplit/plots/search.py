@@ -15,7 +15,7 @@ def rungs(panels: dict[str, pd.DataFrame], metric: str) -> Figure:
     panels: data set → rows with the columns role ("growth" or "control"), stage (a rung), candidate and the metric, one
     per seed. Values beyond three times the median are not drawn.
     """
-    figure, axes = style.row_of_panels(len(panels), 4.2, 3.4, sharey=True)
+    figure, axes = style.row_of_panels(len(panels), 4.2, 3.4)  # each has its own rungs
     for axis, (title, rows) in zip(axes, panels.items()):
         rows = rows[rows["stage"] != "compared"]
         stages = list(dict.fromkeys(rows["stage"]))
