@@ -141,7 +141,7 @@ IN_PYTHON = [  # what is done, and the message
     (split_without_the_optimizer, "Adam goes on to train the old 'decoder.weight', 'encoder.weight', 'encoder.bias': allowed are optimizer=..., or an optimiser made after the split"),
     (split_before_the_first_step, "SGD goes on to train the old 'encoder.weight': allowed are optimizer=..., or an optimiser made after the split"),
     (replay_on_another, "the network has no 'encoder.weight': allowed are records of splits of this network"),
-    (replay_on_a_wrapper, "the network has no 'encoder.weight' (did you mean 'module.encoder.weight'?): allowed are records of splits of this network"),
+    (replay_on_a_wrapper, "the network has no 'encoder.weight', but 'module.encoder.weight': allowed are records of splits of this network"),
     (split_after_a_forgotten_optimizer, "Adam does not hold 'decoder.weight', but others, as after a split without optimizer=...: allowed is a new one, made from net.parameters()"),
     (split_with_lbfgs, "LBFGS keeps one flat vector of all parameters: allowed is a new one, made after the split"),
     (lambda: split("block", net=Deep()), "layer 'block' is a container: allowed are its layers, here block.0, block.2"),
