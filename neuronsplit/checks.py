@@ -12,7 +12,9 @@ NEAR = 0.75  # the similarity from which a name is suggested; at 0.6, "width" wo
 
 def nearest(value: object, names: Iterable[object]) -> str:
     """Return " (did you mean 'name'?)" with the name that is nearest to a value, or "" where none is near."""
-    near = get_close_matches(str(value), map(str, names), n=1, cutoff=NEAR)
+    value, names = str(value), [*map(str, names)]
+    ends = [name for name in names if name.endswith(f".{value}")]  # its own name in a wrapper, such as module.fc
+    near = ends or get_close_matches(value, names, n=1, cutoff=NEAR)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

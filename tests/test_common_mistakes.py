@@ -18,7 +18,7 @@ from neuronsplit.locations import ROOT
 from neuronsplit.plots import curves
 from neuronsplit.study.cli import main
 
-X = torch.randn(6, 8)
+X, Y = torch.randn(6, 8), torch.arange(6) % 3
 TABLE = ROOT / "figures" / "data" / "fashion-mnist.parquet"
 
 
@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 def split(where="encoder", neuron=0, net=None, **options):
     """Split a neuron of the network, as in the README."""
-    return ns.split_neuron(net or Net(), where, neuron, **{"example_inputs": X} | options)
+    return ns.split_neuron(Net() if net is None else net, where, neuron, **{"example_inputs": X} | options)
 
 
 def adam(net):
@@ -58,6 +58,53 @@ def split_before_the_first_step():
     optimizer = torch.optim.SGD([net.encoder.weight], lr=0.1)
     split(net=net)
     return optimizer
+
+
+class Deep(nn.Module):
+    """A network with a skip connection around a container, and with a size that is written into its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block = nn.Linear(8, 4), nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+        self.scorer, self.head = nn.Linear(4, 6), nn.Sequential(nn.Linear(6, 3))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.relu(self.scorer(x + self.block(x))).view(-1, 6))
+
+
+def widths(**widths):
+    """Widen layers of the network with a skip connection."""
+    ns.widen(Deep(), {name.replace("_", "."): width for name, width in widths.items()}, example_inputs=X)
+
+
+def split_after_a_forgotten_optimizer():
+    net = Net()
+    optimizer = adam(net)
+    with pytest.warns(UserWarning, match="goes on to train"):
+        split(net=net)
+    split(net=net, optimizer=optimizer)
+
+
+def split_with_lbfgs():
+    net = Net()
+    split(net=net, optimizer=torch.optim.LBFGS(net.parameters()))
+
+
+def replay_on_a_wrapper():
+    net = Net()
+    average = torch.optim.swa_utils.AveragedModel(net)
+    ns.replay(split(net=net), average)
+
+
+def mean_loss(net, batch):
+    images, labels = batch
+    return nn.functional.cross_entropy(net(images), labels)
+
+
+def scores(loss=mean_loss, batches=((X, Y),), **options):
+    """Score the neurons of the network."""
+    return ns.neuron_scores(Net(), "encoder", loss, batches, **options)
 
 
 def replay_on_another():
@@ -86,7 +133,7 @@ def labelled():
 IN_PYTHON = [  # what is done, and the message
     (lambda: split("encodr"), "layer 'encodr' (did you mean 'encoder'?): allowed are encoder, decoder, or parameters by name"),
     (lambda: split(neuron=5), "neuron 5 of 'encoder': allowed are whole numbers from 0 to 4"),
-    (lambda: split("decoder"), "'decoder' has no exact split known (it is in the network's output): allowed are other layers, which ns.splittable lists"),
+    (lambda: split("decoder"), "'decoder' has no exact split known (it is in the network's output): allowed are layers that split, for which ns.splittable lists candidates"),
     (lambda: split(example_inputs=X[:, :7]), "the network does not run on the example inputs (…): allowed are example_inputs as you call it: a tensor, a tuple of arguments, or a dict of keyword ones"),
     (lambda: split(0), "layer of type int: allowed are …"),
     (lambda: split(rule="scale"), "rule 'scale' (did you mean 'scaled'?): allowed are …"),
@@ -94,6 +141,23 @@ IN_PYTHON = [  # what is done, and the message
     (split_without_the_optimizer, "Adam goes on to train the old 'decoder.weight', 'encoder.weight', 'encoder.bias': allowed are optimizer=..., or an optimiser made after the split"),
     (split_before_the_first_step, "SGD goes on to train the old 'encoder.weight': allowed are optimizer=..., or an optimiser made after the split"),
     (replay_on_another, "the network has no 'encoder.weight': allowed are records of splits of this network"),
+    (replay_on_a_wrapper, "the network has no 'encoder.weight', but 'module.encoder.weight': allowed are records of splits of this network"),
+    (split_after_a_forgotten_optimizer, "Adam does not hold 'decoder.weight', but others, as after a split without optimizer=...: allowed is a new one, made from net.parameters()"),
+    (split_with_lbfgs, "LBFGS keeps one flat vector of all parameters: allowed is a new one, made after the split"),
+    (lambda: split("block", net=Deep()), "layer 'block' is a container: allowed are its layers, here block.0, block.2"),
+    (lambda: split("", net=Deep()), "layer '' is a container: allowed are its layers, here stem, block.0, …"),
+    (lambda: split("block.2", net=torch.compile(Deep())), "layer 'block.2' (did you mean '_orig_mod.block.2'?): allowed are …"),
+    (lambda: split("scorer", net=Deep(), example_inputs=X[:5]), "'scorer' has no exact split known (the network does not run with it, view: shape '[-1, 6]' is invalid for input of size 35; in its forward, flatten(1) helps, or -1 in place of the size): allowed are …"),
+    (lambda: widths(stem=5, block_2=6), "widths 5 of 'stem' and 6 of 'block.2', which have the same channels: allowed is one width for both"),
+    (lambda: widths(block_2=6, block_0=9, stem=5), "widths 6 of 'block.2' and 5 of 'stem', which have the same channels: allowed is one width for both"),
+    (lambda: scores(nn.CrossEntropyLoss()), "loss fails on a tuple (TypeError: …): allowed are loss(net, batch), and batches [(x, y), …]"),
+    (lambda: scores(lambda output: output.mean()), "loss fails on a tuple (TypeError: … takes 1 positional argument but 2 were given): allowed are loss(net, batch), and batches [(x, y), …]"),
+    (lambda: scores(batches=(X, Y)), "batches of type tuple: allowed are [(x, y), …], loaders and generators"),
+    (lambda: scores(batches=[X, X]), "loss fails on a Tensor (ValueError: too many values to unpack (…)): allowed are loss(net, batch), and batches [(x, y), …]"),
+    (lambda: scores(batches=3), "batches of type int: allowed are [(x, y), …], loaders and generators"),
+    (lambda: scores(batches={"x": X, "y": Y}), "batches of type dict: allowed are [(x, y), …], loaders and generators"),
+    (lambda: scores(axis=0), "axis 0 of 'encoder': allowed are -1, 1"),
+    (lambda: scores(axis=-2), "axis -2 of 'encoder': allowed are -1, 1"),
     (lambda: ns.split_neurons, "name 'split_neurons' (did you mean 'split_neuron'?): allowed are …"),
     (lambda: ns.Experiment(policy="max-los"), "policy 'max-los' (did you mean 'max-loss'?): allowed are …"),
     (lambda: ns.load_dataset("fashion_mnist"), "dataset 'fashion_mnist' (did you mean 'fashion-mnist'?): allowed are …"),
@@ -107,6 +171,22 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: tables.summary(labelled(), "test_acc"), "column 'test_acc' (did you mean 'test_accuracy'?): allowed are …"),
     (lambda: curves.mean_curves(labelled(), "test_loss"), "metrics 'test_loss': allowed is a list, such as ['test_loss']"),
 ]  # fmt: skip
+
+WITH_A_NETWORK = {  # what takes one
+    "splittable": lambda net: ns.splittable(net, X),
+    "split_neuron": lambda net: ns.split_neuron(net, "encoder", 0, example_inputs=X),
+    "widen": lambda net: ns.widen(net, {"encoder": 8}, example_inputs=X),
+    "merge_neurons": lambda net: ns.merge_neurons(net, "encoder", 0, 1, example_inputs=X),
+    "neuron_scores": lambda net: ns.neuron_scores(net, "encoder", mean_loss, [(X, Y)]),
+    "replay": lambda net: ns.replay([], net),
+}
+NO_NETWORKS = [
+    (None, "NoneType"),
+    (X, "Tensor"),
+    ("encoder", "str"),
+    (Net().state_dict(), "OrderedDict"),
+    (Net, "type"),
+]
 
 IN_A_STUDY = [  # the file mine.yaml, and the message
     ("polcy: random", "mine.yaml, line 1: parameter 'polcy' (did you mean 'policy'?): allowed are …"),
@@ -142,6 +222,14 @@ def test_a_mistake_in_python(mistake, message):
     with pytest.raises((ValueError, TypeError, AttributeError, FileNotFoundError, UserWarning)) as caught:
         mistake()
     assert is_said(message, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("name", WITH_A_NETWORK)
+@pytest.mark.parametrize("given, kind", NO_NETWORKS, ids=[kind for _, kind in NO_NETWORKS])
+def test_what_is_no_network(name, given, kind):
+    such = ", such as Net()" if given is Net else ""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'net of type {kind}: allowed are torch.nn.Module{such}')}$"):
+        WITH_A_NETWORK[name](given)
 
 
 @pytest.mark.parametrize("text, message", IN_A_STUDY)

@@ -40,7 +40,9 @@ def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tenso
     """The edits that a record stands for, on the tensors of a network by their names."""
     places = [Place(*place) for place in record.places]
     if missing := [place.name for place in places if place.name not in tensors]:
-        raise ValueError(f"the network has no {missing[0]!r}: allowed are records of splits of this network")
+        inside = [f", but {name!r}" for name in tensors if name.endswith(f".{missing[0]}")]  # this one is a wrapper
+        but = "".join(inside[:1])
+        raise ValueError(f"the network has no {missing[0]!r}{but}: allowed are records of splits of this network")
     for name, (before, _) in record.shapes.items():
         if (shape := list(tensors[name].shape)) != list(before):
             raise ValueError(f"{name!r} has the shape {shape}: allowed is {list(before)}, as recorded")

@@ -1,6 +1,7 @@
 """Split some sets of channels on trial; the network is as before at the end."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +78,10 @@ def _layouts(search: Search, masks: list[Tensor], shared: list[Sharing | None]) 
     Raises ValueError where they cannot be copied.
     """
     labels, sets = search.labels, search.sets
-    places, last = places_of(labels, sets, masks, [*search.layers.values()], shared)
+    orders, distinct = [*search.layers.values()], {tuple(of.unique().tolist()) for of in search.layers.values()}
+    if len({*chain(*distinct)}) < sum(map(len, distinct)):  # a copy that comes last in a part does not in the whole
+        orders = []
+    places, last = places_of(labels, sets, masks, orders, shared)
     if not places:
         raise ValueError("nothing makes or reads these channels")
     last = last and all(mask[grid].all() or not mask[grid].any() for mask in masks for grid in sets.grids)
@@ -96,6 +100,8 @@ def _found_exact(search: Search, record: SplitRecord, eps: dict[str, float], gro
     if error is not None:
         both = [name for name, axis, *_ in record.places if (name, (axis,)) in search.labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
+        if "is invalid for input of size" in error:  # of view and reshape
+            also += "; in its forward, flatten(1) helps, or -1 in place of the size"
         raise Inexact(f"the network does not run with it, {error}{also}")
     if record.change > search.check.tolerance:
         also = f", with the eps of {hidden[0]!r} as it is" if hidden else ""

@@ -1,6 +1,7 @@
 """What may be split: sets of given neurons, or of as many as given widths take; the smallest sets come first."""
 
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -30,19 +31,22 @@ def with_neurons(neurons: dict[str, list[int]], layers: dict[str, Tensor], sets:
 
 
 def with_widths(widths: dict[str, int], layers: dict[str, Tensor], sets: Sets) -> Candidates:
-    """Sets of the first neurons of each layer, as many as its new width takes.
+    """Sets of the first neurons of each layer, as many as its new width takes beside those of other layers.
 
     layers: of each layer, the labels of its channels (n,).
-    Raises ValueError for a width that is not above the present one.
+    Raises ValueError for a width that is not above the present one, and for two widths of the same channels.
     """
     for where, width in widths.items():
         if type(width) is not int or width <= len(layers[where]):
             raise ValueError(f"width {width!r} of {where!r}: allowed are whole numbers above {len(layers[where])}")
+    for (one, width), (other, its_width) in combinations(widths.items(), 2):
+        if width != its_width and torch.equal(layers[one].sort().values, layers[other].sort().values):
+            given = f"widths {width} of {one!r} and {its_width} of {other!r}, which have the same channels"
+            raise ValueError(f"{given}: allowed is one width for both")
     for found in _growing_sets(sets, [label for order in layers.values() for label in order.tolist()]):
-        picked = {where: _picked(layers[where], width, found) for where, width in widths.items()}
-        neurons = {where: numbers for where, (numbers, _) in picked.items()}
+        neurons, why = _picked(widths, layers, found)
         masks = [found[int(layers[where][number])][0] for where in neurons for number in neurons[where]]
-        yield neurons, masks, next((why for _, why in picked.values() if why is not None), None)
+        yield neurons, masks, why
 
 
 def _growing_sets(sets: Sets, labels: Iterable[int]) -> Iterator[dict[int, Set]]:
@@ -54,19 +58,30 @@ def _growing_sets(sets: Sets, labels: Iterable[int]) -> Iterator[dict[int, Set]]
         yield found
 
 
-def _picked(order: Tensor, width: int, found: dict[int, Set]) -> tuple[list[int], str | None]:
-    """The first neurons whose sets make a layer as wide as asked, again and again; or why they do not."""
-    picked, left = [], width - len(order)
-    while left:
-        seen, before = torch.zeros(len(order), dtype=torch.bool), left
-        for number, label in enumerate(order.tolist()):
-            mask, why = found.get(label, (None, "it has no set"))
-            if why is not None:
-                return picked, why
-            if not seen[number] and int(mask[order].sum()) <= left:
-                picked.append(number)
-                seen |= mask[order]
-                left -= int(mask[order].sum())
-        if left == before:
-            return picked, f"width {width} leaves {left} channels, fewer than split together"
+def _picked(
+    widths: dict[str, int], layers: dict[str, Tensor], found: dict[int, Set]
+) -> tuple[dict[str, list[int]], str | None]:
+    """The first neurons of each layer whose sets make all layers as wide as asked, again and again; or why they do not.
+
+    The smallest layer comes first: others may consist of it. No set has a part of a layer that is as wide as asked.
+    """
+    picked: dict[str, list[int]] = {}
+    n_labels = max((len(mask) for mask, _ in found.values()), default=0)
+    counts = torch.stack([torch.bincount(order[order >= 0], minlength=n_labels) for order in layers.values()])
+    left = torch.tensor([width - len(layers[where]) for where, width in widths.items()])
+    for at, where in sorted(enumerate(widths), key=lambda one: len(layers[one[1]])):
+        order = layers[where]
+        while before := int(left[at]):
+            seen = torch.zeros(len(order), dtype=torch.bool)
+            for number, label in enumerate(order.tolist()):
+                mask, why = found.get(label, (None, "it has no set"))
+                if why is not None:
+                    return picked, why
+                if not seen[number] and bool(((grown := counts[:, mask].sum(1)) <= left).all()):
+                    picked.setdefault(where, []).append(number)
+                    seen |= mask[order]
+                    left -= grown
+            if left[at] == before:
+                why = f"width {widths[where]} of {where!r} leaves {before} channels, fewer than split together"
+                return picked, why + (" beside the other widths" if len(widths) > 1 else "")
     return picked, None

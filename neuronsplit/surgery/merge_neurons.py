@@ -29,6 +29,7 @@ from neuronsplit.surgery.edits import Place
 from neuronsplit.surgery.merges import ratio_of, ratios
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.optimizer_state import optimizers_of
+from neuronsplit.surgery.runs import require_module
 from neuronsplit.surgery.saved_config import follow_config
 from neuronsplit.surgery.search import find_split
 from neuronsplit.surgery.split_neuron import Optimizers
@@ -56,6 +57,7 @@ def merge_neurons(
         output. It is that on the example inputs, in evaluation and in the network's own precision.
     Raises ValueError where the neurons have no exact split, or split together. Nothing is changed then.
     """
+    require_module(net)
     if not all(hasattr(number, "__index__") for number in (i, j)) or i == j:
         raise ValueError(f"neurons {i!r} and {j!r}: allowed are two different whole numbers")
     neurons, optimizers = {where: [operator.index(i), operator.index(j)]}, optimizers_of(optimizer)

@@ -17,11 +17,10 @@ activation_gradient_norm: √Σ (∂L/∂a)². With the number of examples N, it
 fire_rate: the share of a that is above 0.
 activation_variance: the mean of (a − mean of a)².
 
-The last two are those of growing/scores.py. There, ablation_loss scales the other neurons, and importance sums over
-weights.
+The last two are those of growing/scores.py, whose ablation_loss and importance are others.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from functools import partial
@@ -36,7 +35,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from neuronsplit.checks import nearest
 from neuronsplit.surgery.exactness import in_evaluation
-from neuronsplit.surgery.runs import tensors_of
+from neuronsplit.surgery.runs import require_module, tensors_of
 
 ABLATION, GRADIENTS = "ablation_loss_increase", ("activation_importance", "activation_gradient_norm")
 SCORES = (ABLATION, *GRADIENTS, "fire_rate", "activation_variance")
@@ -64,40 +63,48 @@ def neuron_scores(
     scores: names of SCORES. The first takes a forward pass per neuron and batch, the others only one or two per batch.
     axis: that of the channels in the output. By default, it is 1 after convolutions, BatchNorm and GroupNorm. It is the
         last one after Linear, Embedding, LayerNorm, attention and LSTM, and wherever there are at most two axes.
-
-    Raises ValueError for names, an axis, a layer, a loss or batches that are not allowed. A layer is not allowed if it
-    does not run, if it returns no numbers, or if the loss has no gradient by it.
+    Raises ValueError for what is not allowed, such as a layer that does not run, or that the loss has no gradient by.
     """
-    modules = dict(net.named_modules())
-    _require(modules, where, scores)
-    layer, sizes, sums = _Layer(where, axis), [], []
+    _require(net, where, batches, scores)
+    sums, layer = [], _Layer(where, axis, sizes := [])
     with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
-        stack.callback(modules[where].register_forward_hook(layer).remove)
+        stack.callback(net.get_submodule(where).register_forward_hook(layer).remove)
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)  # fused kernels pass over hooks, as compiled code does
         for batch in batches:
             sizes.append(next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), 1))
-            sums += _sums(layer, partial(_loss_of, net, loss, batch), scores, sizes[-1]) if sizes[-1] else []
+            sums += _sums(layer, partial(_loss_of, layer, net, loss, batch), scores, sizes[-1]) if sizes[-1] else []
     if not sum(sizes):
         raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
     return _table(where, scores, sum(sizes), sums)
 
 
-def _require(modules: dict[str, nn.Module], where: str, scores: Sequence[str]) -> None:
-    """Raise ValueError for names that are not those of a module and of SCORES."""
+def _require(net: nn.Module, where: str, batches: Iterable, scores: Sequence[str]) -> None:
+    """Raise ValueError for names that are not those of a module and of SCORES, and for no network or batches."""
+    require_module(net)
+    modules = dict(net.named_modules())
     if where not in modules:
         names = get_close_matches(str(where), modules, 12, 0)
         raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")
     if isinstance(scores, str) or not scores or not set(scores) <= set(SCORES):
         near = "".join(nearest(name, SCORES) for name in scores if name not in SCORES)
         raise ValueError(f"scores {scores!r}{near}: allowed are lists of {', '.join(SCORES)}")
+    kinds = {(t.dtype, t.dim()) for t in batches if isinstance(t, Tensor)} if isinstance(batches, tuple | list) else ()
+    if not isinstance(batches, Iterable) or isinstance(batches, Tensor | Mapping | str) or len(kinds) > 1:  # one batch
+        raise ValueError(f"batches of type {type(batches).__name__}: allowed are [(x, y), …], loaders and generators")
 
 
-def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
+def _loss_of(layer: "_Layer", net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
     """The loss of a batch. Random numbers are the same at every call."""
     with torch.random.fork_rng(devices=[]):  # other devices' are restored by in_evaluation
         torch.manual_seed(0)
-        value = loss(net, batch)
+        try:
+            value = loss(net, batch)
+        except Exception as error:
+            if layer.has_run:
+                raise
+            why = " ".join(f"{type(batch).__name__} ({type(error).__name__}: {error})".split())
+            raise ValueError(f"loss fails on a {why}: allowed are loss(net, batch), and batches [(x, y), …]") from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"loss {given}: allowed is a tensor with one number, the mean over a batch")
@@ -107,8 +114,8 @@ def _loss_of(net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch:
 class _Layer:
     """A forward hook that notes the activations of a layer, or sets those of one neuron to 0."""
 
-    def __init__(self, where: str, axis: int | None):
-        self.where, self.axis = where, axis
+    def __init__(self, where: str, axis: int | None, sizes: list[int]):  # of batches, in examples
+        self.where, self.axis, self.sizes, self.has_run = where, axis, sizes, False
 
     def run(self, loss: Callable[[], Tensor], without: int | None = None) -> Tensor:
         """Compute the loss without one neuron, or with all; `calls` then has what the layer did."""
@@ -116,7 +123,7 @@ class _Layer:
         return loss()
 
     def __call__(self, module: nn.Module, inputs: tuple, output: object) -> object:
-        (leaves, spec), recurrent = tree_flatten(output), isinstance(module, _RNN)
+        self.has_run, (leaves, spec), recurrent = True, tree_flatten(output), isinstance(module, _RNN)
         numbers = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.is_floating_point() and t.dim()]
         if not numbers or recurrent and isinstance(output[0], PackedSequence):
             kind = type(output[0] if recurrent else output).__name__
@@ -131,8 +138,10 @@ class _Layer:
 
     def _changed(self, given: Tensor, module: nn.Module, n_directions: int) -> Tensor:
         axis = _channel_axis(self.where, module, given) if self.axis is None else self.axis
-        if not -given.dim() <= axis < given.dim():
-            raise ValueError(f"axis {axis} of {self.where!r}: allowed are {-given.dim()} to {given.dim() - 1}")
+        n_axes, free = given.dim(), self.axis is None or given.dim() == 1 or len(given) != self.sizes[-1]
+        allowed = [one for one in range(-n_axes, n_axes) if free or one % n_axes]  # the first one has the examples
+        if axis not in allowed:
+            raise ValueError(f"axis {axis!r} of {self.where!r}: allowed are {', '.join(map(str, allowed))}")
 
         def neurons_last(tensor: Tensor) -> Tensor:  # a view (…, n)
             return tensor.movedim(axis, -1).unflatten(-1, (n_directions, -1))
@@ -172,9 +181,8 @@ def _sums(layer: _Layer, loss: Callable[[], Tensor], scores: Sequence[str], size
         losses = torch.stack([layer.run(loss, j).detach() for j in (None, *range(a.shape[1]))]).cpu().double()
         increase = size * (losses[1:] - losses[0])
     importance, squares = size * (a * gradient).abs().sum(0), size**2 * gradient.square().sum(0)
-    has_gradient = any(gradient is not None for gradient in found)
     fired, mean, variance = (a > 0).double().mean(0), a.mean(0), a.var(0, correction=0)
-    return [(len(a), has_gradient, increase, importance, squares, fired, mean, variance)]
+    return [(len(a), any(one is not None for one in found), increase, importance, squares, fired, mean, variance)]
 
 
 def _table(where: str, scores: Sequence[str], n_examples: int, sums: list[tuple]) -> pd.DataFrame:
@@ -189,5 +197,4 @@ def _table(where: str, scores: Sequence[str], n_examples: int, sums: list[tuple]
     variance += (mean - (weights * mean).sum(0)).square()
     totals = increase.sum(0), importance.sum(0), squares.sum(0).sqrt()
     columns = [*(total / n_examples for total in totals), (weights * fired).sum(0), (weights * variance).sum(0)]
-    table = {name: column.numpy() for name, column in zip(SCORES, columns)}
-    return pd.DataFrame(table, columns=list(scores)).rename_axis("neuron")
+    return pd.DataFrame(dict(zip(SCORES, map(Tensor.numpy, columns))), columns=list(scores)).rename_axis("neuron")

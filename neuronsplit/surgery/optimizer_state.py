@@ -29,7 +29,9 @@ def optimizers_of(optimizer: object) -> list[torch.optim.Optimizer]:
         if not isinstance(one, torch.optim.Optimizer):
             raise ValueError(f"optimizer of type {kind}: allowed are torch.optim.Optimizer, or a list of them")
         if hasattr(one, "_params"):
-            raise ValueError(f"{kind} keeps a list of parameters of its own: allowed are those that use param_groups")
+            raise ValueError(
+                f"{kind} keeps one flat vector of all parameters: allowed is a new one, made after the split"
+            )
     return given
 
 
@@ -71,7 +73,8 @@ def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, change
     missing = {id(parameter): name for name, parameter in changed.items() if id(parameter) not in held}
     if missing and held - of_net:
         kind, name = type(optimizers[0]).__name__, next(iter(missing.values()))
-        raise ValueError(f"{kind} does not hold {name!r}, but others: was an earlier split made without optimizer=?")
+        why = "but others, as after a split without optimizer=..."
+        raise ValueError(f"{kind} does not hold {name!r}, {why}: allowed is a new one, made from net.parameters()")
     for other in _optimizers_of([parameter for parameter in changed.values() if id(parameter) in missing]):
         kind, names = type(other).__name__, [name for key, name in missing.items() if key in _held(other)]
         if optimizers:

@@ -39,10 +39,15 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
                     axis = max(range(len(axes)), key=partial(varies_where_labelled, grid))
                     return _along(grid, axis).amax(1)
         why = labels.lost.get(name, "the example inputs do not reach it")
-        raise ValueError(f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(labels)}")
+        raise ValueError(
+            f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(_layers(labels))}"
+        )
+    prefix = f"{where}." if where else ""
+    if isinstance(where, str) and (inner := [one for one in _layers(labels) if one.startswith(prefix)]):
+        raise ValueError(f"layer {where!r} is a container: allowed are its layers, here {_some_layers(inner)}")
     given = repr(where) + nearest(where, [*_layers(labels), *labels.tensors])
     given = given if isinstance(where, str) else f"of type {type(where).__name__}"
-    raise ValueError(f"layer {given}: allowed are {_some_layers(labels)}, or parameters by name")
+    raise ValueError(f"layer {given}: allowed are {_some_layers(_layers(labels))}, or parameters by name")
 
 
 def _along(values: Tensor, axis: int) -> Tensor:
@@ -55,8 +60,8 @@ def _layers(labels: Labels) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _some_layers(labels: Labels) -> str:
-    names = _layers(labels) or ["none"]
+def _some_layers(names: list[str]) -> str:
+    names = names or ["none"]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 

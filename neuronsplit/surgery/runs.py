@@ -32,6 +32,13 @@ class Run(NamedTuple):
         return self.exception and ": ".join(text for text in (self.failed, why) if text)
 
 
+def require_module(net: object) -> None:
+    """Raise ValueError for what is no network."""
+    if not isinstance(net, nn.Module):
+        such = f", such as {net.__name__}()" if isinstance(net, type) else ""
+        raise ValueError(f"net of type {type(net).__name__}: allowed are torch.nn.Module{such}")
+
+
 def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:
     """Run a network by a call of it.
 

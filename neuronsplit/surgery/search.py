@@ -16,7 +16,7 @@ from neuronsplit.surgery.candidates import Candidates
 from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.runs import Call
+from neuronsplit.surgery.runs import Call, require_module
 from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -41,6 +41,7 @@ def find_split(
     trial: tries each of them. Other arguments as of `split_neuron`.
     Raises ValueError where there are none.
     """
+    require_module(net)
     _require_parameters(net)
     device = torch.get_default_device()  # for the network's own tensors; labels are on the CPU
     noise = NOISE if SPLIT_RULES[rule].exact else 0.0  # an inexact split's change is that of the network itself
@@ -148,7 +149,7 @@ def _first_exact(
             return record
         raise ValueError(_why_larger(search, masks, whys))
     why = (whys or ["no set is whole"])[0]
-    where, allowed = next(iter(first.layers)), "other layers, which ns.splittable lists"
+    where, allowed = next(iter(first.layers)), "layers that split, for which ns.splittable lists candidates"
     raise ValueError(f"{where!r} has no exact split known ({why}): allowed are {allowed}")
 
 

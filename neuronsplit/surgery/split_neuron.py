@@ -30,6 +30,7 @@ from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import MERGE, SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
 from neuronsplit.surgery.optimizer_state import optimizers_of
+from neuronsplit.surgery.runs import require_module
 from neuronsplit.surgery.saved_config import follow_config
 from neuronsplit.surgery.search import find_split
 
@@ -90,6 +91,7 @@ def widen(
 
     widths: the new number of channels of each layer, by its name. Its first neurons are split, with the smallest sets
         that split exactly; where more are needed than there are, again from the first one.
+        Layers with the same channels, as a skip connection joins them, have one width.
     Other arguments as of `split_neuron`. The network is traced once, and all layers are checked together.
 
     Returns a record of the splits, for `replay`.
@@ -110,6 +112,7 @@ def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
         json.dump(records, file) wrote.
     Raises ValueError where one of them cannot be made on this network.
     """
+    require_module(net)
     for record in [records] if isinstance(records, SplitRecord) else records:
         fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
         _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")

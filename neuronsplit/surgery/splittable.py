@@ -11,6 +11,7 @@ from neuronsplit.surgery import exactness
 from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.places import layer_axis, places_of
+from neuronsplit.surgery.runs import require_module
 from neuronsplit.surgery.scales import sharing, tied_names
 from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
@@ -19,8 +20,10 @@ from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """Return a table of a network's layers, with a row per parameter that makes channels.
 
-    net, example_inputs: as for `split_neuron`. The network runs in evaluation and in training. Nothing is tried:
-    `split_neuron` does that.
+    Its rows are candidates, found by a run in evaluation and one in training. Nothing is tried: only `split_neuron`
+    does that, and may refuse one. It does so where a size is written into the network's forward, as in view(-1, 288).
+
+    net, example_inputs: as for `split_neuron`.
     Columns:
         layer, channels: its name, and the number of its channels.
         splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
@@ -28,6 +31,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
         reason: why there is no such set.
     Raises ValueError where the network does not run.
     """
+    require_module(net)
     labels = Labels(net)
     device = torch.get_default_device()
     with exactness.in_evaluation(net), created_on(torch.device("cpu")):

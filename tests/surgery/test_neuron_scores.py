@@ -469,7 +469,7 @@ def mean(net, batch):
         (PLAIN, "1", loss_of, BATCHES, {"scores": ["loss"]}, r"scores \['loss'\]: allowed are lists of ablation_.*"),
         (PLAIN, "1", loss_of, BATCHES, {"scores": "fire_rate"}, r"scores 'fire_rate': allowed are lists of .*"),
         (PLAIN, "1", loss_of, BATCHES, {"scores": []}, r"scores \[\]: allowed are lists of .*fire_rate, .*"),
-        (PLAIN, "1", loss_of, BATCHES, {"axis": 2}, r"axis 2 of '1': allowed are -2 to 1"),
+        (PLAIN, "1", loss_of, BATCHES, {"axis": 2}, "axis 2 of '1': allowed are -1, 1"),
         (CONV, "1", mean, IMAGES, {}, r"axis of '1', with \(2, 2, 3, 3\): allowed are axis=1 .* or axis=-1"),
         (PLAIN, "1", loss_of, [], {}, r"batches \[\]: allowed are one or more, with examples in them"),
         (PLAIN, "1", lambda net, b: net(b[0]), BATCHES, {}, r"loss of shape \(8, 3\): allowed is a tensor with one .*"),

@@ -181,8 +181,8 @@ REFUSALS = {
     "read along another axis": (lambda: nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Linear(7, 2)), "0", IMAGE, EVEN,
                                 ".*'0'.* in the network's output"),
     "spectral norm": (spectral_normed, "0", FLAT, EVEN, "'0' has no exact split known .*across other channels"),
-    "compiled": (lambda: torch.compile(plain()), "0", FLAT, {}, "layer '0': allowed are _orig_mod.0, _orig_mod.2"),
-    "parallel": (lambda: nn.DataParallel(plain()), "0", FLAT, {}, "layer '0': allowed are module.0, module.2"),
+    "compiled": (lambda: torch.compile(plain()), "0", FLAT, {}, r"layer '0' \(did you mean '_orig_mod.0'\?\): "),
+    "parallel": (lambda: nn.DataParallel(plain()), "0", FLAT, {}, r"layer '0' \(did you mean 'module.0'\?\): "),
 }  # fmt: skip
 
 

@@ -78,10 +78,45 @@ def test_second_twins_have_a_state_that_is_carried_or_reset(state):
     torch.testing.assert_close(new["v"], torch.cat([torch.ones(10, 6), torch.ones(10, 6) * (state == "carry")]) * 0.75)
 
 
+class Concatenated(nn.Module):
+    """A norm whose channels are those of a, then those of b."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm, self.c = nn.Linear(3, 4), nn.Linear(3, 6), nn.BatchNorm1d(10), nn.Linear(10, 2)
+
+    def forward(self, x):
+        return self.c(torch.relu(self.norm(torch.cat([self.a(x), self.b(x)], 1))))
+
+
+@pytest.mark.parametrize("order", [("a", "b", "norm"), ("norm", "b", "a")])
+@pytest.mark.parametrize("a", [None, 5, 8])
+@pytest.mark.parametrize("b", [None, 9, 13])
+@pytest.mark.parametrize("norm", [12, 13, 16, 17, 21, 30])
+def test_layers_that_have_channels_of_each_other_get_exactly_their_widths_or_are_refused(a, b, norm, order):
+    """The norm is as wide as a and b together, so three widths fit or not, and two of them always do."""
+    net = settle(Concatenated())
+    x = OTHER[0]
+    given = {"a": a, "b": b, "norm": norm}
+    widths = {name: given[name] for name in order if given[name]}
+    before = outputs(net, x)
+    possible = a + b == norm if a and b else (a or 4) + (b or 6) <= norm
+    if not possible:
+        with pytest.raises(ValueError, match=".*leaves .* channels, fewer than split together beside the other widths"):
+            widen(net, widths, example_inputs=x, rng=rng())
+    else:
+        widen(net, widths, example_inputs=x, rng=rng())
+        assert {name: len(net.get_submodule(name).weight) for name in widths} == widths
+    assert relative_change(before, outputs(net, x)) <= 1e-12
+
+
 @pytest.mark.parametrize("widths, message", [
     ({"up": 10}, "width 10 of 'up': allowed are whole numbers above 10"),
     ({"up": 12.0}, "width 12.0 of 'up': allowed are whole numbers above 10"),
-    ({"q": 11}, "'q' has no exact split known .width 11 leaves 3 channels, fewer than split together.*"),
+    ({"q": 11}, "'q' has no exact split known .width 11 of 'q' leaves 3 channels, fewer than split together.: .*"),
+    ({"up": 12, "q": 11}, ".*width 11 of 'q' leaves 3 channels, fewer than split together beside the other widths.*"),
+    ({"embed": 12, "out": 9}, "widths 12 of 'embed' and 9 of 'out', which have the same channels: allowed is one .*"),
+    ({"norm": 7, "down": 8}, "widths 7 of 'norm' and 8 of 'down', which have the same channels: allowed is one .*"),
     ({"head": 4}, "'head' has no exact split known .it is in the network's output.*"),
     ({}, "widths {}: allowed is a dict of one or more, such as {'fc1': 20}"),
     ({"nowhere": 4}, "layer 'nowhere': allowed are embed, .*"),
