@@ -11,7 +11,7 @@ from neuronsplit.locations import ROOT
 from neuronsplit.study import base, batches, grid, progress, run, tune
 
 COMMANDS = {"run": "Train what is missing, and report.", "status": "Say what is done, running, failed or missing."}
-COMMANDS |= {"tune": "Find the best settings of each experiment, and write a study of them: STUDY-tuned.yaml."}
+COMMANDS |= {"tune": "Find the best settings of each experiment, and write STUDY-tuned.yaml, a study of them."}
 
 
 def main(arguments: list[str] | None = None) -> int:
