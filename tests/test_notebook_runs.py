@@ -182,7 +182,8 @@ def test_a_process_that_is_killed_loses_its_unit_only(failed, monkeypatch):
     assert "Traceback" not in err and "random: test accuracy 0." in out
     assert set(ns.read_table(folder / "größe {run} – 大" / "table.parquet").policy) == {"random"}
     assert ns.provenance(folder / "größe {run} – 大" / "table.parquet")["unfinished"] == [
-        "bad: failed: ZeroDivisionError: division by zero at own.py:9", f"kill: failed: {killed}: DeadKernelError: Kernel died",
+        "bad: failed: ZeroDivisionError: division by zero at own.py:9",
+        f"kill: failed: {killed}: DeadKernelError: Kernel died",
     ]  # fmt: skip
 
 
