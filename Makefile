@@ -34,7 +34,7 @@ small: .venv/ready  # the whole design at a small size, from tuning to tables, i
 reproduce: .venv/ready  # every table and figure from nothing; TABLE=name for one, DRY_RUN=yes to be told how long it takes
 	$(MAKE) --no-print-directory -f figures/Makefile $(or $(TABLE),all) $(if $(DRY_RUN),| $(HOURS))
 
-HOURS = awk '{ print } /^would run/ { minutes += $$6 } END { printf "studies: about %.1f hours\n", minutes / 60 }'
+HOURS = awk '{ print } /^would run/ { minutes += $$9 } END { printf "studies: about %.1f hours\n", minutes / 60 }'
 
 bench: .venv/ready  # measure what a study and a split cost, compared with other ways to compute them
 	for b in growth steps study all_splits split_cost; do PYTHONPATH=tests .venv/bin/python -W ignore tests/benchmarks/bench_$$b.py || exit 1; done

@@ -5,8 +5,10 @@ from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
+from traceback import walk_tb
 
 MAX_SEED = 2**32
+EXTENSIONS = "neuronsplit_extensions"  # the name that a file of a user has as a module
 NEAR = 0.75  # the similarity from which a name is suggested; at 0.6, "width" would be suggested for "depth"
 
 
@@ -82,3 +84,10 @@ def suggesting(getter: Callable, lister: Callable, names: list[str]) -> tuple[Ca
         return getter(name)
 
     return get, lister, names
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error in one line, with the innermost line of a user's file that it comes from, if there is one."""
+    frames = [(frame.f_globals.get("__name__"), frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
+    places = [f"at {Path(code.co_filename).name}:{line}" for module, code, line in frames if module == EXTENSIONS]
+    return " ".join([*f"{type(error).__name__}: {error}".split(), *places[-1:]])

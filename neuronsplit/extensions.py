@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from neuronsplit.checks import EXTENSIONS, describe_error
 from neuronsplit.data.datasets import DATASETS
 from neuronsplit.growing.how import GROWTHS, Growth
 from neuronsplit.growing.when import SCHEDULES, Schedule
@@ -50,11 +51,11 @@ def _execute(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         sys.path.insert(0, str(path.parent))  # so that the file can import its neighbours
-        runpy.run_path(str(path), run_name="neuronsplit_extensions")
+        runpy.run_path(str(path), run_name=EXTENSIONS)
         _texts[str(path)] = text
     except (Exception, SystemExit) as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"extensions {str(path)!r} cannot be executed ({text}): allowed are files that can") from error
+        said = f"cannot be executed ({describe_error(error)})"
+        raise ValueError(f"extensions {str(path)!r} {said}: allowed are files that can") from error
     finally:
         if str(path.parent) in sys.path:
             sys.path.remove(str(path.parent))

@@ -20,7 +20,8 @@ ID_COLUMNS = (
 GROWTH_COLUMNS = "growth schedule rate_after_split state".split()  # of ID_COLUMNS, those without effect on controls
 TUNED_COLUMNS = "learning_rate weight_decay dropout rate_schedule rate_after_split".split()  # of ID_COLUMNS
 COUNT_COLUMNS = "width splits epochs batch_size".split()
-NAMED_COLUMNS = [*COUNT_COLUMNS, "weight_decay", "dropout", "rate_after_split", "state"]  # in labels: "width 10"
+# in labels with their names: "width 10"
+NAMED_COLUMNS = [*COUNT_COLUMNS, "learning_rate", "weight_decay", "dropout", "rate_after_split", "state"]
 
 NEURON, DRAW, UNSPLIT = "neuron", "draw", "unsplit"  # rows of a table of all splits
 NETWORK_KEYS = "dataset growth optimizer learning_rate width prior_splits epochs_before batch_size seed horizon".split()

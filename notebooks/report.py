@@ -148,34 +148,36 @@ for setting, rows in settings.items():
     display(comparison.style_comparison(comparison.compare(rows)))
 
 # %% [markdown]
-# The next table has final values over the seeds that did not diverge. The others have the differences to the control. *Detectable* is the
-# smallest true difference that so many seeds would find 4 times in 5.
+# The next table has final values over the seeds that did not diverge.
 
 # %%
 for setting, rows in settings.items():
     heading(setting)
     final = {style.TITLES[metric]: tables.summary(rows, metric).drop(columns="diverged") for metric in METRICS}
     display(pd.concat(final, axis=1).rename_axis(None).round(4))
-    for metric in METRICS:
-        found = comparison.paired_differences(rows, metric)
-        if found.size:
-            display(
-                Markdown(f"Differences in {style.TITLES[metric]}:"),
-                stats.style_tests(stats.paired_tests(found, metric)),
-            )
+
+# %% [markdown]
+# Then come the differences to the control. Those that grow follow next to `random`, or else to the first of them. How to read these tables:
+#
+# - The difference is a mean over seeds, with its 95 % interval, not corrected for the number of experiments.
+# - The interquartile mean is that of the middle half.
+# - *Better in* is the share of seeds at which the experiment is better. A tie counts half.
+# - p is that of a permutation test, which flips the signs of differences. p (max-T) gives the verdict. It is corrected for all experiments of the table: each flip counts with the clearest of them.
+# - *Detectable* is the smallest true difference that so many seeds would find 4 times in 5. An experiment without a verdict may differ by less.
 
 # %%
-picked = {
-    setting: comparison.paired_differences(rows, "test_loss", tables.at_best_validation)
-    for setting, rows in settings.items()
-    if "val_loss" in rows
-}
-picked = {setting: found for setting, found in picked.items() if found.size}
-if picked:
-    display(Markdown("Differences in test loss, each network at the epoch of its lowest validation loss:"))
-for setting, found in picked.items():
+measured = {style.TITLES[metric]: (metric, tables.final_values) for metric in METRICS}
+if "val_loss" in results:
+    at_best = "test loss, each network at the epoch of its lowest validation loss"
+    measured[at_best] = "test_loss", tables.at_best_validation
+for setting, rows in settings.items():
     heading(setting)
-    display(stats.style_tests(stats.paired_tests(found, "test_loss")))
+    for family in comparison.families_of(rows):
+        for what, (metric, values_of) in measured.items():
+            found = comparison.paired_differences(family, metric, values_of)
+            if found.size:
+                label = f"Differences to {code(comparison.baseline_of(family))} in {what}:"
+                display(Markdown(label), stats.style_tests(stats.paired_tests(found, metric)))
 
 # %% [markdown]
 # ## What ran

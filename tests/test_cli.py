@@ -22,7 +22,7 @@ from papermill import PapermillExecutionError
 
 import neuronsplit as ns
 from neuronsplit.growing.which import POLICIES, Policy, argmax
-from neuronsplit.locations import STUDIES
+from neuronsplit.locations import ROOT, STUDIES
 from neuronsplit.study import cli, executor, progress, run
 from neuronsplit.study.batches import Batch, cut_into_units, missing_units
 from neuronsplit.study.cli import main
@@ -64,7 +64,8 @@ def no_start(monkeypatch):
 
 def command(name, file, *options):
     """Run a command with results next to the study's file; return its exit code."""
-    return main([name, str(file), "--folder", str(file.parent / "results"), "--workers", "2", *options])
+    workers = [] if name == "status" else ["--workers", "2"]
+    return main([name, str(file), "--folder", str(file.parent / "results"), *workers, *options])
 
 
 def content(folder):
@@ -217,7 +218,7 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
             assert lines[4:6] == ["max-fire: running, epoch 2 of 3", "min-fire: missing"]
             assert re.fullmatch(rf"left alone: {units}/foreign.parquet is damaged \(.*\)", lines[6])
             assert lines[7] == "1 done, 2 running, 1 failed, 2 missing"
-            said = r"would run: 2 notebooks, about \d+\.\d minutes with 2 workers"
+            said = r"would run: 2 notebooks for 5 experiments, about \d+\.\d minutes with 2 workers"
             assert lines[8:] == [] if name == "status" else re.fullmatch(said, *lines[8:])
             assert content(study.parent) == before
     assert command("status", study) == 0
@@ -608,3 +609,35 @@ def test_a_report_is_made_again_when_its_notebook_or_the_study_has_changed(study
         own.write_text(text)
         assert command("run", study, "-p", "report", str(own)) == 0
     assert reports[2:] == ["own.ipynb"] * 2
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("run", {"--workers", "--dry-run", "--scheduler"}), ("status", set()),
+     ("tune", {"--workers", "--dry-run", "--scheduler", "--share"})],
+)  # fmt: skip
+def test_a_command_has_its_own_options_alone(name, options, study, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert set(re.findall(r"--[a-z-]+", said)) == {"--help", "--folder", *options} and "-p K VALUE" in said
+    assert cli.COMMANDS[name] in " ".join(said.split())
+    for option in {"--dry-run", "--share"} - options:
+        with pytest.raises(SystemExit, match="2"):
+            main([name, str(study), option])
+        assert f"unrecognized arguments: {option}\n" in capsys.readouterr().err
+
+
+def test_tune_says_which_file_it_writes_and_what_its_configurations_are(study, no_start, capsys):
+    assert command("tune", study, "--dry-run") == 0
+    first, *lines, last = capsys.readouterr().out.splitlines()
+    assert first == f"will write: {study.parent}/results/mine-tuned.yaml" and last.startswith("would run: ")
+    rates = {float(rate) for rate in re.findall(r" · learning rate (\S+)", "\n".join(lines))}
+    assert len(rates) == 16 and 0.05 in rates and not any(re.search(r"· [\d.]+( ·|:)", line) for line in lines)
+
+
+def test_the_minutes_of_a_dry_run_are_what_the_makefile_adds_up(study, no_start, capsys):
+    assert command("run", study, "--dry-run") == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    (field,) = re.findall(r"minutes \+= \$\$(\d+)", (ROOT / "Makefile").read_text())
+    assert line.split()[int(field) - 1 :][1] == "minutes" and float(line.split()[int(field) - 1]) >= 0

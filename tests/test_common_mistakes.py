@@ -162,7 +162,7 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: ns.Experiment(policy="max-los"), "policy 'max-los' (did you mean 'max-loss'?): allowed are …"),
     (lambda: ns.load_dataset("fashion_mnist"), "dataset 'fashion_mnist' (did you mean 'fashion-mnist'?): allowed are …"),
     (lambda: ns.Experiment(width=-3), "width -3: allowed are whole numbers from 1 to 100000"),
-    (lambda: ns.Experiment(splits=30, epochs=20), "schedule 'every-epoch' makes 20 of 30 splits in 20 epochs: allowed are as many epochs as it needs, …"),
+    (lambda: ns.Experiment(splits=30, epochs=20), "schedule 'every-epoch' makes 20 of 30 splits in 20 epochs: allowed are more epochs or fewer splits"),
     (lambda: ns.Experiment(learningrate=0.1), "Experiment field 'learningrate' (did you mean 'learning_rate'?): allowed are …"),
     (lambda: ns.run_experiment(ns.Experiment(), seeds=3), "seeds 3: allowed is a list, such as range(5)"),
     (a_function_in_place_of_a_policy, "POLICIES['mine'] is a function: allowed is a Policy with a text as its name"),
@@ -192,6 +192,10 @@ IN_A_STUDY = [  # the file mine.yaml, and the message
     ("polcy: random", "mine.yaml, line 1: parameter 'polcy' (did you mean 'policy'?): allowed are …"),
     ("policy: random\ngrowth: scalled", "mine.yaml, line 2: growth 'scalled' (did you mean 'scaled'?): allowed are …"),
     ("n_seeds: 0", "mine.yaml, line 1: n_seeds 0: allowed are whole numbers from 1 to 100000"),
+    (
+        "n_seeds: 9\nsplits: 50\nepochs: 3",
+        "mine.yaml, line 2: schedule 'every-epoch' makes 3 of 50 splits in 3 epochs: allowed are more epochs or fewer splits",
+    ),
     ("learning_rate: 0.1, 0.2", "mine.yaml, line 1: learning_rate '0.1, 0.2': allowed are numbers, or a list of them"),
     ("extensions: mine.py", "extensions '…mine.py': allowed are Python files that exist"),
 ]

@@ -11,6 +11,7 @@ import torch
 from in_process import train_in_process
 
 import neuronsplit as ns
+from neuronsplit.checks import describe_error
 from neuronsplit.data.datasets import DATASETS
 from neuronsplit.extensions import load_extensions
 from neuronsplit.growing.how import GROWTHS, Growth
@@ -20,6 +21,7 @@ from neuronsplit.names import CONTROLS, GREEDY
 from neuronsplit.study import executor
 from neuronsplit.study.cli import main
 from neuronsplit.study.experiment import Experiment
+from neuronsplit.study.store import load_or_run
 
 MINE = '''
 """A policy of several names, one of them größe, a growth, a schedule and a data set."""
@@ -311,11 +313,14 @@ def test_no_file_loads_nothing():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'): allowed are files that"),
+        (
+            "import no_such_module",
+            "(ModuleNotFoundError: No module named 'no_such_module' at own.py:1): allowed are files that",
+        ),
         ("def broken(:", "(SyntaxError: "),
-        ("1 / 0", "(ZeroDivisionError: division by zero): allowed are files that"),
-        ("raise SystemExit(3)", "(SystemExit: 3): allowed are files that"),
-        ("raise ValueError('two\\nlines')", "(ValueError: two lines): allowed are files that"),
+        ("1 / 0", "(ZeroDivisionError: division by zero at own.py:1): allowed are files that"),
+        ("raise SystemExit(3)", "(SystemExit: 3 at own.py:1): allowed are files that"),
+        ("raise ValueError('two\\nlines')", "(ValueError: two lines at own.py:1): allowed are files that"),
         ("x = '\udcff'", "own.py"),
         (
             'from neuronsplit.growing.which import POLICIES\nPOLICIES["NA"] = print',
@@ -346,3 +351,42 @@ def test_only_a_python_file_is_executed(name, tmp_path):
         (tmp_path / file).write_text("1 / 0")
     with pytest.raises(ValueError, match=f"^extensions '{re.escape(str(tmp_path / name))}': allowed are Python files"):
         load_extensions(tmp_path / name)
+
+
+FAILING = """import neuronsplit as ns
+from neuronsplit.growing.which import argmax
+
+
+def layer(blocks):
+    return blocks.hiden  # line 6
+
+
+def score(mlp, blocks):
+    return layer(mlp)
+
+
+ns.POLICIES["failing"] = ns.Policy(score, argmax)
+ns.SCHEDULES["failing"] = ns.Schedule(
+    lambda epoch, val_losses, splits_left: int(val_losses[-1] < 1)  # line 15
+)
+"""
+
+
+def test_an_error_while_training_names_the_innermost_line_of_the_users_file(tmp_path):
+    load_extensions(own(tmp_path, FAILING))
+    with pytest.raises(
+        RuntimeError, match="first .*AttributeError: 'MLP' object has no attribute 'hiden' at own.py:6$"
+    ):
+        load_or_run([Experiment("failing", splits=1, epochs=1)], [0], tmp_path)
+    message = (
+        "^schedule 'failing' gives IndexError: list index out of range at own.py:15 for epoch 1: allowed are whole"
+    )
+    with pytest.raises(ValueError, match=message):
+        Experiment(schedule="failing")
+
+
+def test_a_line_of_the_package_is_not_named():
+    try:
+        Experiment(policy="none")
+    except ValueError as error:
+        assert describe_error(error) == f"ValueError: {error}" and " at " not in str(error)

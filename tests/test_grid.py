@@ -284,8 +284,9 @@ REFUSED = [
     ("grids:\n  - policy: random\n  - policy: [random,\n      rando]", "policy 'rando' (did you mean 'random'?)"),
     (
         "splits: 12\nepochs: 12\nschedule: 5-per-5-epochs",
-        ", line 3: schedule '5-per-5-epochs' makes 10 of 12 splits in 12 epochs: allowed are as many epochs",
+        ", line 3: schedule '5-per-5-epochs' makes 10 of 12 splits in 12 epochs: allowed are more epochs or",
     ),
+    ("width: 3\nepochs: 5", ", line 2: schedule 'every-epoch' makes 5 of 10 splits in 5 epochs: allowed are more"),
     ("n_seeds: 0", ", line 1: n_seeds 0: allowed are whole numbers from 1 to 100000"),
     ("n_seeds: 100001", ", line 1: n_seeds 100001: allowed are whole numbers from 1 to 100000"),
     ("first_seed: -1", ", line 1: first_seed -1: allowed are whole numbers from 0 to 4294967292"),

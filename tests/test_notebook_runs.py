@@ -177,12 +177,13 @@ def test_a_process_that_is_killed_loses_its_unit_only(failed, monkeypatch):
     assert code == 1 and sorted(lines) == sorted([
         f"neuronsplit: failed: {killed}: DeadKernelError: Kernel died",
         f"neuronsplit: failed: {raised}: RuntimeError: 1 of 2 experiments failed, first bad: "
-        "ZeroDivisionError: division by zero",
+        "ZeroDivisionError: division by zero at own.py:9",
     ])  # fmt: skip
     assert "Traceback" not in err and "random: test accuracy 0." in out
     assert set(ns.read_table(folder / "größe {run} – 大" / "table.parquet").policy) == {"random"}
     assert ns.provenance(folder / "größe {run} – 大" / "table.parquet")["unfinished"] == [
-        "bad: failed: ZeroDivisionError: division by zero", f"kill: failed: {killed}: DeadKernelError: Kernel died",
+        "bad: failed: ZeroDivisionError: division by zero at own.py:9",
+        f"kill: failed: {killed}: DeadKernelError: Kernel died",
     ]  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def test_status_says_which_failed_and_why(failed, monkeypatch, capsys):
     before = written(folder)
     assert main(["status", str(folder / "mine.yaml"), "--folder", str(folder / "größe {run} – 大")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["random: done", "bad: failed: ZeroDivisionError: division by zero"]
+    assert lines[:2] == ["random: done", "bad: failed: ZeroDivisionError: division by zero at own.py:9"]
     assert lines[2].startswith("kill: failed: ") and lines[2].endswith("DeadKernelError: Kernel died")
     assert lines[3:] == ["1 done, 0 running, 2 failed, 0 missing"] and written(folder).keys() == before.keys()
 

@@ -146,6 +146,9 @@ def test_final_values_stand_at_their_cost(table):
     (point,) = (line for line in axis.lines if len(line.get_xdata()) == 1)
     assert point.get_xdata()[0] == pytest.approx((3 + 4 + 5 + 6 + 6) / 30)
     assert point.get_ydata()[0] == pytest.approx(rows.test_loss.mean())
+    drawn_at = point.get_transform().transform(point.get_xydata())[0, 0]  # in pixels
+    assert drawn_at != axis.transData.transform(point.get_xydata())[0, 0]  # beside others of the same cost
+    assert "drawn slightly left or right of its cost; lines: controls" in text_of(figure)
     assert "95 % interval (Student's t)" in text_of(figure)
 
 

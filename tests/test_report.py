@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from synthetic import all_splits_table, study_table
 
-from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, study_sentences, tables, wording
+from neuronsplit.analysis import comparison, oracle, sentences, split_sentences, stats, study_sentences, tables, wording
 from neuronsplit.analysis.files import write_table
 from neuronsplit.names import CONTROLS, NEURON, SHUFFLE_LOSSES
 
@@ -50,7 +50,48 @@ def test_the_answer_says_what_an_independent_computation_says():
     assert f"max-loss ends highest of the others, at {last['max-loss'].mean():.4f} [" in text
     assert f"(n = 10): +{gap['max-loss']:.4f} [+{low:.4f}, +{high:.4f}] from no-split at the same seed." in text
     assert "Training the others took 80% of the multiply-adds of no-split" in text  # (3 + 4 + 5 + 6 + 6) / 30
-    assert "corrected for 3 comparisons (max-T), is below 0.05" in sentences.definition(table)
+    (rows,) = comparison.settings_of(table).values()
+    corrected = "corrected for 3 comparisons with `no-split` and 2 comparisons with `random` (max-T)."
+    assert corrected in sentences.definition(rows)
+
+
+def test_those_that_grow_are_compared_with_random_as_if_there_were_no_control():
+    """The same sentences and the same tests; what decides whether a policy of one's own beats `random`."""
+    table = shifted({"no-split": 0, "random": -0.05, "mine": -0.03, "min-loss": -0.05, "stay-narrow": -0.2})
+    said = answer(table).splitlines()[-1]
+    alone = answer(table[~table.policy.isin(CONTROLS)]).splitlines()
+    last = table[table.epoch == 5].pivot(index="seed", columns="policy", values="test_accuracy")
+    gap = (last["mine"] - last["random"]).mean()
+    assert f"1 of the 2 others ends above random, by {gap:.4f} of test accuracy: mine." in said
+    assert f": +{gap:.4f} [+0.0" in said and said.endswith("] from random at the same seed.")
+    shown = [
+        sentence.removeprefix("- ") for sentence in alone if "control" not in sentence and "Training" not in sentence
+    ]
+    assert said == f"- Among those that grow, {' '.join(shown)}" and len(shown) == 4
+    _, grow = comparison.families_of(*comparison.settings_of(table).values())
+    low, high = scipy.stats.t.interval(0.95, 9, gap, scipy.stats.sem(last["mine"] - last["random"]))
+    assert comparison.compare(grow).loc["mine", ["low", "high"]].tolist() == pytest.approx([low, high])
+    assert set(comparison.paired_differences(grow, "test_loss")) == {"mine", "min-loss"}
+
+
+def test_what_is_said_of_all_is_not_said_again_of_those_that_grow():
+    text = answer(shifted({"no-split": 0, "random": -1, "mine": 1}, n_seeds=5))
+    assert text.count("With 5 seeds the smallest possible p-value") == 1 and "1.9" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("policies", [["no-split", "random"], ["random", "mine"], ["no-split", "stay-narrow", "mine"]])
+def test_without_a_control_or_with_one_that_grows_there_is_one_comparison(policies):
+    table = study_table(policies, n_seeds=6)
+    (only,) = comparison.families_of(table)
+    assert only is table and "Among those that grow" not in answer(table)
+
+
+def test_the_word_established_is_explained_whatever_was_found():
+    """The explanation has the word itself, so that it does not refer to one above it."""
+    for shifts in ({"no-split": 0, "random": 1}, {"no-split": 0, "random": 0}):
+        (rows,) = comparison.settings_of(shifted(shifts)).values()
+        assert sentences.definition(rows).startswith("A difference is established if the p-value of a permutation")
+        assert "comparisons" not in sentences.definition(rows)  # there is one
 
 
 def test_loss_is_better_where_it_is_lower():
@@ -392,6 +433,20 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 9
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
     assert len(saved) == n_figures == 18 and "cost-learning-rate-0.1.png" in saved
+
+
+def test_all_numbers_have_the_differences_to_the_control_and_to_random_in_both_metrics(tmp_path):
+    write_table(shifted({"no-split": 0, "random": -0.05, "mine": 0.03}, epochs=2), tmp_path / "t.parquet", {})
+    _, text, _ = run(tmp_path / "t.parquet", tmp_path)
+    assert "Among those that grow, `random` ends at a test accuracy of" in text
+    for baseline in ("no-split", "random"):
+        found = re.findall(rf"^Differences to `{baseline}` in (.*):$", text, re.M)
+        assert [what.split(",")[0] for what in found] == ["test accuracy", "test loss", "test loss"]
+    page = (tmp_path / "out.ipynb").read_text()
+    for word in ("interquartile mean", "*Better in*", "A tie counts half", "p (max-T) gives", "*Detectable*"):
+        assert word in page
+    tests = stats.paired_tests(pd.DataFrame({"mine": [1.0, 0, -1, -1]}), "test_accuracy")
+    assert tests.prob_improvement["mine"] == (1 + 1 / 2) / 4
 
 
 def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_path):

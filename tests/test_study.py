@@ -297,13 +297,12 @@ def test_greedy_has_to_look_an_epoch_ahead_at_exact_splits(changes):
 
 
 def test_a_schedule_that_does_not_make_all_splits_is_refused():
-    message = (
-        "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are as many epochs as it needs, and "
-        r"whole numbers from 0 \(a schedule that looks at losses needs data_dependent=True\)$"
-    )
+    message = "^schedule 'all-at-10' makes 0 of 4 splits in 6 epochs: allowed are more epochs or fewer splits$"
     with pytest.raises(ValueError, match=message):
         replace(SMALL, schedule="all-at-10")
-    with pytest.raises(ValueError, match="^schedule 'every-epoch' makes 10 of 20 splits in 10 epochs: allowed are as"):
+    with pytest.raises(
+        ValueError, match="^schedule 'every-epoch' makes 10 of 20 splits in 10 epochs: allowed are more"
+    ):
         Experiment(splits=20, epochs=10)
 
 
@@ -318,9 +317,8 @@ def test_a_schedule_that_does_not_make_all_splits_is_refused():
 )
 def test_a_schedule_that_cannot_do_without_losses_has_to_say_so(due, given, monkeypatch):
     monkeypatch.setitem(SCHEDULES, "mine", Schedule(due))
-    message = (
-        f"^schedule 'mine' .*at epoch 1.*{re.escape(given)}.*: allowed are .* whole numbers from 0 .*data_dependent"
-    )
+    allowed = "whole numbers from 0, and data_dependent=True for a schedule that looks at losses"
+    message = f"^schedule 'mine' gives {re.escape(given)} for epoch 1: allowed are {allowed}$"
     with pytest.raises(ValueError, match=message):
         replace(SMALL, schedule="mine")
     monkeypatch.setitem(SCHEDULES, "mine", Schedule(due, data_dependent=True))

@@ -60,7 +60,7 @@ def test_a_known_name_keeps_its_color():
         ("max-loss · fashion-mnist · batch size 32", "max-loss"),
         ("mine · scaled", "mine"), ("random · mine", "mine"), ("random · mine · every-epoch · adam", "mine"),
         ("even · cosine · weight decay 0.01 · dropout 0.2", "even"),
-        ("even · rate after split 0.5 · state reset", "even"),
+        ("even · rate after split 0.5 · state reset", "even"), ("even · learning rate 5e-05", "even"),
         ("mine · yours", "yours"), ("0.1", "0.1"), ("digits · 0.1", "0.1"),
     ],
 )  # fmt: skip

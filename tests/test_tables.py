@@ -37,6 +37,8 @@ def test_labels_name_rates_and_states_and_a_control_has_none_of_growth():
     ]  # fmt: skip
     both = pd.concat([table.assign(rate_schedule=name) for name in ("constant", "cosine")], ignore_index=True)
     assert tables.with_labels(both).policy[3] == "no-split · weight decay 0.0 · cosine"
+    rates = tables.with_labels(table.assign(learning_rate=[0.1, 0.19, 0.1], weight_decay=0.0)).policy
+    assert rates[1] == "rate after split 0.5 · state reset · learning rate 0.19"
     parts = tables.by_setting(table.assign(weight_decay=0.0, dropout=[0.0, 0.0, 0.1]))
     assert {name: len(part) for name, part in parts.items()} == {"dropout 0.0": 2, "dropout 0.1": 1}
 

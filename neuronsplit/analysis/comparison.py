@@ -71,6 +71,16 @@ def baseline_of(table: pd.DataFrame) -> str | None:
     return (preferred or labels)[0]
 
 
+def families_of(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the parts of a setting that are each compared with a baseline: all, and then those that grow.
+
+    The second part is there where the setting has a control and several experiments that grow.
+    """
+    grow = table[~_is_control(table)]
+    has_both = baseline_of(table) in CONTROLS and grow["policy"].nunique() > 1
+    return [table, grow] if has_both else [table]
+
+
 def without_diverged(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out the seeds whose final test loss is not a finite number."""
     last = tables.last_epoch(table)

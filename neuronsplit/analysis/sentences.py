@@ -11,7 +11,7 @@ from neuronsplit.names import CONTROLS, GREEDY, SHUFFLE_LOSSES
 
 
 def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
-    """Say where the experiments of a setting ended, next to their control, and what they cost."""
+    """Say where the experiments of a setting ended, next to their control and to one that grows, and what they cost."""
     baseline, compared = comparison.baseline_of(table), comparison.compare(table, metric)
     title = metric.replace("_", " ")
     if baseline is None:
@@ -19,6 +19,8 @@ def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
     else:
         said = [*_baseline(compared, title), *_established(compared, title), *_nearest(compared, metric)]
         said += [*_not_testable(compared), *_cost(compared)]
+    for family in comparison.families_of(table)[1:]:
+        said.append(_among_those_that_grow(comparison.compare(family, metric), metric, said))
     return "\n".join(f"- {sentence}" for sentence in [*said, *_left_out(compared), *_lengths(table)])
 
 
@@ -32,12 +34,15 @@ def result(table: pd.DataFrame) -> str:
 
 def definition(table: pd.DataFrame) -> str:
     """Say when a difference within a setting counts as established; empty if none can be tested."""
-    n_tests = int(comparison.compare(table)["p"].count())
-    if not n_tests:
+    families = comparison.families_of(table)
+    n_tests = {comparison.baseline_of(family): int(comparison.compare(family)["p"].count()) for family in families}
+    if not any(n_tests.values()):
         return ""
-    corrected = f", corrected for {n_tests} comparisons (max-T)" if n_tests > 1 else ""
-    test = f"Established: the p-value of a permutation test, paired by seed{corrected}, is below 0.05."
-    return f"{test} Intervals are Student's t, each by itself; of few seeds they can leave the range of a metric."
+    several = [f"{n} comparisons with {wording.code(name)}" for name, n in n_tests.items() if n > 1]
+    corrected = f" The p-value is corrected for {wording.join(several)} (max-T)." if several else ""
+    said = "A difference is established if the p-value of a permutation test, paired by seed, is below 0.05."
+    said += f"{corrected} Only then do the sentences above say that an experiment ends above or below another."
+    return f"{said} Intervals are Student's t, each by itself; of few seeds they can leave the range of a metric."
 
 
 def _alone(compared: pd.DataFrame, title: str) -> list[str]:
@@ -118,6 +123,14 @@ def _not_testable(compared: pd.DataFrame) -> list[str]:
             has = "has" if len(rows) == 1 else "have"
             said.append(f"{wording.join(map(wording.code, rows.index))} {has} {common.format(baseline)}.")
     return said
+
+
+def _among_those_that_grow(compared: pd.DataFrame, metric: str, said: list[str]) -> str:
+    """Say where the experiments that grow ended, next to one of them, without what was said already."""
+    title = metric.replace("_", " ")
+    new = [*_baseline(compared, title)[-1:], *_established(compared, title), *_nearest(compared, metric)]
+    new += [sentence for sentence in _not_testable(compared) if sentence not in said]
+    return f"Among those that grow, {' '.join(new)}"
 
 
 def _cost(compared: pd.DataFrame) -> list[str]:

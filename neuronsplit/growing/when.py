@@ -4,6 +4,8 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import NamedTuple
 
+from neuronsplit.checks import describe_error
+
 
 class Schedule(NamedTuple):
     """A schedule says how many splits are made at the end of each epoch.
@@ -51,7 +53,7 @@ SCHEDULES = {
 def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_left: int) -> int:
     """Return the number of splits at the end of an epoch, which must be the same for all replicas."""
     due = {SCHEDULES[schedule].due(epoch, losses, splits_left) for losses in val_losses}
-    if not all(isinstance(number, Integral) and number >= 0 for number in due):
+    if not all(map(_is_count, due)):
         raise ValueError(
             f"schedule {schedule!r} makes {', '.join(map(str, due))} splits: allowed are whole numbers from 0"
         )
@@ -59,3 +61,24 @@ def splits_due(schedule: str, epoch: int, val_losses: list[list[float]], splits_
     if len(due) > 1:
         raise ValueError(f"schedule {schedule!r} grows replicas at different epochs: allowed is one replica at a time")
     return due.pop()
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, Integral) and number >= 0
+
+
+def require_all_splits(schedule: str, splits: int, epochs: int) -> None:
+    """Raise ValueError unless a schedule that does not look at losses makes all splits within some epochs."""
+    left = splits
+    for epoch in range(1, epochs + 1):
+        try:
+            made = SCHEDULES[schedule].due(epoch, [], left) if left else 0
+        except Exception as error:  # of the user's code
+            made = describe_error(error)
+        if not _is_count(made):
+            allowed = "whole numbers from 0, and data_dependent=True for a schedule that looks at losses"
+            raise ValueError(f"schedule {schedule!r} gives {made} for epoch {epoch}: allowed are {allowed}")
+        left -= min(made, left)
+    if left:
+        made = f"{splits - left} of {splits} splits in {epochs} epochs"
+        raise ValueError(f"schedule {schedule!r} makes {made}: allowed are more epochs or fewer splits")

@@ -127,7 +127,8 @@ def final_vs_cost(table: pd.DataFrame, metric: str, baseline: str, cost_in: str 
     style.fit_y(axis, shown, margin=0.1)
     style.add_legend(figure, axis)
     lines = "; lines: controls as they train" if controls.any() else ""
-    style.set_title(figure, f"points: final mean of {style.seeds_of(table)} and {INTERVAL}{lines}")
+    beside = "drawn slightly left or right of its cost"
+    style.set_title(figure, f"points: final mean of {style.seeds_of(table)} and {INTERVAL}, {beside}{lines}")
     return figure
 
 

@@ -63,8 +63,8 @@ def color_of(label: str) -> str:
 
     A name that is not in COLORS gets a colour that no other name has. It is the same in every process, unless an
     earlier name has taken it.
-    A label of several parts, such as "random · even · 0.1", has the colour of one of them. This is the last part that
-    is not in COLORS, or else the last part. Parts for the setting do not count, such as "0.1", "width 10" and "adam".
+    A label of several parts, such as "random · even · adam", has the colour of one of them. This is the last part that
+    is not in COLORS, or else the last part. Parts for the setting do not count, such as "width 10", "0.1" and "adam".
     """
     parts = label.split(" · ")
     names = [part for part in parts if not _is_setting(part)] or parts

@@ -90,8 +90,7 @@ def _seconds(program: Batch) -> float:
 
 def make_plan(pairs: Iterable[tuple[BaseExperiment, Iterable[int]]]) -> Plan:
     """Put experiments with their seeds together; of those that train the same, the first is kept."""
-    first: dict[BaseExperiment, BaseExperiment] = {}
-    plan: dict[BaseExperiment, tuple[int, ...]] = {}
+    first, plan = {}, {}
     for experiment, seeds in pairs:
         experiment = first.setdefault(experiment.canonical, experiment)
         plan[experiment] = tuple(dict.fromkeys([*plan.get(experiment, ()), *seeds]))

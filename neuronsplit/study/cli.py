@@ -10,6 +10,9 @@ from neuronsplit.checks import require_whole_number
 from neuronsplit.locations import ROOT
 from neuronsplit.study import base, batches, grid, progress, run, tune
 
+COMMANDS = {"run": "Train what is missing, and report.", "status": "Say what is done, running, failed or missing."}
+COMMANDS |= {"tune": "Find the best settings of each experiment, and write STUDY-tuned.yaml, a study of them."}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, or 1 if an experiment failed, or 2 if the command was wrong."""
@@ -22,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         study = grid.read_study(options.study, dict(options.changes))
         planned = tune.tuning_study(study, options.share) if options.command == "tune" else study
         folder = (options.folder or ROOT / "runs" / planned.name).absolute()
+        if options.command == "tune":
+            print(f"will write: {tune.tuned_file(study, folder)}")
         if options.command == "status" or options.dry_run:
             return _status(planned, folder, options)
         failures = run.train_missing(planned, folder, options.workers, options.scheduler)
@@ -39,18 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the command line; each command has options of its own."""
     one = argparse.ArgumentParser(prog="neuronsplit", description=__doc__)
-    commands = "run: train what is missing, and report; status: say what is done; tune: write a study of best settings"
-    one.add_argument("command", choices=("run", "status", "tune"), help=commands)
-    one.add_argument("study", help="quick, full or another study of the package, or the path of a .yaml file")
-    pair = {"nargs": 2, "metavar": ("K", "VALUE"), "help": "change a parameter of the study, as with papermill"}
-    one.add_argument("-p", action="append", default=[], dest="changes", **pair)
-    one.add_argument("--folder", type=Path, help="where results go, from the current folder (default: runs/STUDY)")
-    one.add_argument("--workers", type=int, default=os.cpu_count(), help="notebooks at once (default: one per core)")
-    one.add_argument("--share", action="store_true", help="tune policies together: the first of them for all")
-    one.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
-    one.add_argument("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster that runs the notebooks")
+    one.set_defaults(workers=1, dry_run=False, share=False)  # where a command has no such option
+    commands = one.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        add = commands.add_parser(name, help=text, description=text).add_argument
+        add("study", help="quick, full or another study of the package, or the path of a .yaml file")
+        pair = {"nargs": 2, "metavar": ("K", "VALUE"), "help": "change a parameter of the study, as with papermill"}
+        add("-p", action="append", default=[], dest="changes", **pair)
+        add("--folder", type=Path, help="where results go, from the current folder (default: one in runs)")
+        if name != "status":
+            add("--workers", type=int, default=os.cpu_count(), help="notebooks at once (default: one per core)")
+            add("--dry-run", action="store_true", help="say what would run, and how long")
+            add("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster that runs the notebooks")
+        if name == "tune":
+            add("--share", action="store_true", help="tune policies together: the first of them for all")
     return one
 
 
@@ -67,12 +76,13 @@ def _end(folder: Path, failures: list[str]) -> int:
 def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int:
     """Print the state of each experiment, the number in each state, and what would run."""
     tables, problems = read_results(folder) if folder.is_dir() else ({}, [])
-    names = batches.labels(study.plan)
     states, units = run.states_and_units(study, folder, tables)
-    lines = [f"{names[experiment]}: {state}" for experiment, state in states.items()]
+    lines = [f"{name}: {states[experiment]}" for experiment, name in batches.labels(study.plan).items()]
     counts = [f"{sum(state.startswith(name) for state in states.values())} {name}" for name in progress.STATES]
     print(*lines, *(f"left alone: {problem}" for problem in problems), ", ".join(counts), sep="\n")
     if options.dry_run:
+        left = sum(state != "done" for state in states.values())
         seconds = sum(unit.seconds + batches.START_SECONDS for unit in units) / min(options.workers, len(units) or 1)
-        print(f"would run: {len(units)} notebooks, about {seconds / 60:.1f} minutes with {options.workers} workers")
+        said = f"about {seconds / 60:.1f} minutes with {options.workers} workers"
+        print(f"would run: {len(units)} notebooks for {left} experiments, {said}")
     return 0

@@ -13,7 +13,7 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.growing import greedy, train
 from neuronsplit.growing.how import GROWTHS
-from neuronsplit.growing.when import SCHEDULES, splits_due
+from neuronsplit.growing.when import SCHEDULES, require_all_splits
 from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
 from neuronsplit.study.base import BaseExperiment, dataset_of
 
@@ -83,27 +83,13 @@ class Experiment(BaseExperiment):
         if self.policy in CONTROLS:
             return
         if not SCHEDULES[self.schedule].data_dependent:
-            self._require_all_splits()
+            require_all_splits(self.schedule, self.splits, self.epochs)
         growth = GROWTHS[self.growth]
         ahead = self.epochs > self.splits and self.schedule == "every-epoch" and growth.exact and growth.needs_parent
         if self.policy == GREEDY and not ahead:
             given = f"growth {self.growth!r}, schedule {self.schedule!r}, epochs {self.epochs}"
             allowed = "exact splits, 'every-epoch' and more epochs than splits"
             raise ValueError(f"policy {GREEDY!r} with {given}: allowed are {allowed}")
-
-    def _require_all_splits(self) -> None:
-        """Raise ValueError unless a schedule makes all splits, whatever the losses are."""
-        left, failure = self.splits, ""
-        try:
-            for epoch in range(1, self.epochs + 1):
-                left -= splits_due(self.schedule, epoch, [[]], left) if left else 0
-        except Exception as error:  # of the user's code
-            failure = f", for it fails at epoch {epoch} ({type(error).__name__}: {error})"
-        if left:
-            made = f"makes {self.splits - left} of {self.splits} splits in {self.epochs} epochs{failure}"
-            allowed = "allowed are as many epochs as it needs, and whole numbers from 0"
-            hint = "a schedule that looks at losses needs data_dependent=True"
-            raise ValueError(f"schedule {self.schedule!r} {made}: {allowed} ({hint})")
 
     @property
     def canonical(self) -> "Experiment":

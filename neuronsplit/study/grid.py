@@ -140,6 +140,7 @@ def _expand(kind: type[base.BaseExperiment], grid: Grid, file: Path) -> Iterator
             require_whole_number("n_seeds", n_seeds, 1, base.MAX_COUNT)
             require_whole_number("first_seed", first, 0, MAX_SEED + 1 - n_seeds)
             experiment = kind(**given)
-        except ValueError as error:  # its message begins with the field's name
-            raise ValueError(f"{grid.get(str(error).split()[0], Parameter([], file)).where}: {error}") from error
+        except ValueError as error:  # its message begins with the field's name, or says what else would be allowed
+            where = next((grid[word].where for word in str(error).split() if word in grid), file)
+            raise ValueError(f"{where}: {error}") from error
         yield experiment, range(first, first + n_seeds)

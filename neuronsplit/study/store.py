@@ -10,7 +10,7 @@ import pandas as pd
 
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import read_results, write_table
-from neuronsplit.checks import checked_seeds
+from neuronsplit.checks import checked_seeds, describe_error
 from neuronsplit.names import EXPERIMENT
 from neuronsplit.study import progress
 from neuronsplit.study.base import BaseExperiment
@@ -76,7 +76,7 @@ def _train_and_save(unit: Batch, left: Plan, units: Path) -> dict[str, str]:
             trained += rows
         except (Exception, SystemExit) as error:
             if len(program.experiments) == 1:
-                errors[first.id] = " ".join(f"{type(error).__name__}: {error}".split())
+                errors[first.id] = describe_error(error)
             else:
                 programs += program.alone()
     if trained:

@@ -89,12 +89,17 @@ def best_configurations(study: Study, tables: batches.Tables, share: bool = Fals
     return best
 
 
+def tuned_file(study: Study, folder: Path) -> Path:
+    """Return the file of the settings that are chosen for a study, in the folder of the tuning study."""
+    return folder / f"{study.name}-tuned.yaml"
+
+
 def write_tuned(study: Study, folder: Path, share: bool = False) -> Path:
-    """Write the study of the settings that were chosen into the folder of the tuning study; returns its file.
+    """Write the study of the settings that were chosen into `tuned_file`; returns this.
 
     share: as in `tuned_arms`.
     """
-    best, file = best_configurations(study, read_results(folder)[0], share), folder / f"{study.name}-tuned.yaml"
+    best, file = best_configurations(study, read_results(folder)[0], share), tuned_file(study, folder)
     grids = [asdict(one) | seeds for arm, one in best.items() for seeds in _ranges(study.plan[arm])]
     top = {"extensions": study.extensions} if study.extensions else {}
     said = f"# Of {N_CONFIGURATIONS} settings of each arm of {study.name}, these have the lowest validation loss.\n"
