@@ -22,7 +22,8 @@ def twin_metric(rows: pd.DataFrame, metric: str, title: str) -> Figure:
     There is a panel per optimiser. The band is the middle half. Lines differ in colour and, for print, in dashes.
     """
     optimizers = rows["optimizer"].unique()
-    dashes = dict(zip(rows["growth"].unique(), cycle(("-", "-.", (0, (5, 1)), ":"))))
+    splits = [growth for growth in rows["growth"].unique() if growth != NO_GROWTH]
+    dashes = dict(zip(splits, cycle(("-", "-.", (0, (5, 1)), ":")))) | {NO_GROWTH: "--"}
     figure, axes = style.row_of_panels(len(optimizers), 4, 3.6, sharey=True)
     for axis, optimizer in zip(axes, optimizers):
         for growth, part in rows[rows["optimizer"] == optimizer].groupby("growth", sort=False):
