@@ -70,7 +70,7 @@ def _once(trial: Callable) -> Callable:
     results: dict[str, tuple] = {}
 
     def tried(net: nn.Module, record: SplitRecord, check: Check, eps: dict[str, float], *grown: list) -> tuple:
-        key = repr((record, eps, [sorted({*sizes}) for sizes in grown]))
+        key = repr((tuple(record), eps, [sorted({*sizes}) for sizes in grown]))
         if key not in results:
             results[key] = trial(net, record, check, eps, *grown)
         return results[key]
