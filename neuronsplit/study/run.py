@@ -130,10 +130,10 @@ def _made_by(study: Study, table: pd.DataFrame, states: dict) -> dict:
     unfinished = [f"{names[e]}: {state}" for e, state in states.items() if state != "done"]
     fields = pd.DataFrame(list(study.plan)).assign(seeds=[*study.plan.values()]).explode("seeds")
     parameters = {name: sorted(set(values)) for name, values in fields.to_dict("list").items()}
-    made_by = {"study": study.name, "extensions": study.extensions, "parameters": parameters, "unfinished": unfinished}
+    made_by = {"study": study.name, "parameters": parameters, "unfinished": unfinished}
     digest = sha256(repr(made_by).encode() + study.report.read_bytes() + PAGE.read_bytes())
     digest.update(pd.util.hash_pandas_object(table).to_numpy())
-    return made_by | {"digest": digest.hexdigest()}
+    return made_by | {"extensions": study.extensions, "digest": digest.hexdigest()}
 
 
 def page_of(notebook: Path, title: str) -> str:
