@@ -617,7 +617,8 @@ def test_a_report_is_made_again_when_its_notebook_or_the_study_has_changed(study
     [("run", {"--workers", "--dry-run", "--scheduler"}), ("status", set()),
      ("tune", {"--workers", "--dry-run", "--scheduler", "--share"})],
 )  # fmt: skip
-def test_a_command_has_its_own_options_alone(name, options, study, capsys):
+def test_a_command_has_its_own_options_alone(name, options, study, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")  # so that no name is broken at its hyphen
     with pytest.raises(SystemExit):
         main([name, "--help"])
     said = capsys.readouterr().out
