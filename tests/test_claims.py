@@ -16,7 +16,7 @@ from prose import MAX_WORDS, n_words, sentences
 
 import neuronsplit as ns
 from neuronsplit.analysis import cost, design
-from neuronsplit.names import NO_SPLIT
+from neuronsplit.names import CONTROLS, NO_SPLIT
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "figures" / "data"
@@ -140,6 +140,17 @@ def test_what_the_caption_says_of_the_figure():
         grown = arms[~arms.index.str.startswith(NO_SPLIT)]
         assert (grown["mean"] > 0).all() and set(table["hidden"]) >= {10, 60}
         assert grown["mean"]["random"] > arms["mean"][fewer_epochs(dataset)]
+        half = design.with_arms(table).query("policy == 'zero-outgoing · all-at-half'").groupby("epoch")["hidden"].max()
+        assert (half[24], half[25]) == (10, 60)
+
+
+def test_what_the_caption_says_of_tuning_and_of_the_arm_that_is_better():
+    assert verdicts("digits").loc[("combined", "zero-outgoing · all-at-half"), "verdict"] == "better"
+    assert verdicts("mnist-1d").loc[("combined", "zero-outgoing · all-at-half"), "verdict"] != "better"
+    table = ns.read_table(DATA / "design-mnist-1d.parquet")
+    settings, arms = design.tuned_settings(table)[["weight_decay", "dropout"]], design.arms_of(table)
+    growing = settings.loc[arms.index[~arms["policy"].isin(CONTROLS)]]
+    assert (settings.loc[NO_SPLIT] > 0).all() and (growing == 0).all(axis=1).mean() > 0.8
 
 
 def test_every_notebook_with_claims_is_listed():
