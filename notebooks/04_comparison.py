@@ -103,7 +103,7 @@ for measure, tested_arms in {"test loss": found, "test accuracy": in_accuracy}.i
 # Tuning has a part in this. On MNIST-1D the control got weight decay and dropout, and most growing arms got neither. The next cell counts the arms that have the settings of the control that they are compared with.
 
 # %%
-alike = {name: design.tuned_alike(rows).loc["equal multiply-adds"] for name, rows in of_design.items()}
+alike = {name: verdicts.loc["equal multiply-adds", "tuned_alike"] for name, verdicts in found.items()}
 for name, same in alike.items():
     print(f"{name}: {same.sum()} of {len(same)} arms have the settings of their control")
 

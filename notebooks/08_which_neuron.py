@@ -102,14 +102,7 @@ display(Markdown(family_sentences.visible(tests, "which")))
 # So the arms are counted apart by whether they got the settings of the base arm.
 
 # %%
-for name, table in results.items():
-    tests[name]["tuned_alike"] = design.tuned_alike(table)
-which = family_sentences.of_family(tests, "which")
 display(Markdown(family_sentences.tuned(tests, "which")))
-
-# %%
-style.save_figure(tested.family(which, LOSS), figures, "which-neuron-tuned")
-plt.show()
 
 # %% [markdown]
 # This is the first figure again. On the two small data sets, notice that all coloured points are hollow: their arms had other settings. Is it the policy then, or the settings? The next figure has all arms of the families *which*, *how*, *when*
@@ -209,10 +202,7 @@ style.save_figure(
 plt.show()
 
 # %%
-at_end = {
-    name: design.tests(table, LOSS, final_values).assign(tuned_alike=design.tuned_alike(table))
-    for name, table in results.items()
-}
+at_end = {name: design.tests(table, LOSS, final_values) for name, table in results.items()}
 display(Markdown(family_sentences.established(at_end, "which")))
 
 # %% [markdown]

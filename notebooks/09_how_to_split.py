@@ -40,9 +40,7 @@ from neuronsplit.plots import curves, style, tested
 style.use_style()
 results = design.read_tables(tables)
 LOSS, ACCURACY, BASE = "test_loss", "test_accuracy", "scaled"
-tests = {
-    name: design.tests(table, LOSS).assign(tuned_alike=design.tuned_alike(table)) for name, table in results.items()
-}
+tests = {name: design.tests(table, LOSS) for name, table in results.items()}
 how = family_sentences.of_family(tests, "how")
 
 # %% [markdown]
@@ -53,8 +51,7 @@ said = family_sentences.headline(tests, "how", "growth", "`scaled`")
 display(Markdown(f"{said}\n\n{family_sentences.established(tests, 'how')}"))
 
 # %%
-plain = {name: found.drop(columns="tuned_alike") for name, found in how.items()}
-style.save_figure(tested.family(plain, LOSS), figures, "how-to-split")
+style.save_figure(tested.family(how, LOSS), figures, "how-to-split")
 plt.show()
 
 # %% [markdown]
@@ -201,9 +198,7 @@ if combined:
 # The secondary measure, at the same epoch. Right of 0 is better in the figure. After it comes the test loss at the end of training.
 
 # %%
-accuracy = {
-    name: design.tests(table, ACCURACY).assign(tuned_alike=design.tuned_alike(table)) for name, table in results.items()
-}
+accuracy = {name: design.tests(table, ACCURACY) for name, table in results.items()}
 display(Markdown(family_sentences.established(accuracy, "how")))
 style.save_figure(
     tested.family(family_sentences.of_family(accuracy, "how"), ACCURACY), figures, "how-to-split-accuracy"
@@ -211,10 +206,7 @@ style.save_figure(
 plt.show()
 
 # %%
-at_end = {
-    name: design.tests(table, LOSS, final_values).assign(tuned_alike=design.tuned_alike(table))
-    for name, table in results.items()
-}
+at_end = {name: design.tests(table, LOSS, final_values) for name, table in results.items()}
 display(Markdown(family_sentences.established(at_end, "how")))
 
 # %% [markdown]

@@ -41,9 +41,7 @@ from neuronsplit.plots import comparisons, curves, style, tested
 style.use_style()
 results = design.read_tables(tables)
 LOSS, ACCURACY, BASE = "test_loss", "test_accuracy", "every-epoch"
-tests = {
-    name: design.tests(table, LOSS).assign(tuned_alike=design.tuned_alike(table)) for name, table in results.items()
-}
+tests = {name: design.tests(table, LOSS) for name, table in results.items()}
 when = family_sentences.of_family(tests, "when")
 
 # %% [markdown]
@@ -58,8 +56,7 @@ said += f"\n\nOf the arms that grow, **{counts}** end below the final width from
 display(Markdown(said))
 
 # %%
-plain = {name: found.drop(columns="tuned_alike") for name, found in when.items()}
-style.save_figure(tested.family(plain, LOSS), figures, "when-to-split")
+style.save_figure(tested.family(when, LOSS), figures, "when-to-split")
 plt.show()
 
 # %% [markdown]
@@ -179,7 +176,7 @@ def with_other_schedules(family):
     for name, found in family_sentences.of_family(tests, family).items():
         differs, base = design.arms_of(results[name])["differs"], when[name]["baseline"].iloc[0]
         arms = [arm for arm in found.index if arm in (base, STAY_NARROW) or "schedule" in differs[arm]]
-        shown[name] = found.drop(columns="tuned_alike").loc[arms].rename({base: BASE})
+        shown[name] = found.loc[arms].rename({base: BASE})
     return shown
 
 

@@ -160,6 +160,17 @@ def test_what_was_loaded_stays_what_it_is_though_the_file_fails_when_it_is_loade
     assert Experiment("NA").id == before
 
 
+def test_a_data_set_that_fails_is_told_in_one_line_with_the_line_of_the_file(tmp_path):
+    text = MINE.replace("DATASETS[", "def failing():\n    return {}['x']\nDATASETS['failing'] = failing\nDATASETS[")
+    load_extensions(own(tmp_path, text))
+    line = text.splitlines().index("    return {}['x']") + 1
+    said = (
+        rf"^data set of failing fails \(KeyError: 'x' at own.py:{line}\): allowed are functions that return a Dataset$"
+    )
+    with pytest.raises(ValueError, match=said):
+        _ = Experiment(dataset="failing").id
+
+
 def test_the_same_text_counts_the_same_wherever_the_file_is(tmp_path):
     ids = []
     for name in ("a.py", "b.py"):

@@ -112,12 +112,16 @@ def tests(
     """Test each family of comparisons, paired by seed, with max-T within the family.
 
     values_of: which values, as in `tables.paired_differences`.
-    Returns a row per family and arm, in the index. The columns are baseline, and those of `stats.paired_tests`.
+    Returns a row per family and arm, in the index. The columns are those of `stats.paired_tests`; baseline; and
+    tuned_alike, whether the arm has the tuned settings of its baseline. Of an arm that has them, the difference is due
+    to the choice and to chance. That of another arm is due to its settings too.
     """
-    values, found = values_of(with_arms(table), metric), {}
+    values, settings, found = values_of(with_arms(table), metric), tuned_settings(table), {}
     for name, family in families(table).items():
         differences = pd.DataFrame({arm: values[arm] - values[baseline] for arm, baseline in family.items()})
-        found[name] = stats.paired_tests(differences, metric).assign(baseline=pd.Series(family))
+        alike = {arm: settings.loc[arm].equals(settings.loc[baseline]) for arm, baseline in family.items()}
+        tested = stats.paired_tests(differences, metric)
+        found[name] = tested.assign(baseline=pd.Series(family), tuned_alike=pd.Series(alike))
     return pd.concat(found, names=["family", "arm"])
 
 
@@ -135,18 +139,3 @@ def against_control(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 def tuned_settings(table: pd.DataFrame) -> pd.DataFrame:
     """Return the tuned settings of every arm: a row per arm, with the columns TUNED_COLUMNS."""
     return with_arms(table).drop_duplicates("policy").set_index("policy")[TUNED_COLUMNS]
-
-
-def tuned_alike(table: pd.DataFrame) -> pd.Series:
-    """Return whether an arm has the tuned settings of its baseline, with a row per family and arm as in `tests`.
-
-    Of an arm that has them, the difference to the baseline is due to the choice and to chance. That of another arm is
-    due to its settings too.
-    """
-    settings = tuned_settings(table)
-    alike = {
-        (name, arm): settings.loc[arm].equals(settings.loc[baseline])
-        for name, family in families(table).items()
-        for arm, baseline in family.items()
-    }
-    return pd.Series(alike, name="tuned_alike").rename_axis(["family", "arm"])

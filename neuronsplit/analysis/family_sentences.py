@@ -68,10 +68,7 @@ def visible(tests: dict[str, pd.DataFrame], family: str, digits: int = 3) -> str
 
 
 def tuned(tests: dict[str, pd.DataFrame], family: str) -> str:
-    """Say how many arms have the tuned settings of their baseline, and what is established of these and of the others.
-
-    The tests have the column `tuned_alike`, as `design.tuned_alike` returns it.
-    """
+    """Say how many arms have the settings of their baseline, and what is established of these and of the others."""
     lines = []
     for name, rows in of_family(tests, family).items():
         alike, others = rows[rows["tuned_alike"]], rows[~rows["tuned_alike"]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from neuronsplit.checks import require_name
+from neuronsplit.checks import describe_error, require_name
 from neuronsplit.core.seeds import stream
 from neuronsplit.data import download
 from neuronsplit.data.mnist_1d import ensure_mnist_1d
@@ -98,10 +98,16 @@ def load_dataset(name: str, seeds: Sequence[int] | None = None) -> Dataset:
 
 @cache  # by function: a name that is registered again with another function is loaded again
 def _load(loader: Callable[[], Dataset]) -> Dataset:
-    dataset = loader()
+    function = getattr(loader, "__name__", loader)
+    try:
+        dataset = loader()
+    except Exception as error:
+        if loader in PROVIDED:  # their errors are one line already
+            raise
+        said = f"data set of {function} fails ({describe_error(error)})"
+        raise ValueError(f"{said}: allowed are functions that return a Dataset") from error
     if not isinstance(dataset, Dataset):
-        name = getattr(loader, "__name__", loader)
-        raise ValueError(f"data set of type {type(dataset).__name__}, returned by {name}: allowed is a Dataset")
+        raise ValueError(f"data set of type {type(dataset).__name__}, returned by {function}: allowed is a Dataset")
     n_in = dataset.train.images.shape[-1:]
     for name, (images, labels) in _parts(dataset):
         if (images.dtype, labels.dtype) != (torch.float32, torch.int64):
@@ -180,6 +186,7 @@ def mnist_1d() -> Dataset:
 DATASETS = {
     "fashion-mnist": fashion_mnist, "fashion-mnist-2021": fashion_mnist_2021, "digits": digits, "mnist-1d": mnist_1d,
 }  # fmt: skip
+PROVIDED = tuple(DATASETS.values())  # those of the package
 
 
 def _shuffled(n: int) -> Tensor:

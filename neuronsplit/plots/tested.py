@@ -1,6 +1,6 @@
 """Figures of tested families of comparisons, as `analysis.design.tests` returns them.
 
-Where there is a column `tuned_alike`, an arm with other settings than its baseline is drawn hollow.
+An arm whose tuning chose other settings than those of its baseline is drawn hollow.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from neuronsplit.analysis.files import read_results
+from neuronsplit.analysis.wording import count
 from neuronsplit.checks import require_whole_number
 from neuronsplit.locations import ROOT
 from neuronsplit.study import base, batches, grid, progress, run, tune
@@ -83,6 +84,6 @@ def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int
     if options.dry_run:
         left = sum(state != "done" for state in states.values())
         seconds = sum(unit.seconds + batches.START_SECONDS for unit in units) / min(options.workers, len(units) or 1)
-        said = f"about {seconds / 60:.1f} minutes with {options.workers} workers"
-        print(f"would run: {len(units)} notebooks for {left} experiments, {said}")
+        said = f"about {seconds / 60:.1f} minutes with {count([options.workers], 'worker')}"
+        print(f"would run: {count([len(units)], 'notebook')} for {count([left], 'experiment')}, {said}")
     return 0

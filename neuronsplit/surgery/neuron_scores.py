@@ -28,19 +28,14 @@ from functools import partial
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from neuronsplit.checks import nearest
+from neuronsplit.surgery.activations import Activations
 from neuronsplit.surgery.exactness import in_evaluation
 from neuronsplit.surgery.runs import require_module, tensors_of
 
 ABLATION, GRADIENTS = "ablation_loss_increase", ("activation_importance", "activation_gradient_norm")
 SCORES = (ABLATION, *GRADIENTS, "fire_rate", "activation_variance")
-_MHA, _RNN = nn.MultiheadAttention, nn.RNNBase
-CHANNELS_LAST = nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, _MHA, _RNN
 
 
 def neuron_scores(
@@ -66,14 +61,16 @@ def neuron_scores(
     Raises ValueError for what is not allowed, such as a layer that does not run, or that the loss has no gradient by.
     """
     _require(net, where, batches, scores)
-    sums, layer = [], _Layer(where, axis, sizes := [])
+    sums, sizes = [], []  # per batch; sizes are in examples
+    layer = Activations(where, axis, sizes)
     with ExitStack() as stack, in_evaluation(net), torch.compiler.set_stance("force_eager"):
         stack.callback(net.get_submodule(where).register_forward_hook(layer).remove)
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)  # fused kernels pass over hooks, as compiled code does
         for batch in batches:
             sizes.append(next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), 1))
-            sums += _sums(layer, partial(_loss_of, layer, net, loss, batch), scores, sizes[-1]) if sizes[-1] else []
+            if sizes[-1]:
+                sums += _sums(layer, partial(_loss_of, layer, net, loss, batch), scores, sizes[-1])
     if not sum(sizes):
         raise ValueError(f"batches {batches!r}: allowed are one or more, with examples in them")
     return _table(where, scores, sum(sizes), sums)
@@ -94,7 +91,7 @@ def _require(net: nn.Module, where: str, batches: Iterable, scores: Sequence[str
         raise ValueError(f"batches of type {type(batches).__name__}: allowed are [(x, y), …], loaders and generators")
 
 
-def _loss_of(layer: "_Layer", net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
+def _loss_of(layer: Activations, net: nn.Module, loss: Callable[[nn.Module, object], Tensor], batch: object) -> Tensor:
     """The loss of a batch. Random numbers are the same at every call."""
     with torch.random.fork_rng(devices=[]):  # other devices' are restored by in_evaluation
         torch.manual_seed(0)
@@ -111,59 +108,7 @@ def _loss_of(layer: "_Layer", net: nn.Module, loss: Callable[[nn.Module, object]
     return value.reshape(())
 
 
-class _Layer:
-    """A forward hook that notes the activations of a layer, or sets those of one neuron to 0."""
-
-    def __init__(self, where: str, axis: int | None, sizes: list[int]):  # of batches, in examples
-        self.where, self.axis, self.sizes, self.has_run = where, axis, sizes, False
-
-    def run(self, loss: Callable[[], Tensor], without: int | None = None) -> Tensor:
-        """Compute the loss without one neuron, or with all; `calls` then has what the layer did."""
-        self.without, self.calls = without, []
-        return loss()
-
-    def __call__(self, module: nn.Module, inputs: tuple, output: object) -> object:
-        self.has_run, (leaves, spec), recurrent = True, tree_flatten(output), isinstance(module, _RNN)
-        numbers = [i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.is_floating_point() and t.dim()]
-        if not numbers or recurrent and isinstance(output[0], PackedSequence):
-            kind = type(output[0] if recurrent else output).__name__
-            raise ValueError(f"{self.where!r} returns {kind}: allowed are tensors of numbers, in tuples or dicts")
-        n_directions = 1 + (recurrent and module.bidirectional)
-        new = leaves[numbers[0]] = self._changed(leaves[numbers[0]], module, n_directions)
-        if recurrent and len(leaves) > 1:  # h_n of the last layer repeats activations
-            time = 1 if module.batch_first and new.dim() == 3 else 0
-            ends = [new.select(time, step).chunk(n_directions, -1) for step in (-1, 0)]
-            leaves[1] = torch.cat([leaves[1][:-n_directions], *(ends[d][d][None] for d in range(n_directions))])
-        return tree_unflatten(leaves, spec)
-
-    def _changed(self, given: Tensor, module: nn.Module, n_directions: int) -> Tensor:
-        axis = _channel_axis(self.where, module, given) if self.axis is None else self.axis
-        n_axes, free = given.dim(), self.axis is None or given.dim() == 1 or len(given) != self.sizes[-1]
-        allowed = [one for one in range(-n_axes, n_axes) if free or one % n_axes]  # the first one has the examples
-        if axis not in allowed:
-            raise ValueError(f"axis {axis!r} of {self.where!r}: allowed are {', '.join(map(str, allowed))}")
-
-        def neurons_last(tensor: Tensor) -> Tensor:  # a view (…, n)
-            return tensor.movedim(axis, -1).unflatten(-1, (n_directions, -1))
-
-        if self.without is not None:
-            masked = given.clone()
-            neurons_last(masked)[..., self.without] = 0
-            return masked
-        shift = torch.zeros_like(given, requires_grad=True)  # the gradient by it is that by the activations
-        self.calls.append((neurons_last, given.detach().clone(), shift))
-        return given + shift
-
-
-def _channel_axis(where: str, module: nn.Module, given: Tensor) -> int:
-    if isinstance(module, _ConvNd | _BatchNorm | nn.GroupNorm):
-        return -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else 1
-    if isinstance(module, CHANNELS_LAST) or given.dim() <= 2:
-        return -1
-    raise ValueError(f"axis of {where!r}, with {tuple(given.shape)}: allowed are axis=1 after convolutions, or axis=-1")
-
-
-def _sums(layer: _Layer, loss: Callable[[], Tensor], scores: Sequence[str], size: int) -> list[tuple]:
+def _sums(layer: Activations, loss: Callable[[], Tensor], scores: Sequence[str], size: int) -> list[tuple]:
     """What a batch says of the neurons, in float64: one tuple, or none if the layer does not run."""
     with torch.set_grad_enabled(not set(scores).isdisjoint(GRADIENTS)):
         value = layer.run(loss)
