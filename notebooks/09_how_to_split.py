@@ -14,8 +14,8 @@
 # # How to split it?
 #
 # A *growth* makes the new neuron: by a split, whose twins can differ in many ways, or from nothing. Here eight growths are compared with `scaled`, the rule of the 2021 study. All arms were tuned by the same budget, as
-# [the design](studies/design.md) says, which was written before it was run. What decides is the test loss at the epoch that validation picks, paired by seed. The limits: one hidden layer, plain SGD, a random neuron per epoch. The arms of
-# Fashion-MNIST have not been run yet.
+# [the design](studies/design.md) says, which was written before it was run. What decides is the test loss at the epoch that validation picks, paired by seed. The limits: one hidden layer, plain SGD, a random neuron per epoch. Fashion-MNIST
+# has five of the growths.
 #
 # Before this: [08_which_neuron](08_which_neuron.ipynb) asks which neuron to split.
 
@@ -55,7 +55,7 @@ style.save_figure(tested.family(how, LOSS), figures, "how-to-split")
 plt.show()
 
 # %% [markdown]
-# A row is a growth. Left of 0, its test loss is below that of the base arm, which splits by `scaled`. On the two small data sets, notice that `even` and `net2net` are red on both.
+# A row is a growth. Left of 0, its test loss is below that of the base arm, which splits by `scaled`. Hollow points are explained below. On the two small data sets, notice that `even` and `net2net` are red on both.
 #
 # ## The growths
 #
@@ -99,15 +99,13 @@ display(Markdown(family_sentences.visible(tests, "how")))
 # %% [markdown]
 # ## The luck of tuning
 #
-# Every arm tried the same 16 settings, with two seeds. Arms that got other settings than the base arm differ from it in the learning rate or in dropout too. They are hollow in this figure, which is the first one again.
+# Every arm tried the same 16 settings, with two seeds. Arms that got other settings than the base arm differ from it in the learning rate or in dropout too. Their points are hollow in the figure above.
 
 # %%
 display(Markdown(family_sentences.tuned(tests, "how")))
-style.save_figure(tested.family(how, LOSS), figures, "how-to-split-tuned")
-plt.show()
 
 # %% [markdown]
-# On the two small data sets, notice that some red points are full. There the settings are the same, so the growth itself does the harm. That of a hollow point can be due to its settings: [08_which_neuron](08_which_neuron.ipynb)
+# On the two small data sets, notice that some red points are full. There the growth itself does the harm. That of a hollow point can be due to its settings: [08_which_neuron](08_which_neuron.ipynb)
 # shows how much these decide.
 #
 # ## Why: twins have to part

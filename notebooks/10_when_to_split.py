@@ -15,7 +15,7 @@
 #
 # A *schedule* says when a network grows: a neuron per epoch, or all at once, early or late. Here five schedules are compared with one split per epoch. Then growth is compared with the final width from the start: after
 # as many epochs, for as many multiply-adds, and on the way. All arms were tuned by the same budget, as [the design](studies/design.md) says, which was written before it was run. What decides is the test loss at the epoch
-# that validation picks, paired by seed. The limits: one hidden layer, and plain SGD unless it is said otherwise. The arms of Fashion-MNIST have not been run yet.
+# that validation picks, paired by seed. The limits: one hidden layer, and plain SGD unless it is said otherwise. Fashion-MNIST has two of the schedules.
 #
 # Before this: [09_how_to_split](09_how_to_split.ipynb) asks how to split a neuron.
 

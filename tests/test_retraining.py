@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import neuronsplit as ns
-from neuronsplit.names import ID_COLUMNS, NETWORK_KEYS, NEURON, RESULTS_VERSION, SHUFFLE_LOSSES, UNSPLIT
+from neuronsplit.measuring.twin_divergence import track_twins
+from neuronsplit.names import ID_COLUMNS, NETWORK_KEYS, NEURON, NO_GROWTH, RESULTS_VERSION, SHUFFLE_LOSSES, UNSPLIT
 from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 from neuronsplit.study.experiment import Experiment, train_growing
 
@@ -15,7 +16,7 @@ N_EPOCHS, N_SAMPLED = 4, 4  # the first epochs of some experiments
 TOLERANCE = 0.005  # of losses and accuracies
 OF_EXPERIMENTS = ["design-digits", "design-mnist-1d", "mnist-1d-trial"]
 OF_FASHION = ["fashion-mnist", "replay"]  # these need a download
-OF_ALL_SPLITS = ["oracle-digits-grown", "oracle-mnist-1d-grown"]
+OF_ALL_SPLITS = ["digits", "mnist-1d", pytest.param("fashion-mnist", marks=pytest.mark.long)]
 
 
 def read(name):
@@ -58,7 +59,7 @@ def test_the_first_epochs_of_some_experiments_on_fashion_mnist_are_the_same_agai
 
 @pytest.mark.parametrize("name", OF_ALL_SPLITS)
 def test_every_split_of_a_network_is_the_same_again(name):
-    table = read(name)
+    table = read(f"oracle-{name}-grown")
     fields = [column for column in NETWORK_KEYS if column not in ("seed", "horizon")]
     rows = next(sampled(table, fields))  # of the smallest networks, which have trained for one epoch
     experiment = ExhaustiveSplits(**rows[fields].iloc[0].to_dict())
@@ -68,3 +69,16 @@ def test_every_split_of_a_network_is_the_same_again(name):
     assert {NEURON, UNSPLIT} <= set(again["branch_type"])
     for measure in ("loss_before", *SHUFFLE_LOSSES):
         assert (again[measure] - before[measure]).abs().max() <= TOLERANCE
+
+
+@pytest.mark.long
+def test_twins_part_the_same_again():
+    table, growths, seed = read("twins"), [NO_GROWTH, "even", "scaled"], 3
+    made_by = ns.provenance(FOLDER / "twins.parquet")["parameters"]
+    data, (width, before) = ns.load_dataset("fashion-mnist", [seed]), (made_by["width"], made_by["epochs_before"])
+    keys = ["growth", "epoch", "pair"]
+    old = table[(table["optimizer"] == "sgd") & (table["seed"] == seed)].set_index(keys)
+    for again in track_twins(data, growths, "sgd", made_by["learning_rates"]["sgd"], width, before, 2, [seed]):
+        again = again.set_index(keys)
+        for measure, tolerance in {"test_loss": TOLERANCE, "angle": 0.1, "effective_rank": 0.01}.items():
+            assert (again[measure] - old.loc[again.index, measure]).abs().max() <= tolerance, measure
