@@ -21,7 +21,7 @@
 #
 # This notebook takes ten minutes. It splits a neuron in ten lines, shows the main result, explains the words and maps the other notebooks. What
 # decides the main result is the test loss, compared between networks with the same seed. The limits: networks of one
-# hidden layer, and two small data sets.
+# hidden layer, and three small data sets.
 #
 # The next cell installs the package where it is missing, and does nothing elsewhere.
 
@@ -118,7 +118,7 @@ for question, registry in registries.items():
 #
 # ## Does growing pay?
 #
-# The study grows networks from 10 neurons to 60 on digits and MNIST-1D, in many ways. Each way was tuned by the same budget. There are two
+# The study grows networks from 10 neurons to 60 on digits, MNIST-1D and Fashion-MNIST, in many ways. Each way was tuned by the same budget. There are two
 # kinds of controls, which do not grow: `no-split` has all 60 neurons from the start, and `stay-narrow` keeps its 10.
 #
 # The figure has the test loss at the epoch that validation picks, minus that of `no-split` with the same seed. The axis below is the cost of
@@ -153,7 +153,7 @@ rows = {name: rows.rename(short).loc[list(shown), columns].rename(shown) for nam
 pd.concat(rows).round(3)
 
 # %% [markdown]
-# Notice two things. The final width for fewer epochs is as cheap as growing, and ends lower. And growing is better than staying narrow.
+# Notice two things. The final width for fewer epochs is as cheap as growing gradually, and ends lower. And growing is better than staying narrow.
 # [04_comparison](04_comparison.ipynb) says more: when to grow, how, which neuron, and what it costs.
 #
 # ## The notebooks
@@ -218,24 +218,22 @@ pd.concat(rows).round(3)
 # ## What we see
 #
 # - A split by hand and a split by the package leave the output as it was.
-# - On digits and MNIST-1D, none of the ways to grow ends below `no-split` in the mean.
-# - Splitting one random neuron per epoch ends 0.023 and 0.058 above it, and staying narrow ends 0.048 and 0.217 above it.
-# - The final width for fewer epochs, at the cost of growing, ends 0.001 and 0.003 above it.
+# - On digits, MNIST-1D and Fashion-MNIST, none of the ways to grow ends below `no-split` in the mean.
+# - Splitting one random neuron per epoch ends 0.023, 0.058 and 0.028 above it. Staying narrow ends 0.048, 0.217 and 0.077 above it.
+# - The final width for fewer epochs, at the cost of growing, ends within 0.003 of it.
 #
 # The next cell asserts these sentences.
 
 # %%
 assert change < 1e-5 and record.change < 1e-5
 if not tables:
-    two = {name: found[name] for name in ("digits", "mnist-1d")}
-    assert all(rows["n"].eq(20).all() for rows in two.values())
-    assert all((rows["mean"][~rows.index.str.startswith("no-split")] > 0).all() for rows in two.values())
-    assert [round(rows["mean"]["random"], 3) for rows in two.values()] == [0.023, 0.058]
-    assert [round(rows["mean"]["stay-narrow"], 3) for rows in two.values()] == [0.048, 0.217]
-    fewer = [
-        rows["mean"][rows.index.str.endswith("epochs") & rows.index.str.startswith("no-split")] for rows in two.values()
-    ]
-    assert [round(mean.item(), 3) for mean in fewer] == [0.001, 0.003]
+    assert list(found) == ["digits", "mnist-1d", "fashion-mnist"]
+    assert all(rows["n"].eq(20).all() for rows in found.values())
+    assert all((rows["mean"][~rows.index.str.startswith("no-split")] > 0).all() for rows in found.values())
+    assert [round(rows["mean"]["random"], 3) for rows in found.values()] == [0.023, 0.058, 0.028]
+    assert [round(rows["mean"]["stay-narrow"], 3) for rows in found.values()] == [0.048, 0.217, 0.077]
+    fewer = [rows["mean"].filter(regex="^no-split . .* epochs$").item() for rows in found.values()]
+    assert [round(mean, 3) for mean in fewer] == [0.001, 0.003, -0.002]
     print("held")
 
 # %% [markdown]

@@ -15,7 +15,7 @@
 #
 # A network grows by splits, and a *policy* chooses the neuron. Here 18 policies are compared with a random choice. All arms were tuned by the same budget, as [the design](studies/design.md) says, which was written
 # before it was run. What decides is the test loss at the epoch that validation picks, paired by seed. The limits: one hidden layer, plain SGD, one split per epoch by the rule `scaled`. Digits and MNIST-1D have all
-# 18 policies, and Fashion-MNIST has nine of them.
+# 18 policies, and Fashion-MNIST has eight of them.
 #
 # Before this: [07_do_twins_part](07_do_twins_part.ipynb) asks whether the two neurons of a split become different.
 
@@ -54,8 +54,8 @@ style.save_figure(tested.family(which, LOSS), figures, "which-neuron")
 plt.show()
 
 # %% [markdown]
-# A row is a policy. Left of 0, its test loss is below that of the base arm, which splits random neurons. Hollow points are explained below. On the two small data sets, notice that no policy is green, and that most
-# means lie within the grey band. True differences of that size would often be missed.
+# A row is a policy. Left of 0, its test loss is below that of the base arm, which splits random neurons. Hollow points are explained below. Notice that no policy is green, and that most means lie within the grey
+# band. True differences of that size would often be missed. On Fashion-MNIST, all eight means lie left of 0.
 #
 # ## The policies
 #
@@ -186,7 +186,7 @@ shares_of_variance = pd.DataFrame(shares_of_variance).T
 shares_of_variance.map("{:.0%}".format)
 
 # %% [markdown]
-# On the two small data sets, notice that even the small shares of the policies shrink where the settings are the same. [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes every split
+# Notice that even the small shares of the policies shrink where the settings are the same. [11_how_good_could_a_choice_be](11_how_good_could_a_choice_be.ipynb) makes every split
 # of a network, and measures how much a perfect choice would win. One more reason is that twins of the rule `scaled` part slowly, whichever neuron they come from ([07_do_twins_part](07_do_twins_part.ipynb)).
 #
 # ## The other measures
@@ -206,16 +206,18 @@ at_end = {name: design.tests(table, LOSS, final_values) for name, table in resul
 display(Markdown(family_sentences.established(at_end, "which")))
 
 # %% [markdown]
-# ## What we see on digits and MNIST-1D
+# ## What we see
 #
-# - No policy is established as better than a random choice, in test loss or in test accuracy at the epoch that validation picks.
+# - In test loss, no policy is established as better than a random choice, on any of the three data sets.
+# - In test accuracy one is: `max-gradient` on Fashion-MNIST, by 0.2 points.
+# - On Fashion-MNIST all eight policies end below the random choice in the mean, by 0.001 to 0.005. The lowest is `learned-fashion-mnist`: p (max-T) is 0.06.
 # - At the end of training, eight policies have a lower test loss on MNIST-1D. All but one of them had other settings.
 # - All policies with an established higher test loss had other settings than the base arm. With its settings, none is established to differ in test loss. In accuracy one is worse: `half-fire`, on MNIST-1D.
 # - On digits, four policies put more than 60 % of the neurons into one family. The three with other settings are worse, and `max-fire`, with the settings of the base arm, is not.
 # - On digits, all arms at learning rate 0.14 end above the base arm, whichever choice they make. On MNIST-1D, so do all arms at 0.05.
 # - Policies account for less than a tenth of the variance of the test loss, and seeds for more than policies.
 #
-# So a random neuron is a good choice here: it costs nothing, and gains below the detectable ones would be missed. The next cell asserts these sentences.
+# So a random neuron is a good choice here: it costs nothing, and gains below the detectable ones would be missed. The next cells assert these sentences.
 
 # %%
 if not tables:
@@ -232,9 +234,21 @@ if not tables:
         assert growing[name]["settings"].mode().tolist() == [base]
         between = shares_of_variance.loc[name]
         assert (between["between policies"] < 0.1).all() and between.eval("`between seeds` > `between policies`").all()
-    worse = {n: (a["verdict"] == "worse") & tests[n]["tuned_alike"] for n, a in accuracy.items()}
-    worse = {(n, arm) for n, rows in worse.items() for arm in rows.loc["which"][rows.loc["which"]].index}
-    assert {pair for pair in worse if pair[0] in ("digits", "mnist-1d")} == {("mnist-1d", "half-fire")}
+    print("held")
+
+# %%
+if not tables:
+    on_fashion, of_accuracy = which["fashion-mnist"], {name: rows.loc["which"] for name, rows in accuracy.items()}
+    assert len(on_fashion) == 8 and on_fashion["tuned_alike"].all()
+    assert (on_fashion["verdict"] == "no difference found").all() and on_fashion["mean"].between(-0.005, -0.001).all()
+    best = on_fashion.loc["learned-fashion-mnist"]
+    assert best["mean"] == on_fashion["mean"].min() and round(best["p_adjusted"], 2) == 0.06
+    found = of_accuracy["fashion-mnist"].query("verdict != 'no difference found'")
+    assert found["verdict"].to_dict() == {"max-gradient": "better"} and found["mean"].round(3).item() == 0.002
+    worse = {
+        (n, arm) for n, rows in of_accuracy.items() for arm in rows.query("verdict == 'worse' and tuned_alike").index
+    }
+    assert worse == {("mnist-1d", "half-fire")}
     late = at_end["mnist-1d"].loc["which"].query("verdict == 'better'")
     assert len(late) == 8 and late["tuned_alike"].sum() == 1
     concentrated = panels["digits"][panels["digits"]["share"] > 0.6]

@@ -14,7 +14,7 @@
 # # Can a network learn which neuron to split?
 #
 # For one split, partly. On seeds that it was not fitted to, a small network takes 57 % of what a perfect choice wins on Fashion-MNIST, 42 % on MNIST-1D, and 18 % on digits, where no gain is established.
-# Over a whole training, no fitted policy is established as better than a random choice, on digits and MNIST-1D. The arms of Fashion-MNIST have not been run yet.
+# Over a whole training, no fitted policy is established as better than a random choice, on any of the three. On Fashion-MNIST the network comes closest: it ends 0.005 lower in test loss, with p = 0.06.
 #
 # The 2021 study ends with the wish that a network should decide which neuron is split, and when. The one here learned from [every possible split](11_how_good_could_a_choice_be.ipynb) of networks that grew. The limits: one hidden layer, plain SGD, the rule `scaled`, and few seeds.
 #
@@ -219,7 +219,8 @@ said.round(2)
 #
 # - For one split, the network takes 57, 18 and 42 % of the oracle's gain on Fashion-MNIST, digits and MNIST-1D.
 # - `min-eigenvalue` takes 47, 17 and 38 %, and no difference from the network is established.
-# - Over a whole training on digits and MNIST-1D, no fitted policy is established as better than a random choice. On digits, two that were fitted to MNIST-1D are worse.
+# - Over a whole training, no fitted policy is established as better than a random choice. On digits, two that were fitted to MNIST-1D are worse.
+# - On Fashion-MNIST, the network that was fitted to it ends 0.005 [0.001, 0.008] below the random choice in test loss. Corrected for eight policies, p is 0.06.
 # - It always says *split*. At equal width, the correlation of predicted and actual gains is at most 0.01.
 #
 # The next cell asserts these sentences, and those about transfer.
@@ -246,8 +247,11 @@ if grown == "figures/data/oracle-{}-grown.parquet":
 
 # %%
 if not tables:
-    for name in ("digits", "mnist-1d"):
-        assert len(whole[name]) == 7 and not (whole[name]["verdict"] == "better").any()
+    assert {name: len(found) for name, found in whole.items()} == {"digits": 7, "mnist-1d": 7, "fashion-mnist": 3}
+    assert not any((found["verdict"] == "better").any() for found in whole.values())
+    best = whole["fashion-mnist"].loc["learned-fashion-mnist"]
+    assert best[["mean", "low", "high"]].astype(float).round(3).tolist() == [-0.005, -0.008, -0.001]
+    assert round(best["p_adjusted"], 2) == 0.06
     worse = {name: set(found.index[found["verdict"] == "worse"]) for name, found in whole.items()}
     assert worse["digits"] == {"ridge-mnist-1d", "learned-mnist-1d"}
     print("held")
