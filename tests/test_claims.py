@@ -16,12 +16,12 @@ from prose import MAX_WORDS, n_words, sentences
 
 import neuronsplit as ns
 from neuronsplit.analysis import cost, design
-from neuronsplit.names import CONTROLS, NO_SPLIT
+from neuronsplit.names import NO_SPLIT
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "figures" / "data"
 FINDINGS = (ROOT / "README.md").read_text(encoding="utf-8").split("## What we found")[1].split("\n## ")[0]
-DESIGN = ["design-digits", "design-mnist-1d"]
+DESIGN = [f"design-{name}" for name in design.COMMITTED]
 GROWN = [f"oracle-{name}-grown" for name in design.COMMITTED]
 BY_NOTEBOOK = {  # the tables behind what a notebook says under "What we see"
     "00_start_here": DESIGN,
@@ -68,9 +68,9 @@ def fewer_epochs(dataset: str) -> str:
 
 def test_start_with_the_final_width():
     """Start with the final width if you know it: in test loss, no way to grow ends below it at equal multiply-adds."""
-    for dataset in ("digits", "mnist-1d"):
+    for dataset, n_arms in {"digits": 37, "mnist-1d": 37, "fashion-mnist": 16}.items():
         found = verdicts(dataset).loc["equal multiply-adds"]
-        assert len(found) == 37 and not (found["verdict"] == "better").any() and (found["mean"] > 0).all()
+        assert len(found) == n_arms and not (found["verdict"] == "better").any() and (found["mean"] > 0).all()
 
 
 def test_there_is_an_exception_in_accuracy():
@@ -78,37 +78,42 @@ def test_there_is_an_exception_in_accuracy():
     multiply-adds."""
     found = verdicts("mnist-1d", "test_accuracy").loc[("equal multiply-adds", "gradmax")]
     assert found["verdict"] == "better" and round(100 * found["mean"], 1) in (1.0, 1.1)
+    for dataset in ("digits", "fashion-mnist"):
+        found = verdicts(dataset, "test_accuracy").loc["equal multiply-adds"]
+        assert not (found["verdict"] == "better").any()
 
 
 def test_growing_gradually_saves_little():
-    """Growing gradually saves little: 14 to 21 % of the multiply-adds, and 1 to 2 % of the time on one core."""
+    """Growing gradually saves little: 14 to 21 % of the multiply-adds, and 1 to 4 % of the time on one core."""
     times, saved = ns.read_table(DATA / "step-times.parquet"), {"cost": [], "seconds": []}
-    for dataset in ("digits", "mnist-1d"):
+    for dataset in design.COMMITTED:
         table = design.with_arms(ns.read_table(DATA / f"design-{dataset}.parquet"))
         saved["cost"].append(round(100 * (1 - against(dataset)["cost"]["random"])))
         saved["seconds"].append(round(100 * (1 - cost.relative_seconds(table, NO_SPLIT, times)["random"])))
-    assert {name: (min(shares), max(shares)) for name, shares in saved.items()} == {"cost": (14, 21), "seconds": (1, 2)}
+    assert {name: (min(shares), max(shares)) for name, shares in saved.items()} == {"cost": (14, 21), "seconds": (1, 4)}
 
 
 def test_split_a_random_neuron():
-    """Split a random neuron: no policy is established as better, some as worse. On digits, gains as large as the
-    control's would often be missed."""
-    for dataset, missed in {"digits": 0.027, "mnist-1d": 0.047}.items():
-        found = verdicts(dataset).loc["which"]
-        assert not (found["verdict"] == "better").any() and (found["verdict"] == "worse").any()
-        assert round(found["minimum_detectable_effect"].median(), 3) == missed
-    assert 0 < against("digits")["mean"]["random"] < 0.027
+    """Split a random neuron: in test loss, no policy is established as better. In accuracy, `max-gradient` is on
+    Fashion-MNIST, by 0.2 points."""
+    better = {}
+    for dataset, n_arms in {"digits": 18, "mnist-1d": 18, "fashion-mnist": 8}.items():
+        found, accuracy = verdicts(dataset).loc["which"], verdicts(dataset, "test_accuracy").loc["which"]
+        assert len(found) == n_arms and not (found["verdict"] == "better").any()
+        better |= {
+            (dataset, arm): round(mean, 3) for arm, mean in accuracy.query("verdict == 'better'")["mean"].items()
+        }
+    assert better == {("fashion-mnist", "max-gradient"): 0.002}
 
 
 def test_avoid_even_and_net2net():
-    """Avoid `even` and `net2net`: they are worse on both data sets. No growth and no schedule is better on both."""
-    better = {"how": [], "when": []}
+    """Avoid `even` and `net2net`: on digits and MNIST-1D they are worse. No growth and no schedule is better on two
+    data sets."""
     for dataset in ("digits", "mnist-1d"):
-        for family, arms in better.items():
-            found = verdicts(dataset).loc[family]
-            arms.append(set(found.index[found["verdict"] == "better"]))
         assert (verdicts(dataset).loc["how"].loc[["even", "net2net"], "verdict"] == "worse").all()
-    assert all(first & second == set() for first, second in better.values())
+    found = [verdicts(dataset).loc[["how", "when"]].query("verdict == 'better'") for dataset in design.COMMITTED]
+    better = [arm for tested in found for arm in tested.index]
+    assert better and len(better) == len(set(better))
 
 
 CHECKS = [check for name, check in globals().items() if name.startswith("test_")]
@@ -126,31 +131,36 @@ def test_the_table_of_the_readme_is_read_off_the_committed_ones():
     assert len(rows) == 5
     for name, cells in rows:
         expected = []
-        for dataset in ("digits", "mnist-1d"):
+        costs = []
+        for dataset in design.COMMITTED:
             arm = fewer_epochs(dataset) if "fewer epochs" in name else name.strip("`")
+            if arm not in against(dataset).index:
+                expected.append("–")
+                continue
             row = against(dataset).loc[arm]
             assert row["n"] == 20 and "n = 20 seeds" in FINDINGS
-            expected += [f"{row['cost']:.0%}", "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row[["mean", "low", "high"]])]
-        assert cells.replace("−", "-").split(" | ") == expected, name
+            costs.append(f"{100 * row['cost']:.0f}")
+            expected.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*row[["mean", "low", "high"]]))
+        assert cells.replace("−", "-").split(" | ") == [f"{', '.join(costs)} %", *expected], name
 
 
 def test_what_the_caption_says_of_the_figure():
-    for dataset in ("digits", "mnist-1d"):
+    for dataset in design.COMMITTED:
         arms, table = against(dataset), ns.read_table(DATA / f"design-{dataset}.parquet")
         grown = arms[~arms.index.str.startswith(NO_SPLIT)]
         assert (grown["mean"] > 0).all() and set(table["hidden"]) >= {10, 60}
         assert grown["mean"]["random"] > arms["mean"][fewer_epochs(dataset)]
-        half = design.with_arms(table).query("policy == 'zero-outgoing · all-at-half'").groupby("epoch")["hidden"].max()
+    for dataset in ("digits", "mnist-1d"):
+        table = design.with_arms(ns.read_table(DATA / f"design-{dataset}.parquet"))
+        half = table.query("policy == 'zero-outgoing · all-at-half'").groupby("epoch")["hidden"].max()
         assert (half[24], half[25]) == (10, 60)
 
 
 def test_what_the_caption_says_of_tuning_and_of_the_arm_that_is_better():
     assert verdicts("digits").loc[("combined", "zero-outgoing · all-at-half"), "verdict"] == "better"
     assert verdicts("mnist-1d").loc[("combined", "zero-outgoing · all-at-half"), "verdict"] != "better"
-    table = ns.read_table(DATA / "design-mnist-1d.parquet")
-    settings, arms = design.tuned_settings(table)[["weight_decay", "dropout"]], design.arms_of(table)
-    growing = settings.loc[arms.index[~arms["policy"].isin(CONTROLS)]]
-    assert (settings.loc[NO_SPLIT] > 0).all() and (growing == 0).all(axis=1).mean() > 0.8
+    for dataset in ("mnist-1d", "fashion-mnist"):
+        assert not verdicts(dataset).loc["equal multiply-adds", "tuned_alike"].any()
 
 
 def test_every_notebook_with_claims_is_listed():

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "figures" / "data"
 N_EPOCHS, N_SAMPLED = 4, 4  # the first epochs of some experiments
 TOLERANCE = 0.005  # of losses and accuracies
 OF_EXPERIMENTS = ["design-digits", "design-mnist-1d", "mnist-1d-trial"]
-OF_FASHION = ["fashion-mnist", "replay"]  # these need a download
+OF_FASHION = ["fashion-mnist", "replay", "design-fashion-mnist"]  # these need a download
 OF_ALL_SPLITS = ["digits", "mnist-1d", pytest.param("fashion-mnist", marks=pytest.mark.long)]
 
 

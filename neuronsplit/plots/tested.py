@@ -50,21 +50,24 @@ def against_cost(panels: dict[str, pd.DataFrame], metric: str, named: Sequence[s
     panels: data set → what `analysis.design.against_control` returns.
     named: the arms that are drawn with their interval and a name, as are the controls. The others are grey points.
     """
-    figure, axes = style.row_of_panels(len(panels), 4.6, 3.9)
+    figure, axes = style.row_of_panels(len(panels), 3.7, 3.8)
     for axis, (title, arms) in zip(axes, panels.items()):
         axis.axhline(0, color="0.6", lw=1)
         controls = [name for name in arms.index if name == STAY_NARROW or name.startswith(f"{NO_SPLIT} · ")]
         colors = {name: style.color_of(name) for name in named} | dict.fromkeys(controls, style.color_of(NO_SPLIT))
         others = arms[~arms.index.isin(colors) & ~arms.index.str.startswith(NO_SPLIT)]
         axis.plot(others["cost"], others["mean"], "o", color="0.75", ms=4, zorder=1)
-        for name, row in arms.loc[[name for name in colors if name in arms.index]].iterrows():
+        gap, text_y = 0.06 * arms["high"].max(), np.inf  # so that names do not overlap
+        shown = arms[arms.index.isin(colors)].sort_values("mean", ascending=False)
+        for name, row in shown.iterrows():
             axis.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colors[name], lw=2.5, solid_capstyle="butt")
             axis.plot(row["cost"], row["mean"], "o", color=colors[name], ms=7, mec="white")
             side, x = ("right", -7) if 0.5 < row["cost"] < 0.9 else ("left", 7)
+            text_y = min(row["mean"], text_y - gap) if side == "right" else row["mean"]
             y = -9 if name.startswith(NO_SPLIT) else 0  # not on the line at 0
             look = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9, "color": colors[name]}
-            axis.annotate(name, (row["cost"], row["mean"]), (x, y), **look)
-        axis.set(title=title, xlim=(0, 1.35), xlabel="multiply-adds of training, as a share of the control's")
+            axis.annotate(name, (row["cost"], text_y), (x, y), **look)
+        axis.set(title=title, xlim=(0, 1.35), xlabel="multiply-adds, share of the control's")
         axis.margins(y=0.1)
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axis.xaxis.set_major_formatter("{x:.0%}")
