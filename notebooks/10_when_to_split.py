@@ -244,7 +244,7 @@ until.map("{:.1%}".format)
 # - In test loss, no arm that grows by plain SGD ends below the final width from the start, neither at equal epochs nor at equal multiply-adds. On MNIST-1D and Fashion-MNIST all end above it.
 # - On these two, no growing arm has the settings of its control at equal multiply-adds. So that gap can be due to tuning.
 # - In accuracy on MNIST-1D, `gradmax` ends above the control at equal multiply-adds, by 1 point. So does `zero-outgoing · all-at-1`, by half a point.
-# - From the start, growing networks lead for less than a tenth of the control's multiply-adds. On digits `all-at-1` leads again, up to 14 %.
+# - From the start, growing networks lead for less than a tenth of the control's multiply-adds. On digits `all-at-1` leads again, up to 14 %. On Fashion-MNIST one split per epoch never leads.
 #
 # The next cells assert these sentences.
 
@@ -279,7 +279,7 @@ if not tables:
         assert not arms(name, "better", family="equal epochs") & set(of_sgd)
         assert (tests[name].loc["equal epochs", "mean"][of_sgd] > 0).all()
         assert tests[name].loc["equal epochs", "mean"].idxmax() == STAY_NARROW
-        assert (until[name].drop(STAY_NARROW) < 0.1).all()
+        assert (until[name].drop(STAY_NARROW) < 0.1).all() and (until[name][BASE] == 0) == (name == "fashion-mnist")
         of_both = shares[name].dropna()
         assert (of_both["seconds"] >= of_both["multiply-adds"]).all()
         if name != "digits":
