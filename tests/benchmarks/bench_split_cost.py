@@ -17,15 +17,15 @@ import torchvision.models  # noqa: E402
 CASES = [
     ("resnet18", {}, "layer1.0.conv1", "scaled"),
     ("resnet18", {}, "layer4.1.conv2", "scaled"),
-    ("vit_b_16", {"image_size": 64}, "encoder.layers.encoder_layer_5.mlp.0", "outgoing"),
+    ("vit_b_16", {}, "encoder.layers.encoder_layer_5.mlp.0", "outgoing"),
     ("mobilenet_v2", {}, "features.3.conv.0.0", "outgoing"),
 ]
 
 
-def measure(name, options, layer, rule, rounds=5, batch_size=8):
+def measure(name, options, layer, rule, rounds=3, batch_size=8):
     """Return a row of the table: the seconds of a step and of a split, and the megabytes of the tensors it makes."""
     net = getattr(torchvision.models, name)(weights=None, **options)
-    images, labels = torch.randn(batch_size, 3, 64, 64), torch.randint(1000, (batch_size,))
+    images, labels = torch.randn(batch_size, 3, 224, 224), torch.randint(1000, (batch_size,))
     optimizer = torch.optim.Adam(net.parameters())
 
     def step():
@@ -49,7 +49,7 @@ def measure(name, options, layer, rule, rounds=5, batch_size=8):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; batch 8, medians of 5")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; batch 8, medians of 3")
     print(f"{'network':12} {'layer':38} {'step':>9} {'split':>9} {'ratio':>6} {'new tensors':>12}")
     for case in CASES:
         name, layer, step_time, split_time, ratio, megabytes = measure(*case)
