@@ -139,7 +139,7 @@ for name, rows in against.items():
 
 # %% [markdown]
 # On the two small data sets, notice the full points: from the left to `scaled`, the test loss falls as the angle grows. Beyond `scaled`, it falls no further. So twins have to part, but parting faster than by `scaled` buys nothing.
-# The angles are of another data set and other settings, so this is an explanation that fits and no proof.
+# The angles were measured on Fashion-MNIST, with other settings. There the explanation fails: `even` and `outgoing` end no higher than `scaled`. So it fits two of three data sets.
 #
 # ## As they train
 #
@@ -216,7 +216,7 @@ display(Markdown(family_sentences.established(at_end, "how")))
 # - `even` and `net2net` are worse on digits and MNIST-1D, with the settings of the base arm. On MNIST-1D so is `outgoing`.
 # - These three are the splits whose twins part less than those of `scaled`.
 # - On Fashion-MNIST, `even` and `outgoing` end within 0.002 of `scaled`, with the same settings. There no growth is worse. Why, this study does not say.
-# - A neuron without a parent is not established to differ from a split, by the loss that validation picks: `zero-outgoing`. On digits it is better at the end of training.
+# - On digits and MNIST-1D, `zero-outgoing`, whose neurons have no parent, is not established to differ from `scaled` by the loss that validation picks. On digits it is better at the end of training.
 # - At the end of training on MNIST-1D, `even` has a lower loss than `scaled`, with the same settings. So the angle between twins does not explain everything.
 #
 # The next cells assert these sentences.
@@ -244,7 +244,7 @@ if not tables:
     assert found.index[found["verdict"] == "better"].tolist() == ["zero-outgoing"] and len(found) == 5
     assert not red["fashion-mnist"] and found["tuned_alike"][["even", "outgoing", "zero-outgoing"]].all()
     assert round(found["mean"]["zero-outgoing"], 3) == -0.006
-    assert found["mean"][["even", "outgoing"]].abs().max() < 0.002
+    assert found["mean"][["even", "outgoing"]].between(-0.002, 0).all()
     assert not accuracy["fashion-mnist"].loc["how", "verdict"].eq("better").any()
     rise = means["mnist-1d", "test loss, at the end"] / means["mnist-1d", "test loss, picked"]
     assert (rise > 1.1).sum() >= 5 and rise["gradmax"] < 1.01

@@ -132,7 +132,7 @@ for name, rows in against.items():
     display(Markdown(f"- **{name}**: {text}"))
 
 # %% [markdown]
-# On digits and Fashion-MNIST, notice that the loss falls as the cost rises. On digits that is no cause: `all-at-1` has all neurons earliest, and does not end lowest. On MNIST-1D there is no such order. The five other schedules end close together, and the base arm alone stands apart, even from
+# On digits, notice that the loss falls as the cost rises. That is no cause: `all-at-1` has all neurons earliest, and does not end lowest. On MNIST-1D there is no such order. The five other schedules end close together, and the base arm alone stands apart, even from
 # `5-per-5-epochs`, which grows almost alike. Other measures tell whether that holds.
 
 # %%
@@ -147,7 +147,7 @@ style.save_figure(figure, figures, "when-to-split-accuracy")
 plt.show()
 
 # %% [markdown]
-# The figure has the secondary measure, where right of 0 is better. On MNIST-1D, notice that only one schedule is worse by it. So both measures support `all-at-10` on digits and both schedules on Fashion-MNIST, but not the order on MNIST-1D.
+# The figure has the secondary measure, where right of 0 is better. On MNIST-1D, notice that only one schedule is worse by it. So both measures support `all-at-10` on digits, but not the order on MNIST-1D. On Fashion-MNIST both schedules had other settings, so tuning may explain what they gain.
 #
 # ## What growth costs
 #
@@ -232,8 +232,8 @@ until = pd.DataFrame({name: cost.lead_until(rows, LOSS, NO_SPLIT) for name, rows
 until.map("{:.1%}".format)
 
 # %% [markdown]
-# The table says until which share of the control's multiply-adds an arm leads, with its whole interval below 0. Notice in the figure that the lines soon cross 0. Growing networks lead while they
-# are small, and so does a network that stays narrow. On digits `all-at-1` leads again later. These intervals are pointwise, and were added after the results.
+# The table says until which share of the control's multiply-adds an arm leads, with its whole interval below 0. On the two small data sets, notice in the figure that the lines soon cross 0. One split per
+# epoch leads while the network is small, and so does a network that stays narrow. On digits `all-at-1` leads only later. These intervals are pointwise, and were added after the results.
 #
 # ## What we see
 #
@@ -244,7 +244,7 @@ until.map("{:.1%}".format)
 # - In test loss, no arm that grows by plain SGD ends below the final width from the start, neither at equal epochs nor at equal multiply-adds. On MNIST-1D and Fashion-MNIST all end above it.
 # - On these two, no growing arm has the settings of its control at equal multiply-adds. So that gap can be due to tuning.
 # - In accuracy on MNIST-1D, `gradmax` ends above the control at equal multiply-adds, by 1 point. So does `zero-outgoing · all-at-1`, by half a point.
-# - From the start, growing networks lead for less than a tenth of the control's multiply-adds. On digits `all-at-1` leads again, up to 14 %. On Fashion-MNIST one split per epoch never leads.
+# - From the start, growing networks lead for less than a tenth of the control's multiply-adds. On digits `all-at-1` leads only later, up to 14 %. On Fashion-MNIST one split per epoch never leads.
 #
 # The next cells assert these sentences.
 

@@ -219,7 +219,7 @@ said.round(2)
 #
 # - For one split, the network takes 57, 18 and 42 % of the oracle's gain on Fashion-MNIST, digits and MNIST-1D.
 # - `min-eigenvalue` takes 47, 17 and 38 %, and no difference from the network is established.
-# - Over a whole training, no fitted policy is established as better than a random choice. On digits, two that were fitted to MNIST-1D are worse.
+# - Over a whole training, no fitted policy is established as better than a random choice. On digits, two that were fitted to MNIST-1D are worse, with other settings.
 # - On Fashion-MNIST, the network that was fitted to it ends 0.005 [0.001, 0.008] below the random choice in test loss. Corrected for eight policies, p is 0.06.
 # - It always says *split*. At equal width, the correlation of predicted and actual gains is at most 0.01.
 #

@@ -210,14 +210,14 @@ pd.concat(decides, axis=1).round(3)
 #
 # - On both, the best way to grow that the search found ends above the control, which was searched with as many draws. So it found none that wins on two of three data sets.
 # - On MNIST-1D no difference in accuracy is established.
-# - On MNIST-1D the best four candidates have dropout and weight decay, which most arms of [the design](design.ipynb) lack. The best ends 0.012 above its control, and the base arm of the design ends 0.058 above.
-# - The best growth there is `even`, which is worse than `scaled` in the design. So that verdict holds at its settings only.
+# - On MNIST-1D the best four candidates have dropout and weight decay, which most arms of [the design](design.ipynb) on MNIST-1D lack. The best ends 0.012 above its control, and the base arm of the design ends 0.058 above.
+# - The best growth there is `even`, which is worse than `scaled` in the design on MNIST-1D. So that verdict holds at its settings only.
 # - On both, weight decay accounts for more than half of the variance of the test loss. It is drawn up to 1, which keeps a network from learning at all.
 # - In this range of draws, the shares of which, how and when sum to less than a twentieth. Two of the nine growths add neurons without a parent, so that the policy has no part in them.
 # - On MNIST-1D only 64 candidates were drawn, so the intervals of these shares are wide.
 # - The small search that runs here has 12 candidates and 20 epochs, which are too few for a verdict.
 #
-# Two things may explain that growth does not win. Twins stay alike for long ([07_do_twins_part](07_do_twins_part.ipynb)). And growth acts as a regulariser, which weight decay and dropout do as well: in
+# Two things may explain that growth does not win. Twins stay alike for long ([07_do_twins_part](07_do_twins_part.ipynb)). And growth may act as a regulariser, which weight decay and dropout do as well: in
 # [the trial before the design](studies/design.md), it led only without them.
 #
 # The next cell asserts these sentences.
