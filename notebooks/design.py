@@ -142,7 +142,13 @@ for name, table in results.items():
 # - **Growth, in accuracy**: on MNIST-1D, `gradmax` and `zero-outgoing · all-at-1` end above the control at equal multiply-adds, and `gradmax` at equal epochs too.
 # - No other growing arm is established above a control in accuracy.
 #
-# The next cells assert them.
+# So much for the five hypotheses, in test loss at the epoch that validation picks:
+#
+# - *Which*, *state* and *growth* are supported on no data set. Fashion-MNIST has no arms of *state*.
+# - *How* is supported on Fashion-MNIST, by `zero-outgoing`.
+# - *When* is supported on digits, by `all-at-10`, and on Fashion-MNIST, by `all-at-1` with other settings.
+#
+# The next cells assert all this.
 
 # %%
 if not tables:
@@ -151,18 +157,17 @@ if not tables:
         for name, found in tests.items() for verdict in ("better", "worse")
         for family, rows in found.groupby(level="family")
     }  # fmt: skip
-    assert (
-        verdicts["fashion-mnist", "better", "how"] == {"zero-outgoing"}
-        and not verdicts["fashion-mnist", "worse", "how"]
-    )
+    assert verdicts["fashion-mnist", "better", "how"] == {"zero-outgoing"}
+    assert not verdicts["fashion-mnist", "worse", "how"]
     assert verdicts["fashion-mnist", "better", "when"] == {"all-at-half", "all-at-1"}
     assert not verdicts["fashion-mnist", "worse", "which"]
     for name in results:
         assert not verdicts[name, "better", "which"] | verdicts[name, "better", "equal multiply-adds"]
-        if name != "fashion-mnist":
-            assert not verdicts[name, "better", "how"] | verdicts[name, "better", "state"]
-            assert not verdicts[name, "worse", "state"]
         assert not any(" · " in arm or arm in ns.POLICIES for arm in verdicts[name, "better", "equal epochs"])
+    for name in ("digits", "mnist-1d"):
+        assert (
+            not verdicts[name, "better", "how"] | verdicts[name, "better", "state"] | verdicts[name, "worse", "state"]
+        )
     assert verdicts["digits", "worse", "which"] == {"min-fire", "ridge-mnist-1d", "learned-mnist-1d"}
     assert verdicts["mnist-1d", "worse", "which"] == {"max-importance", "max-variance"}
     assert verdicts["digits", "worse", "how"] == {"even", "net2net", "gradmax"}

@@ -74,13 +74,11 @@ def test_start_with_the_final_width():
 
 
 def test_there_is_an_exception_in_accuracy():
-    """There is an exception in accuracy: on MNIST-1D, `gradmax` ends 1 point above the control, at equal
-    multiply-adds."""
-    found = verdicts("mnist-1d", "test_accuracy").loc[("equal multiply-adds", "gradmax")]
-    assert found["verdict"] == "better" and round(100 * found["mean"], 1) in (1.0, 1.1)
-    for dataset in ("digits", "fashion-mnist"):
-        found = verdicts(dataset, "test_accuracy").loc["equal multiply-adds"]
-        assert not (found["verdict"] == "better").any()
+    """There is an exception in accuracy: on MNIST-1D, `gradmax` and one other arm end above the control of equal cost,
+    by at most 1 point."""
+    for dataset, better in {"digits": 0, "mnist-1d": 2, "fashion-mnist": 0}.items():
+        found = verdicts(dataset, "test_accuracy").loc["equal multiply-adds"].query("verdict == 'better'")["mean"]
+        assert len(found) == better and (not better or (found.idxmax(), round(100 * found.max())) == ("gradmax", 1))
 
 
 def test_growing_gradually_saves_little():
@@ -95,7 +93,7 @@ def test_growing_gradually_saves_little():
 
 def test_split_a_random_neuron():
     """Split a random neuron: in test loss, no policy is established as better. In accuracy, `max-gradient` is on
-    Fashion-MNIST, by 0.2 points."""
+    Fashion-MNIST, and worse on MNIST-1D."""
     better = {}
     for dataset, n_arms in {"digits": 18, "mnist-1d": 18, "fashion-mnist": 8}.items():
         found, accuracy = verdicts(dataset).loc["which"], verdicts(dataset, "test_accuracy").loc["which"]
@@ -104,6 +102,7 @@ def test_split_a_random_neuron():
             (dataset, arm): round(mean, 3) for arm, mean in accuracy.query("verdict == 'better'")["mean"].items()
         }
     assert better == {("fashion-mnist", "max-gradient"): 0.002}
+    assert verdicts("mnist-1d", "test_accuracy").loc[("which", "max-gradient"), "verdict"] == "worse"
 
 
 def test_avoid_even_and_net2net():
@@ -130,8 +129,7 @@ def test_the_table_of_the_readme_is_read_off_the_committed_ones():
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", FINDINGS, re.M)
     assert len(rows) == 5
     for name, cells in rows:
-        expected = []
-        costs = []
+        costs, expected = [], []
         for dataset in design.COMMITTED:
             arm = fewer_epochs(dataset) if "fewer epochs" in name else name.strip("`")
             if arm not in against(dataset).index:
@@ -161,6 +159,13 @@ def test_what_the_caption_says_of_tuning_and_of_the_arm_that_is_better():
     assert verdicts("mnist-1d").loc[("combined", "zero-outgoing · all-at-half"), "verdict"] != "better"
     for dataset in ("mnist-1d", "fashion-mnist"):
         assert not verdicts(dataset).loc["equal multiply-adds", "tuned_alike"].any()
+
+
+def test_what_the_caption_says_of_gains_that_would_be_missed():
+    for dataset, missed in {"digits": 0.027, "mnist-1d": 0.047, "fashion-mnist": 0.007}.items():
+        found = verdicts(dataset).loc["which"]
+        assert round(found["minimum_detectable_effect"].median(), 3) == missed and f"{missed}" in FINDINGS
+        assert (found["verdict"] == "worse").any() == (dataset != "fashion-mnist")
 
 
 def test_every_notebook_with_claims_is_listed():

@@ -14,6 +14,7 @@ from neuronsplit.study import tune
 from neuronsplit.study.grid import read_study
 
 BASE = {"optimizer": "sgd", "state": "carry", "splits": 3, "epochs": 5, "width": 3}
+SETTINGS = {"weight_decay": 0.0, "dropout": 0.0, "rate_schedule": "constant", "rate_after_split": 1.0}
 
 
 def arm(policy, learning_rate, growth="scaled", schedule="every-epoch", n_seeds=6, **setting):
@@ -32,8 +33,7 @@ def table():
         arm("random", 0.23, state="warm-up"), arm("no-split", 0.13, optimizer="adam"),
         arm("random", 0.24, optimizer="adam"), arm("random", 0.25, optimizer="adam", state="reset"),
     ]  # fmt: skip
-    settings = {"weight_decay": 0.0, "dropout": 0.0, "rate_schedule": "constant", "rate_after_split": 1.0}
-    return pd.concat(arms, ignore_index=True).assign(**settings)
+    return pd.concat(arms, ignore_index=True).assign(**SETTINGS)
 
 
 def test_arms_are_named_by_what_differs_from_the_base_arm_whatever_was_tuned(table):
@@ -92,10 +92,10 @@ def test_arms_of_one_optimizer_are_compared_with_the_control_in_loss_and_in_cost
 
 
 def test_arms_that_were_tuned_alike_have_every_tuned_setting_of_their_baseline(table):
-    settings = {"weight_decay": 0.0, "dropout": 0.0, "rate_schedule": "constant", "rate_after_split": 1.0}
-    assert design.tests(table.assign(**settings, learning_rate=0.1), "test_loss")["tuned_alike"].all()
-    for name, other in {**settings, "learning_rate": 0.1}.items():
-        changed = table.assign(**settings, learning_rate=0.1)
+    alike = table.assign(learning_rate=0.1)
+    assert design.tests(alike, "test_loss")["tuned_alike"].all()
+    for name, other in {**SETTINGS, "learning_rate": 0.1}.items():
+        changed = alike.copy()
         changed.loc[changed["growth"] == "even", name] = "cosine" if name == "rate_schedule" else other + 0.5
         found = design.tests(changed, "test_loss")["tuned_alike"]
         assert not found["how", "even"] and found["which", "max-loss"] and not found["combined", "max-loss · even"]
