@@ -1,5 +1,6 @@
 """Fixtures, and hypothesis profiles: HYPOTHESIS_PROFILE=deep tries tens of thousands of cases instead of hundreds."""
 
+import gc
 import os
 import shutil
 import signal
@@ -39,6 +40,12 @@ import neuronsplit as ns
 
 print(len(ns.read_table(table)), "rows")
 """
+
+
+def pytest_collection_finish():
+    """Set aside what imports and collection have made: the search for optimisers then has less to look through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
