@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from scipy.stats import rankdata
 
 import neuronsplit as ns
 from neuronsplit.analysis import design, family_sentences, oracle
@@ -66,13 +67,12 @@ def fit_network(examples):
 
 fits = {"learned": fit_network, "ridge": fit_policies.fit_ridge, "rank-sum": fit_policies.fit_rank_sum}
 examples = {name: fit_policies.training_examples(table, max(HORIZONS)) for name, table in all_splits.items()}
-pairs = {
-    (kind, source, name): fit_policies.cross_fit(fit, examples[source], examples[name])
-    for kind, fit in fits.items()
-    for source in NAMES
+weights = {(kind, name): fit_policies.cross_fit(fit, examples[name]) for kind, fit in fits.items() for name in NAMES}
+fitted = {
+    (kind, source, name): fit_policies.evaluate(of_source, examples[name])
+    for (kind, source), of_source in weights.items()
     for name in NAMES
 }
-fitted = {key: fit_policies.evaluate(own) for key, own in pairs.items()}
 
 # %%
 last = {name: table[table["horizon"] == max(HORIZONS)] for name, table in all_splits.items()}
@@ -149,25 +149,37 @@ texts.unstack(sort=False)
 #
 # ## What does it go by?
 #
-# One input is shuffled among the neurons of a network, and the rank correlation with the gains falls. The bars have the loss of each input, on the own data set and on seeds that were left out.
+# One input is shuffled among the neurons of a network, and the rank correlation with the gains falls. The bars have the mean loss over 20 shuffles of each input, on the own data set and on seeds that were left out.
+
+# %%
+N_SHUFFLES = 20
+
+
+def rank_correlation(example, x):
+    """The mean rank correlation of the gains of a network and what is predicted from inputs (shuffles, H, inputs)."""
+    left_out = weights["learned", example.keys["dataset"]][example.keys["seed"] % fit_policies.N_FOLDS]
+    ranks = rankdata(learned.predict(left_out, x), axis=1), rankdata(example.gains.mean(0))
+    return np.corrcoef(*ranks)[-1, :-1].mean()
+
+
+def shuffled(x, index, rng):
+    """Inputs (1, H, inputs) N_SHUFFLES times, with one of them shuffled among the neurons."""
+    order = torch.rand(N_SHUFFLES, x.shape[1], generator=rng).argsort(1)  # (shuffles, H)
+    result = x.repeat(N_SHUFFLES, 1, 1)
+    result[:, :, index] = x[0, order, index]
+    return result
 
 
 # %%
-def shuffled(example, index, rng):
-    """The example with one input shuffled among the neurons of its network."""
-    x = example.x.clone()  # (1, H, inputs)
-    x[0, :, index] = x[0, torch.randperm(x.shape[1], generator=rng), index]
-    return example._replace(x=x)
-
-
 per_neuron = [name for name in learned.FEATURE_NAMES if name not in learned.NETWORK_FEATURES]
 lost = {}
 for name in NAMES:
-    rng, own = torch.Generator().manual_seed(seed), pairs["learned", name, name]
-    with_all = fitted["learned", name, name]["rank_correlation"].mean()
+    rng = torch.Generator().manual_seed(seed)
     for index, feature in enumerate(per_neuron):
-        without = fit_policies.evaluate([(shuffled(e, index, rng), weights) for e, weights in own])
-        lost[feature, name] = with_all - without["rank_correlation"].mean()
+        of_networks = [
+            rank_correlation(e, e.x) - rank_correlation(e, shuffled(e.x, index, rng)) for e in examples[name]
+        ]
+        lost[feature, name] = np.mean(of_networks)
 lost = pd.Series(lost).unstack(sort=False)
 lost.round(3)
 

@@ -189,20 +189,25 @@ def test_weights_are_saved_as_they_are_read(tmp_path, monkeypatch):
         assert all(np.array_equal(read[policy][name], values) for name, values in own.items())
 
 
-def test_an_example_is_paired_with_weights_that_saw_no_seed_of_its_fold():
-    examples = some_examples(24)
-    pairs = fitting.cross_fit(lambda own: {"seeds": fitting.seeds_of(own)}, examples, examples)
-    assert sorted(e.keys["seed"] for e, _ in pairs) == sorted(e.keys["seed"] for e in examples)
-    seeds = {e.keys["seed"] for e in examples}
-    for example, weights in pairs:
-        held_out = {seed for seed in seeds if seed % fitting.N_FOLDS == example.keys["seed"] % fitting.N_FOLDS}
-        assert set(weights["seeds"].tolist()) == seeds - held_out
+def test_weights_left_out_the_seeds_of_their_fold_and_are_measured_on_these():
+    examples, ones = some_examples(24), np.ones(len(learned.FEATURE_NAMES), np.float32)
+    plain = fitting.evaluate([{"coefficients": ones}] * fitting.N_FOLDS, examples).predicted
+    weights = fitting.cross_fit(lambda own: {"seeds": fitting.seeds_of(own)}, examples)
+    seeds, measured = {e.keys["seed"] for e in examples}, set()
+    for fold, own in enumerate(weights):
+        left_out = seeds - set(own["seeds"].tolist())
+        assert left_out and {seed % fitting.N_FOLDS for seed in left_out} == {fold}
+        doubled = [{"coefficients": ones * (1 + (other == fold))} for other in range(fitting.N_FOLDS)]
+        found = fitting.evaluate(doubled, examples)
+        assert found.predicted.tolist() == pytest.approx((plain * (1 + found.seed.isin(left_out))).tolist())
+        measured |= left_out
+    assert measured == seeds
 
 
 def test_the_choice_of_weights_is_measured_as_a_plain_loop_does():
     coefficients = torch.rand(len(learned.FEATURE_NAMES), generator=torch.Generator().manual_seed(4)).numpy()
-    pairs = [(example, {"coefficients": coefficients}) for example in some_examples(4)]
-    for (example, _), (_, row) in zip(pairs, fitting.evaluate(pairs).iterrows(), strict=True):
+    examples, weights = some_examples(4), [{"coefficients": coefficients}] * fitting.N_FOLDS
+    for example, (_, row) in zip(examples, fitting.evaluate(weights, examples).iterrows(), strict=True):
         scores = [sum(float(c) * value for c, value in zip(coefficients, inputs)) for inputs in example.x[0].tolist()]
         gains = [(a + b) / 2 for a, b in zip(*example.gains.tolist())]
         best = scores.index(max(scores))

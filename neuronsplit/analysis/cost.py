@@ -46,7 +46,8 @@ def seconds(table: pd.DataFrame, times: pd.DataFrame, n_steps: int) -> pd.Series
 
 
 def _trained_width(table: pd.DataFrame) -> pd.Series:
-    n_new = table["split_neuron"].fillna("").astype(str).str.split().str.len()  # added after the epoch was trained
+    added = table["split_neuron"].fillna("").astype(str)  # after the epoch was trained
+    n_new = added.map({text: len(text.split()) for text in added.unique()})
     return table["hidden"] - n_new
 
 

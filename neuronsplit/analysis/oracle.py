@@ -7,7 +7,6 @@ trained on with two shuffles of the mini-batches, which give the two validation 
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
 
@@ -52,32 +51,48 @@ def gains(table: pd.DataFrame, choices: dict[str, pd.DataFrame]) -> pd.DataFrame
     both, it would gain too much, because the lowest of many losses is low by chance. Its rank correlation is that
     between the two shuffles.
     """
-    records = []
-    for key, rows in table.groupby(NETWORK_KEYS, sort=False):
-        neurons = rows[rows["branch_type"] == NEURON]
-        loss_0, loss_1 = neurons[SHUFFLE_LOSSES].to_numpy().T
-        losses = (loss_0 + loss_1) / 2
-        unsplit = rows.loc[rows["branch_type"] == UNSPLIT, SHUFFLE_LOSSES].mean(axis=None)
-        network = dict(zip(NETWORK_KEYS, key)) | {"split_gain": unsplit - losses.mean()}
-        best = (loss_1.mean() - loss_1[loss_0.argmin()] + loss_0.mean() - loss_0[loss_1.argmin()]) / 2
-        records.append(network | {"policy": ORACLE, "gain": best, "rank_correlation": _spearman(loss_0, loss_1)})
-        for policy, choice in choices.items():
-            probability, preference = choice.loc[neurons.index, ["probability", "preference"]].to_numpy(float).T
-            gain = losses.mean() - probability @ losses
-            records.append(network | {"policy": policy, "gain": gain})
-            records[-1]["rank_correlation"] = _spearman(preference, -losses)
-    return pd.DataFrame(records)
+    network, keys = _networks(table)
+    losses = _finite_losses(table, network)
+    means = losses.groupby([network, table["branch_type"]]).mean().mean(axis=1).unstack()  # a row per network
+    keys["split_gain"] = means[UNSPLIT] - means[NEURON]
+    losses = losses[table["branch_type"] == NEURON]
+    network = network[losses.index]
+    loss, (loss_0, loss_1) = losses.mean(axis=1), (losses[name] for name in SHUFFLE_LOSSES)
+    gain, gain_0, gain_1 = (one.groupby(network).transform("mean") - one for one in (loss, loss_0, loss_1))
+    best_0, best_1 = (one.fillna(0).groupby(network).idxmin() for one in (loss_0, loss_1))
+    of_oracle = (gain_1[best_0].to_numpy() + gain_0[best_1].to_numpy()) / 2
+    found = {ORACLE: {"gain": of_oracle, "rank_correlation": _rank_correlation(loss_0, loss_1, network)}}
+    for policy, choice in choices.items():
+        expected = (choice["probability"] * gain).groupby(network).sum(min_count=1)
+        found[policy] = {"gain": expected, "rank_correlation": _rank_correlation(choice["preference"], -loss, network)}
+    frames = [keys.assign(policy=policy, **measured) for policy, measured in found.items()]
+    return pd.concat(frames).sort_index(kind="stable", ignore_index=True)
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    varies = len(set(a)) > 1 and len(set(b)) > 1 and not np.isnan(a).all()
-    return spearmanr(a, b).statistic if varies else np.nan
+def _networks(table: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
+    """Return the number of the network of each row, and the NETWORK_KEYS of each network, by its number."""
+    number = table.groupby(NETWORK_KEYS, sort=False).ngroup()
+    return number, table.loc[~number.duplicated(), NETWORK_KEYS].reset_index(drop=True)
+
+
+def _finite_losses(table: pd.DataFrame, network: pd.Series) -> pd.DataFrame:
+    """Return the columns SHUFFLE_LOSSES, with NaN throughout a network that has a loss that is not finite."""
+    losses = table[SHUFFLE_LOSSES]
+    return losses.where(np.isfinite(losses).all(axis=1).groupby(network).transform("all"))
+
+
+def _rank_correlation(a: pd.Series, b: pd.Series, network: pd.Series) -> pd.Series:
+    """Return Spearman's correlation of a and b in each network; NaN where one of them does not vary."""
+    ranks = pd.DataFrame({"a": a, "b": b}).groupby(network).rank()
+    x, y = (ranks[name] - ranks[name].groupby(network).transform("mean") for name in ranks)
+    xy, xx, yy = (product.groupby(network).sum() for product in (x * y, x * x, y * y))
+    return xy / (xx * yy) ** 0.5
 
 
 def without_diverged(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out the networks of which a branch has a validation loss that is not finite."""
-    keys = table[NETWORK_KEYS[:-1]].apply(tuple, axis=1)
-    return table[~keys.isin(keys[~np.isfinite(table[SHUFFLE_LOSSES]).all(axis=1)])]
+    network = table.groupby(NETWORK_KEYS[:-1]).ngroup()  # at all horizons
+    return table[_finite_losses(table, network).notna().all(axis=1)]
 
 
 def neuron_gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,14 +118,15 @@ def variances(table: pd.DataFrame) -> pd.DataFrame:
     These are missing for a network of one neuron.
     Each estimate is unbiased, so it can be negative where the true variance is near 0. Take means before square roots.
     """
-    records = []
-    for key, rows in table.groupby(NETWORK_KEYS, sort=False):
-        neurons, draws = (rows.loc[rows["branch_type"] == name, SHUFFLE_LOSSES].to_numpy().T for name in (NEURON, DRAW))
-        record = dict(zip(NETWORK_KEYS, key)) | dict.fromkeys(("choice", "coefficients", "shuffle", "residual"), np.nan)
-        if neurons.shape[1] > 1:
-            difference = neurons[0] - neurons[1]
-            residual = np.var(difference, ddof=1) / 2
-            record |= {"choice": np.cov(neurons)[0, 1], "coefficients": np.cov(draws)[0, 1]}
-            record |= {"shuffle": difference.mean() ** 2 / 2 - residual / len(difference), "residual": residual}
-        records.append(record)
-    return pd.DataFrame(records)
+    network, keys = _networks(table)
+    losses = _finite_losses(table, network)
+    of_type = [network, table["branch_type"]]
+    deviations = losses - losses.groupby(of_type).transform("mean")
+    n = losses[SHUFFLE_LOSSES[0]].groupby(of_type).count().unstack()  # a row per network, as all that follow
+    covariances = deviations.prod(axis=1, skipna=False).groupby(of_type).sum().unstack() / (n - 1)
+    differences = (losses[SHUFFLE_LOSSES[0]] - losses[SHUFFLE_LOSSES[1]])[table["branch_type"] == NEURON]
+    differences = differences.groupby(network)
+    residual = differences.var() / 2
+    shuffle = differences.mean() ** 2 / 2 - residual / n[NEURON]
+    found = {"choice": covariances[NEURON], "coefficients": covariances[DRAW], "shuffle": shuffle, "residual": residual}
+    return keys.join(pd.DataFrame(found).where(n[NEURON] > 1))

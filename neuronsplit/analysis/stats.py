@@ -2,6 +2,7 @@
 
 import itertools
 import zlib
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,7 @@ def sign_flip_tests(differences: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return result.reindex(differences.columns)
 
 
+@lru_cache(maxsize=1)  # 16 MB for 20 seeds
 def _signs(n: int, seed: int) -> np.ndarray:
     """Return assignments of n signs (F, n), the first of which changes none.
 
@@ -117,6 +119,7 @@ def n_seeds_needed() -> int:
     return next(n for n in itertools.count(2) if smallest_p(n) < _LEVEL)
 
 
+@cache
 def minimum_detectable_effect(n: int, level: float) -> float:
     """Return the smallest true mean, in standard deviations, that a t-test of n values finds 4 times in 5.
 

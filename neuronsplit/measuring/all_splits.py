@@ -104,18 +104,18 @@ def policy_choices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     preference: the score, turned so that the policy prefers the highest one; NaN for random.
     """
     rows, choices = table[table["branch_type"] == NEURON], {}
+    networks = list(rows.groupby(NETWORK_KEYS).indices.values())  # of each, the positions of its rows
     for policy, (score, _) in POLICIES.items():
         if score is uniform:
-            scores = pd.Series(0.0, rows.index)
+            scores = torch.zeros(len(rows), dtype=torch.float64)
         elif score in FEATURES:  # and not by name: a score of the user's may be called like one of these
-            scores = rows[score.__name__]
+            scores = torch.tensor(rows[score.__name__].to_numpy(float))
         else:
             continue
-        frames = []
-        for _, of_network in scores.groupby([rows[key] for key in NETWORK_KEYS], sort=False):
-            values = torch.tensor(of_network.to_numpy(float))
-            turned = preference(policy, values) if score is not uniform else torch.full_like(values, torch.nan)
-            columns = {"probability": pick_probabilities(policy, values), "preference": turned}
-            frames.append(pd.DataFrame(columns, of_network.index))
-        choices[policy] = pd.concat(frames)
+        probability, turned = torch.empty_like(scores), torch.full_like(scores, torch.nan)
+        for at in networks:
+            probability[at] = pick_probabilities(policy, scores[at])
+            if score is not uniform:
+                turned[at] = preference(policy, scores[at])
+        choices[policy] = pd.DataFrame({"probability": probability, "preference": turned}, rows.index)
     return choices

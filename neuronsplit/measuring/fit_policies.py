@@ -112,7 +112,7 @@ def fit_ridge(examples: Sequence[TrainingExample]) -> Weights:
 def fit_rank_sum(examples: Sequence[TrainingExample]) -> Weights:
     """Choose three ranks, and the sign of each, whose sum correlates best with gains in networks."""
     xx, xy, _ = moments(examples).mean()
-    signs = [one for one in product((-1.0, 0.0, 1.0), repeat=len(RANK_FEATURES)) if np.abs(one).sum() == 3]
+    signs = [one for one in product((-1.0, 0.0, 1.0), repeat=len(RANK_FEATURES)) if sum(map(abs, one)) == 3]
     sums = torch.zeros(len(signs), len(xy), dtype=xx.dtype)  # a row of coefficients for each
     sums[:, : len(RANK_FEATURES)] = torch.tensor(signs)  # ranks are the first features
     correlation = sums @ xy / ((sums @ xx) * sums).sum(1).clamp(min=1e-12).sqrt()  # with the gains, times their spread
@@ -131,27 +131,22 @@ def seeds_of(examples: Sequence[TrainingExample]) -> np.ndarray:
 
 
 def cross_fit(
-    fit: Callable[[Sequence[TrainingExample]], Weights],
-    fitted_to: Sequence[TrainingExample],
-    examples: Sequence[TrainingExample],
-) -> list[tuple[TrainingExample, Weights]]:
-    """Pair each of `examples` with weights that were fitted to those of `fitted_to` with seeds of other folds."""
-    pairs = []
-    for fold in range(N_FOLDS):
-        weights = fit([e for e in fitted_to if e.keys["seed"] % N_FOLDS != fold])
-        pairs += [(e, weights) for e in examples if e.keys["seed"] % N_FOLDS == fold]
-    return pairs
+    fit: Callable[[Sequence[TrainingExample]], Weights], examples: Sequence[TrainingExample]
+) -> list[Weights]:
+    """Fit weights to the examples of all folds but one, for each fold in turn."""
+    return [fit([e for e in examples if e.keys["seed"] % N_FOLDS != fold]) for fold in range(N_FOLDS)]
 
 
-def evaluate(pairs: Sequence[tuple[TrainingExample, Weights]]) -> pd.DataFrame:
-    """Measure how well weights choose in the example that each is paired with.
+def evaluate(weights: Sequence[Weights], examples: Sequence[TrainingExample]) -> pd.DataFrame:
+    """Measure how well weights, as `cross_fit` returns them, choose in examples of the folds that they left out.
 
-    Returns a row per pair. Its columns are NETWORK_KEYS, and gain and rank_correlation as in `oracle.gains`. The last
-    two, predicted and actual, are gains of the neuron that is chosen, over the unsplit network.
+    Returns a row per example. Its columns are NETWORK_KEYS, and gain and rank_correlation as in `oracle.gains`. The
+    last two, predicted and actual, are gains of the neuron that is chosen, over the unsplit network.
     """
     rows = []
-    for example, weights in pairs:
-        gains, predicted = example.gains.mean(0), predict(weights, example.x)[0]  # (H,) each
+    for example in examples:
+        left_out = weights[example.keys["seed"] % N_FOLDS]
+        gains, predicted = example.gains.mean(0), predict(left_out, example.x)[0]  # (H,) each
         best = predicted.argmax()
         row = {"gain": gains[best] - gains.mean(), "predicted": predicted[best], "actual": gains[best]}
         correlation = spearmanr(predicted, gains).statistic
