@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import torch
 from filelock import FileLock
@@ -514,7 +515,7 @@ def test_a_kernel_that_does_not_start_is_started_once_more(errors, calls, result
         if error := left.pop(0):
             raise error
 
-    monkeypatch.setattr(executor, "execute_notebook", execute_notebook)
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
     assert executor.execute(Path("in.ipynb"), Path("out.ipynb"), {}) == result
     assert seen == [("in.ipynb", "out.ipynb")] * calls
 

@@ -11,11 +11,12 @@ import time
 
 import psutil
 import pytest
-from test_crash_recovery import as_saved, ended, is_kernel, kernels, left_behind, tables, wait_for
+from test_crash_recovery import PROGRESS, as_saved, ended, is_kernel, kernels, left_behind, tables, wait_for
 
 from neuronsplit import names
 from neuronsplit.analysis.files import provenance
 from neuronsplit.locations import ROOT
+from neuronsplit.study.cli import main
 
 pytest.importorskip("distributed")
 
@@ -63,6 +64,7 @@ def cluster(tmp_path):
         process.wait()
 
 
+@pytest.mark.long
 def test_a_worker_is_killed_and_the_table_is_the_same(start, sweep, undisturbed, tmp_path, cluster):
     """The worker is killed while its kernel holds the lock of a unit, which the other one trains again."""
     address, _, start_worker = cluster()
@@ -78,15 +80,16 @@ def test_a_worker_is_killed_and_the_table_is_the_same(start, sweep, undisturbed,
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("tcp://127.0.0.1:9", "OSError"),
+        pytest.param("tcp://127.0.0.1:9", "OSError", marks=pytest.mark.long),
         pytest.param("tcp://nowhere.invalid:9", "OSError", marks=pytest.mark.long),
-        pytest.param("nonsense", "ValueError", marks=pytest.mark.long),
-        pytest.param("http://x", "ValueError", marks=pytest.mark.long),
+        ("nonsense", "ValueError"),
+        ("http://x", "ValueError"),
     ],
 )
-def test_a_scheduler_that_cannot_be_reached_is_named(address, reason, start, sweep, tmp_path):
-    code, _, errors = ended(start(sweep, tmp_path, "--scheduler", address))
-    assert code == 2 and errors == [f"neuronsplit: scheduler {address} cannot be reached ({reason})"]
+def test_a_scheduler_that_cannot_be_reached_is_named(address, reason, sweep, tmp_path, capsys):
+    assert main(["run", str(sweep), "--folder", str(tmp_path), "--scheduler", address]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if not re.match(PROGRESS, line)]
+    assert errors == [f"neuronsplit: scheduler {address} cannot be reached ({reason})"]
 
 
 @pytest.mark.long

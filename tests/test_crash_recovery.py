@@ -20,6 +20,7 @@ from neuronsplit.analysis.files import read_results
 from neuronsplit.study import batches, grid, progress, store
 from neuronsplit.study.cli import main
 
+PROGRESS = r"\d+ of \d+ experiments"  # a line of it
 RENAME_LATER = """
 import os, time
 
@@ -89,7 +90,7 @@ def holder(processes, unit):
 def ended(run):
     """What a run that ends by itself returns, says, and says of errors: their lines, without those of progress."""
     said, errors = run.communicate(timeout=300)
-    return run.returncode, said, [line for line in errors.splitlines() if not re.match(r"\d+ of \d+ experiments", line)]
+    return run.returncode, said, [line for line in errors.splitlines() if not re.match(PROGRESS, line)]
 
 
 def states(sweep, folder):

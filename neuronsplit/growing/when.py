@@ -71,8 +71,10 @@ def require_all_splits(schedule: str, splits: int, epochs: int) -> None:
     """Raise ValueError unless a schedule that does not look at losses makes all splits within some epochs."""
     left = splits
     for epoch in range(1, epochs + 1):
+        if not left:
+            return
         try:
-            made = SCHEDULES[schedule].due(epoch, [], left) if left else 0
+            made = SCHEDULES[schedule].due(epoch, [], left)
         except Exception as error:  # of the user's code
             made = describe_error(error)
         if not _is_count(made):

@@ -105,7 +105,7 @@ def labels(plan: Plan) -> dict[BaseExperiment, str]:
 
 def missing(plan: Plan, tables: Tables) -> dict[BaseExperiment, tuple[int, ...]]:
     """Return what is planned and not held by tables: the seeds of the experiments that are not finished."""
-    held = {e: set(tables[e.id]["seed"]) if e.id in tables else set() for e in plan}
+    held = {e: set(tables[name]["seed"]) if (name := e.id) in tables else set() for e in plan}
     left = {e: tuple(seed for seed in seeds if seed not in held[e]) for e, seeds in plan.items()}
     return {e: seeds for e, seeds in left.items() if seeds}
 

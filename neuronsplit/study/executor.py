@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from papermill import execute_notebook
 from traitlets import default
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is returned
@@ -40,11 +39,13 @@ def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
     A kernel that does not start or that dies is started once more. Kernels now and then want the same port, and one
     that was killed from outside leaves the same results so.
     """
+    import papermill  # takes seconds, for which a finished study need not wait
+
     # papermill formats paths, so that {run} in a path would stand for a parameter.
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, out)]
     for may_start_again in (True, False):
         try:
-            execute_notebook(*paths, parameters, **KERNEL, extra_arguments=ARGUMENTS, progress_bar=False)
+            papermill.execute_notebook(*paths, parameters, **KERNEL, extra_arguments=ARGUMENTS, progress_bar=False)
             return None
         except Exception as error:
             if not (may_start_again and isinstance(error, RuntimeError)):

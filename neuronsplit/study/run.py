@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 from jinja2 import FileSystemLoader
-from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
 from neuronsplit.analysis import files, sentences
@@ -138,6 +137,8 @@ def _made_by(study: Study, table: pd.DataFrame, states: dict) -> dict:
 
 def page_of(notebook: Path, title: str) -> str:
     """Return an executed notebook as HTML without its code, which needs nothing from the net."""
+    from nbconvert import HTMLExporter  # takes seconds, for which a finished study need not wait
+
     template = {"template_file": PAGE.name, "extra_loaders": [FileSystemLoader(PAGE.parent)]}
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, **template)
     return exporter.from_file(str(notebook), {"metadata": {"name": title}})[0]
