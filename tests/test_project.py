@@ -1,6 +1,7 @@
 """Facts agree wherever the project states them, and the committed tables are complete."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from datetime import datetime
@@ -92,6 +93,23 @@ def test_the_committed_tables_are_small_and_alone():
 @pytest.mark.parametrize("name", [file.stem for file in TABLES])
 def test_every_committed_table_has_a_recipe(name):
     subprocess.run(["make", "-n", "-f", "figures/Makefile", name], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["twins", "search-digits", "beyond-one-layer", "policies", "figures"])
+def test_a_recipe_works_in_a_fresh_clone(name, tmp_path):
+    """Folders are there for what a notebook is executed into, which papermill does not make."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    shutil.copytree(ROOT / "figures", tmp_path / "figures", ignore=shutil.ignore_patterns("*.p*", "*.gif"))
+    seen = tmp_path / "seen"
+    programs.joinpath("papermill").write_text(f'#!/bin/sh\necho "$3" >> {seen}\ntest -d "$(dirname "$3")"\n')
+    programs.joinpath("neuronsplit").write_text("#!/bin/sh\n")
+    programs.joinpath("python").write_text("#!/bin/sh\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    done = subprocess.run(["make", "-f", "figures/Makefile", name], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, seen.exists()) == (0, True), done.stderr
+    assert "ignored" not in done.stderr and all(line.startswith("runs/") for line in seen.read_text().splitlines())
 
 
 def test_no_committed_table_is_taken_for_that_of_an_experiment():

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 
 from neuronsplit import extensions
@@ -73,7 +73,7 @@ class BaseExperiment:
         These are the fields, the data, the version of the results and the weights of a fitted policy. What the
         package does not register counts by its source.
         """
-        own = asdict(self.canonical)
+        own = vars(self.canonical)
         decides = [type(self).__name__, RESULTS_VERSION, own, _fingerprint(self.dataset, DATASETS[self.dataset])]
         decides.append(extensions.describe_entries(own))
         if (policy := own.get("policy")) in learned.weights():  # they come with the package
