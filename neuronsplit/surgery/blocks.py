@@ -30,21 +30,24 @@ def blocks_of(sets: Sets, masks: list[Tensor]) -> list[Block]:
     return blocks
 
 
-def stretches_of(line: Tensor, units: Tensor, blocks: Iterable[Block]) -> Tensor:
+def stretches_of(line: tuple[int, ...], units: Tensor, blocks: Iterable[Block]) -> Tensor:
     """Numbers (n,) of the stretches of an axis, by its labels.
 
     Copies stand behind their own stretch. It ends with its head, with its block, or where a label recurs.
     units: the head or group of each label, or −1.
     """
-    numbers, seen, before, ends = [], set(), (None, None), _ends(line, blocks)
-    for at, (label, unit) in enumerate(zip(line.tolist(), units[line].tolist())):
-        recurs = unit < 0 and label in seen and label != before[0]  # several copies of the channels, concatenated
-        begins = bool(numbers) and (unit != before[1] or recurs or at in ends)
-        seen = set() if begins else seen
-        seen.add(label)
-        numbers.append(numbers[-1] + begins if numbers else 0)
-        before = label, unit
-    return torch.tensor(numbers)
+    labels = torch.tensor(line)
+    of_units, begins = units[labels], torch.zeros(len(line), dtype=torch.bool)
+    begins[1:] = of_units[1:] != of_units[:-1]
+    begins[[at for at in _ends(labels, blocks) if at < len(line)]] = True
+    begins[:1] = False
+    seen: set[int] = set()
+    for at in (of_units < 0).nonzero()[:, 0].tolist() if len(set(line)) < len(line) else []:
+        recurs = line[at] in seen and line[at] != line[at - 1]  # several copies of the channels, concatenated
+        begins[at] |= recurs
+        seen = set() if begins[at] else seen
+        seen.add(line[at])
+    return begins.cumsum(0)
 
 
 def _ends(line: Tensor, blocks: Iterable[Block]) -> set[int]:

@@ -1,7 +1,7 @@
 """Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -82,6 +82,7 @@ def places_of(
     scaled_of = {even: scaled_labels(labels, even) for even in {share is not None for share in shared}}
     of_norms = _roles_of_norms(labels)
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
+    stretches = cache(lambda line: stretches_of(line, sets.units, blocks))  # many axes have the same labels
     orders, last = [torch.unique_consecutive(order) for order in orders], True
     for (name, axes, role), owner in labels.owners.items():
         shape, why = labels.tensors[name].shape, labels.unscaled_weights.get(name)
@@ -101,7 +102,7 @@ def places_of(
             if why and taken in (READS, "gain", "reads norm"):
                 raise ValueError(f"{name!r} is read through {why}, which lets no share through")
             plain = (inside & ~takes_gain).nonzero()[:, 0].tolist() if taken == MAKES else []
-            rest = [*labels.outputs.get((name, axes), ())], plain, stretches_of(line, sets.units, blocks)
+            rest = [*labels.outputs.get((name, axes), ())], plain, stretches(tuple(line.tolist()))
             _add(found, (name, axes[axis], taken), inside, number, rest)
     _add_shared(found, labels, masks)
     return _merged(found, len(masks)), last
@@ -141,7 +142,7 @@ def _add_shared(found: dict, labels: Labels, masks: list[Tensor]) -> None:
 def _add(found: dict, key: tuple, inside: Tensor, number: int, rest: tuple[list[int], list[int], Tensor]) -> None:
     member, (_, plain, _) = found.setdefault(key, (torch.full((len(inside),), -1), rest))
     member[inside] = number
-    plain += [position for position in rest[1] if position not in plain]
+    plain += sorted({*rest[1]} - {*plain})
 
 
 def _merged(found: dict, n_sets: int) -> list[Place]:
@@ -151,8 +152,9 @@ def _merged(found: dict, n_sets: int) -> list[Place]:
     for (name, axis, role), (member, (outputs, plain, stretches)) in along_last:
         before = places.get((name, axis))
         runs: list[list[list[int]]] = [[] for _ in range(n_sets)]
-        pieces, lengths = torch.unique_consecutive(torch.stack([member, stretches]), dim=1, return_counts=True)
-        for number, stop, length in zip(pieces[0].tolist(), lengths.cumsum(0).tolist(), lengths.tolist()):
+        pieces, lengths = torch.unique_consecutive(stretches * (n_sets + 1) + member + 1, return_counts=True)
+        numbers = (pieces % (n_sets + 1) - 1).tolist()
+        for number, stop, length in zip(numbers, lengths.cumsum(0).tolist(), lengths.tolist()):
             if number >= 0:
                 runs[number].append([stop - length, stop])
         if before is None:
