@@ -87,7 +87,8 @@ def _require_all(optimizers: list[torch.optim.Optimizer], net: nn.Module, change
 
 def _optimizers_of(parameters: list[Tensor]) -> list[torch.optim.Optimizer]:
     """Return the optimisers, of all that there are, that hold one of some parameters."""
-    lists = [holder for holder in gc.get_referrers(*parameters) if type(holder) is list and holder is not parameters]
+    holders = gc.get_referrers(*parameters) if parameters else []  # even without any, it looks through all objects
+    lists = [holder for holder in holders if type(holder) is list and holder is not parameters]
     # An optimiser holds its parameters in lists of its groups. To look for those takes half as long as for optimisers.
     if not lists or not any(type(group) is dict and "params" in group for group in gc.get_referrers(*lists)):
         return []
