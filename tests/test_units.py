@@ -53,7 +53,7 @@ def plans(draw):
     else:
         first, policies = Experiment(batch_size=draw(st.sampled_from([1, 32]))), st.sampled_from(sorted(POLICIES))
         experiments = [replace(first, policy=p) for p in draw(st.lists(policies, min_size=1, unique=True))]
-        rates = draw(st.lists(st.floats(0.1, 1), min_size=1, max_size=9, unique=True))
+        rates = draw(st.lists(st.floats(0.1, 1), min_size=1, max_size=5, unique=True))
         experiments = [replace(e, learning_rate=rate) for e in experiments for rate in rates]
     few_seeds = draw(st.lists(SEEDS, min_size=1, max_size=2))
     return {e: draw(st.sampled_from(few_seeds)) for e in {e.canonical: e for e in experiments}.values()}
