@@ -59,7 +59,7 @@ failed = study_sentences.unfinished(path)
 display(Markdown(f"## {code(title or path.name)}\n\n{study_sentences.overview(results)}"))
 for setting, rows in settings.items():
     heading(setting)
-    display(Markdown(sentences.answer(rows)))
+    display(Markdown(f"{sentences.answer(rows)}\n{sentences.still_learning(rows)}"))
     display(Markdown(sentences.definition(rows)))
 if failed:
     display(Markdown("**Not all experiments have finished.** [What ran](#What-ran) names those that have not."))

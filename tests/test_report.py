@@ -408,6 +408,20 @@ def test_neurons_gain_what_they_end_below_the_mean_split():
         assert one[f"gain_shuffle_{i}"].tolist() == pytest.approx([sum(losses) / 7 - loss for loss in losses])
 
 
+def test_a_report_says_where_most_networks_still_improved():
+    table = study_table(["no-split", "random"], n_seeds=5)
+    last = table.epoch == table.epoch.max()
+    improving = table.assign(val_loss=1 / (1 + table.epoch))
+    assert sentences.still_learning(improving).startswith(
+        "- In 10 of 10 networks the validation loss is lowest at the end"
+    )
+    some = improving.assign(val_loss=improving.val_loss.where(~last | (table.policy == "random"), 9))
+    assert sentences.still_learning(some) == sentences.still_learning(table.drop(columns="val_loss")) == ""
+    assert "In 6 of 10" in sentences.still_learning(
+        some.assign(val_loss=some.val_loss.where(~last | (table.seed > 0), 0.0))
+    )
+
+
 def run(file, tmp_path, **parameters):
     """Run the report by papermill; return its headings, all its text, and its number of figures."""
     out = tmp_path / "out.ipynb"

@@ -32,6 +32,19 @@ def result(table: pd.DataFrame) -> str:
     return f"{', '.join(means)}, mean of {wording.count([table['seed'].nunique()], 'seed')}"
 
 
+def still_learning(table: pd.DataFrame) -> str:
+    """Say whether most networks still improved when their training ended; empty if not, or without val_loss."""
+    if "val_loss" not in table:
+        return ""
+    runs = table.groupby(["policy", "seed"])
+    lowest = table["val_loss"] == runs["val_loss"].transform("min")
+    n = int((lowest & (table["epoch"] == runs["epoch"].transform("max"))).sum())
+    said = (
+        f"- In {n} of {runs.ngroups} networks the validation loss is lowest at the end: **training was not finished**."
+    )
+    return f"{said} Longer training or a larger learning rate can change all differences." * (n > runs.ngroups / 2)
+
+
 def definition(table: pd.DataFrame) -> str:
     """Say when a difference within a setting counts as established; empty if none can be tested."""
     families = comparison.families_of(table)
@@ -172,5 +185,5 @@ def _subject(rows: pd.DataFrame, others: pd.DataFrame) -> tuple[str, str]:
     if len(others) == 1:
         return wording.code(others.index[0]), ""
     if len(rows) == len(others):
-        return f"All {len(others)} others", ""
+        return "Both others" if len(others) == 2 else f"All {len(others)} others", ""
     return f"{len(rows)} of the {len(others)} others", f": {wording.join(map(wording.code, rows.index))}"

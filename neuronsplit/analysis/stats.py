@@ -142,12 +142,16 @@ def style_tests(tests: pd.DataFrame, digits: int = 4) -> "pd.io.formats.style.St
         "95 % interval (Student's t)": [interval(a, b, digits) for a, b in zip(tests["low"], tests["high"])],
         "interquartile mean": [signed(value, digits) for value in tests["interquartile_mean"]],
         "better in": tests["prob_improvement"].map("{:.0%}".format),
-        "p": tests["p"].map("{:.3f}".format),
-        "p (max-T)": tests["p_adjusted"].map("{:.3f}".format),
+        "p": tests["p"].map(_p_value),
+        "p (max-T)": tests["p_adjusted"].map(_p_value),
         "detectable": tests["minimum_detectable_effect"].map(f"{{:.{digits}f}}".format),
         "verdict": tests["verdict"],
     }
     return style_verdicts(pd.DataFrame(columns, index=tests.index).replace("nan", "–"))
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def style_verdicts(texts: pd.DataFrame) -> "pd.io.formats.style.Styler":

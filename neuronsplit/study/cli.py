@@ -54,10 +54,10 @@ def parser() -> argparse.ArgumentParser:
         add("study", help="quick, full or another study of the package, or the path of a .yaml file")
         pair = {"nargs": 2, "metavar": ("K", "VALUE"), "help": "change a parameter of the study, as with papermill"}
         add("-p", action="append", default=[], dest="changes", **pair)
-        add("--folder", type=Path, help="where results go, from the current folder (default: one in runs)")
+        add("--folder", type=Path, help="where results go, from the current folder (default: in the project's runs)")
         if name != "status":
             add("--workers", type=int, default=os.cpu_count(), help="notebooks at once (default: one per core)")
-            add("--dry-run", action="store_true", help="say what would run, and how long")
+            add("--dry-run", action="store_true", help="say what would run, and how long; data are loaded")
             add("--scheduler", default="", metavar="ADDRESS", help="of a Dask cluster that runs the notebooks")
         if name == "tune":
             add("--share", action="store_true", help="tune policies together: the first of them for all")

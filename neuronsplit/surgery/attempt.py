@@ -135,6 +135,7 @@ def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor
         if not search.unscaled:
             rules = {name: one for name, one in SPLIT_RULES.items() if one.exact}
             allowed = [name for name, one in rules.items() if not _scales(one.draw(np.random.default_rng(0), 1))]
+            allowed.sort(key="even".__eq__)  # last, since its twins stay equal
             allowed = ", ".join([*allowed, "or unscaled=True"])
             raise ValueError(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]

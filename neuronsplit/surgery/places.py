@@ -79,8 +79,7 @@ def places_of(
     shared: how the twins of each set share. blocks: keep copies within them, as heads do.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled_of = {even: scaled_labels(labels, even) for even in {share is not None for share in shared}}
-    of_norms = _roles_of_norms(labels)
+    scaled_of, of_norms = {even: scaled_labels(labels, even) for even in (False, True)}, _roles_of_norms(labels)
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     stretches = cache(lambda line: stretches_of(line, sets.units, blocks))  # many axes have the same labels
     orders, last = [torch.unique_consecutive(order) for order in orders], True

@@ -82,7 +82,7 @@ def widen(
     *,
     example_inputs: object,
     optimizer: Optimizers = None,
-    rule: str = "even",
+    rule: str = "outgoing",
     rng: np.random.Generator | None = None,
     state: str = "carry",
     state_exponents: dict[str, int] | None = None,
@@ -92,6 +92,7 @@ def widen(
     widths: the new number of channels of each layer, by its name. Its first neurons are split, with the smallest sets
         that split exactly; where more are needed than there are, again from the first one.
         Layers with the same channels, as a skip connection joins them, have one width.
+    rule: by default `outgoing`, which is exact through any activation. Twins of `even` would stay equal.
     Other arguments as of `split_neuron`. The network is traced once, and all layers are checked together.
 
     Returns a record of the splits, for `replay`.

@@ -296,7 +296,7 @@ def test_an_activation_of_ones_own_that_is_homogeneous_lets_a_scale_through():
 
 def test_one_that_is_homogeneous_of_degree_2_does_not():
     net = nn.Sequential(nn.Linear(5, 4), Custom(lambda n, x: torch.relu(x) * x), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="^rule 'scaled' is not exact through mul in '?1'?: allowed are even"):
+    with pytest.raises(ValueError, match="^rule 'scaled' is not exact through mul in '?1'?: allowed are outgoing"):
         split_neuron(net, "0", 1, example_inputs=FLAT)
 
 

@@ -130,7 +130,7 @@ def flagged(out):
 
 ALONE, EVEN = {"rule": "even"}, {"rule": "even", "together": True}
 NO_NUMBERS = "the network gives no numbers for the example inputs"
-UNSCALED = "allowed are even, outgoing, antisymmetric, or unscaled=True$"
+UNSCALED = "allowed are outgoing, antisymmetric, even, or unscaled=True$"
 REFUSALS = {
     "no weight": (plain, "1", FLAT, {}, "layer '1': allowed are .*0.*2"),
     "no such layer": (plain, "7", FLAT, {}, "layer '7': allowed are .*0.*2"),
