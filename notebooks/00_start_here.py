@@ -38,7 +38,7 @@ if importlib.util.find_spec("neuronsplit") is None:  # as on Colab: fetch the pr
 
 # %% tags=["parameters"]
 seed: int = 0  # of the network and the inputs
-neuron: int = 2  # the neuron that is split
+neuron: int = 2  # the neuron that is split, 0 to 5
 tables: dict = {}  # data set: the table of its design; by default those in figures/data that are there
 
 # %%

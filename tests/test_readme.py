@@ -103,7 +103,9 @@ def test_the_coverage_is_read_off_the_committed_table():
     layers = table[table.outcome.isin(["split", "none", "refused", "raised", "wrong"])]  # with channels of their own
     n_split = (layers.outcome == "split").sum()
     n_networks = table.groupby("origin").network.nunique().sum()
-    assert f"In {n_networks} networks, {n_split:,} of {len(layers):,} layers split" in README
+    assert f"{n_split:,} of {len(layers):,} layers in {n_networks} networks split exactly" in README
+    alone = (layers.set_size[layers.outcome == "split"] == 1).mean()
+    assert 0.45 < alone < 0.55 and ": half of them neuron by neuron, the rest in sets." in README
     assert not table.outcome.isin(["raised", "wrong"]).any()
 
 
