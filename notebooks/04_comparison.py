@@ -301,7 +301,7 @@ assert tables.n_diverged(results).sum() == 0
 print("held")
 
 # %% [markdown]
-# A table of your own, Parquet or CSV, or the folder of a study, is compared by [report](report.ipynb):
+# A table of your own, Parquet or CSV, or the folder of a study, is compared by [report](report.ipynb). Relative paths count from the project's folder:
 #
 # ```
 # papermill notebooks/report.ipynb out.ipynb -p table mine.csv

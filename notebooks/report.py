@@ -17,7 +17,7 @@
 # same seeds, within a setting and never across. The limit: it says what was measured, and not why.
 
 # %% tags=["parameters"]
-table: str = "figures/data/fashion-mnist.parquet"  # a table, or the folder of a study, or a .zip of it
+table: str = "figures/data/fashion-mnist.parquet"  # or the folder of a study, or a .zip; from the project's folder
 figures: str = ""  # where pictures go, and how their names begin: figures/fashion-mnist-; none are saved by default
 title: str = ""  # of the study; the name of the file by default
 
