@@ -175,11 +175,10 @@ per_neuron = [name for name in learned.FEATURE_NAMES if name not in learned.NETW
 lost = {}
 for name in NAMES:
     rng = torch.Generator().manual_seed(seed)
+    with_all = fitted["learned", name, name]["rank_correlation"].mean()
     for index, feature in enumerate(per_neuron):
-        of_networks = [
-            rank_correlation(e, e.x) - rank_correlation(e, shuffled(e.x, index, rng)) for e in examples[name]
-        ]
-        lost[feature, name] = np.mean(of_networks)
+        without = [rank_correlation(e, shuffled(e.x, index, rng)) for e in examples[name]]
+        lost[feature, name] = with_all - np.mean(without)
 lost = pd.Series(lost).unstack(sort=False)
 lost.round(3)
 

@@ -408,6 +408,11 @@ def test_neurons_gain_what_they_end_below_the_mean_split():
         assert one[f"gain_shuffle_{i}"].tolist() == pytest.approx([sum(losses) / 7 - loss for loss in losses])
 
 
+def test_two_others_are_both_others():
+    table = shifted({"no-split": 0, "one": -0.3, "two": -0.4})
+    assert "Both others end below `no-split`" in sentences.answer(table).replace("*", "")
+
+
 def test_a_report_says_where_most_networks_still_improved():
     table = study_table(["no-split", "random"], n_seeds=5)
     last = table.epoch == table.epoch.max()

@@ -251,6 +251,12 @@ def test_nothing_to_compare_is_an_empty_table():
     assert len(stats.style_tests(found).data) == 0
 
 
+def test_small_p_values_are_shown_as_below_a_thousandth():
+    found = stats.paired_tests(pd.DataFrame({"a": np.arange(1.0, 15), "b": np.tile([1.0, -1], 7)}), "test_loss")
+    assert found["p"].tolist() == [2.0**-13, 1]
+    assert stats.style_tests(found).data["p"].tolist() == ["< 0.001", "1.000"]
+
+
 def test_help_shows_what_a_module_is_for_and_nothing_of_what_it_uses():
     for module in (stats, cost, comparison):
         text = pydoc.plain(pydoc.render_doc(module))
