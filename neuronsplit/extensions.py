@@ -20,6 +20,8 @@ REGISTRIES = {  # by the field that names an entry: the registry, its name, and 
     "schedule": (SCHEDULES, "SCHEDULES", Schedule),
     "dataset": (DATASETS, "DATASETS", Callable),
 }
+# what an error says besides the names that are there
+OWN = {field: f", and your own in ns.{title} or a study's extensions" for field, (_, title, _) in REGISTRIES.items()}
 _texts: dict[str, str] = {}  # of the files that were loaded, as they were then
 
 

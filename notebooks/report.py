@@ -65,7 +65,7 @@ if failed:
     display(Markdown("**Not all experiments have finished.** [What ran](#What-ran) names those that have not."))
 
 # %% [markdown]
-# Figures follow, then [all numbers](#All-numbers), [what ran and what failed](#What-ran), and [what made the table](#Provenance).
+# These sentences are about the final test accuracy. [All numbers](#All-numbers) also have the test loss, final and at the lowest validation loss. Figures follow, then [all numbers](#All-numbers), [what ran and what failed](#What-ran), and [what made the table](#Provenance).
 
 # %%
 METRICS = ["test_accuracy", "test_loss"]

@@ -159,7 +159,7 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: scores(axis=0), "axis 0 of 'encoder': allowed are -1, 1"),
     (lambda: scores(axis=-2), "axis -2 of 'encoder': allowed are -1, 1"),
     (lambda: ns.split_neurons, "name 'split_neurons' (did you mean 'split_neuron'?): allowed are …"),
-    (lambda: ns.Experiment(policy="max-los"), "policy 'max-los' (did you mean 'max-loss'?): allowed are …"),
+    (lambda: ns.Experiment(policy="max-los"), "policy 'max-los' (did you mean 'max-loss'?): allowed are …, and your own in ns.POLICIES or a study's extensions"),
     (lambda: ns.load_dataset("fashion_mnist"), "dataset 'fashion_mnist' (did you mean 'fashion-mnist'?): allowed are …"),
     (lambda: ns.Experiment(width=-3), "width -3: allowed are whole numbers from 1 to 100000"),
     (lambda: ns.Experiment(splits=30, epochs=20), "schedule 'every-epoch' makes 20 of 30 splits in 20 epochs: allowed are more epochs or fewer splits"),
@@ -190,7 +190,10 @@ NO_NETWORKS = [
 
 IN_A_STUDY = [  # the file mine.yaml, and the message
     ("polcy: random", "mine.yaml, line 1: parameter 'polcy' (did you mean 'policy'?): allowed are …"),
-    ("policy: random\ngrowth: scalled", "mine.yaml, line 2: growth 'scalled' (did you mean 'scaled'?): allowed are …"),
+    (
+        "policy: random\ngrowth: scalled",
+        "mine.yaml, line 2: growth 'scalled' (did you mean 'scaled'?): allowed are …, and your own in ns.GROWTHS or a study's extensions",
+    ),
     ("n_seeds: 0", "mine.yaml, line 1: n_seeds 0: allowed are whole numbers from 1 to 100000"),
     (
         "n_seeds: 9\nsplits: 50\nepochs: 3",
@@ -202,7 +205,7 @@ IN_A_STUDY = [  # the file mine.yaml, and the message
 ON_THE_COMMAND_LINE = [  # its words, and the message
     (["run", "quik"], "study 'quik' (did you mean 'quick'?): allowed are …, and paths of .yaml files"),
     (["run", "min.yaml"], "min.yaml does not exist in … (did you mean 'mine.yaml'?): allowed are files of studies"),
-    (["run", "quick", "-p", "dataset", "mnist1d"], "-p dataset: dataset 'mnist1d' (did you mean 'mnist-1d'?): allowed are …"),
+    (["run", "quick", "-p", "dataset", "mnist1d"], "-p dataset: dataset 'mnist1d' (did you mean 'mnist-1d'?): allowed are …, and your own in ns.DATASETS or a study's extensions"),
     (["run", "quick", "--workers", "0"], "workers 0: allowed are whole numbers from 1 to 100000"),
 ]  # fmt: skip
 

@@ -35,7 +35,7 @@ def parsed(page):
 
 
 def test_the_answer_comes_first_and_provenance_last(page):
-    parts = ["the control, ends at", "Not all experiments have finished", "At the same seed", "<img", "<table"]
+    parts = ["the control with the final", "Not all experiments have finished", "At the same seed", "<img", "<table"]
     parts += [escape(FAILED), "What produced"]
     body = page[page.index("<body") :]
     found = [body.index(part) for part in parts]

@@ -45,9 +45,8 @@ def write_bytes(data: bytes, file: Path) -> None:
 
     Raises OSError where the file cannot be written. A file of that name then stays as it was.
     """
-    part = file.with_name(
-        f".{file.name.lstrip('.')[:200]}.{uuid4().hex[:8]}.part"
-    )  # others may be writing the same file
+    # others may be writing the same file
+    part = file.with_name(f".{file.name.lstrip('.')[:200]}.{uuid4().hex[:8]}.part")
     try:
         part.write_bytes(data)
         os.replace(part, file)
@@ -55,6 +54,12 @@ def write_bytes(data: bytes, file: Path) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what processes left that were killed while they wrote files whose names begin with `name`."""
+    for part in folder.glob(f".{name}*.part"):
+        part.unlink()
 
 
 def provenance(file: Path | str) -> dict:
@@ -131,8 +136,7 @@ def read_results(folder: Path | str, prefix: str = "") -> tuple[dict[str, pd.Dat
 def _require_results(name: str, table: pd.DataFrame, made_by: dict) -> None:
     if not made_by:
         raise ValueError(f"{name} is left out (of another program): allowed are files of experiments")
-    version = made_by.get("results")
-    if version != RESULTS_VERSION:
+    if (version := made_by.get("results")) != RESULTS_VERSION:
         raise ValueError(f"{name} is left out (results version {version}): allowed is version {RESULTS_VERSION}")
     if EXPERIMENT not in table or not pd.api.types.is_integer_dtype(table.get("seed")):
         raise ValueError(f"{name} is left out (no experiment or seed): allowed are files of experiments")

@@ -7,7 +7,12 @@ is taken for Markdown or HTML.
 import pandas as pd
 
 from neuronsplit.analysis import comparison, stats, wording
-from neuronsplit.names import CONTROLS, GREEDY, SHUFFLE_LOSSES
+from neuronsplit.names import GREEDY, NO_SPLIT, SHUFFLE_LOSSES, STAY_NARROW
+
+CONTROLS = {
+    NO_SPLIT: ", the control with the final width from the start,",
+    STAY_NARROW: ", the control with the first width throughout,",
+}
 
 
 def answer(table: pd.DataFrame, metric: str = "test_accuracy") -> str:
@@ -70,7 +75,7 @@ def _alone(compared: pd.DataFrame, title: str) -> list[str]:
 def _baseline(compared: pd.DataFrame, title: str) -> list[str]:
     name, row = compared.index[0], compared.iloc[0]
     said = [] if name in CONTROLS else [f"There is no control here: the others are compared with {wording.code(name)}."]
-    control = ", the control," if name in CONTROLS else ""
+    control = CONTROLS.get(name, "")
     if pd.isna(row["value"]):
         return [*said, f"{wording.code(name)}{control} has no final {title}, so nothing can be compared with it."]
     return [*said, f"{wording.code(name)}{control} ends at a {title} of {_value(row)}."]

@@ -46,7 +46,7 @@ class BaseExperiment:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is str:
-                require_name(field.name, value, names[field.name])
+                require_name(field.name, value, names[field.name], extensions.OWN.get(field.name, ""))
                 extensions.require_entry(field.name, value)
             if field.type is int:
                 require_whole_number(field.name, value, LOWEST.get(field.name, 0), MAX_COUNT)

@@ -14,7 +14,8 @@ from neuronsplit.study.base import BaseExperiment, dataset_of
 
 MAX_NETWORKS = 40  # that train as one tensor program; more do not fit into the cache, and are slower
 FEW_PROGRAMS = 8  # with fewer programs than this, each is cut in two, so that there is work for two processes
-UNIT_SECONDS, START_SECONDS = 60, 5  # of training at least, if there is so much, because a notebook's start takes time
+UNIT_SECONDS = 60  # of training at least, if there is so much, because a notebook's start takes time
+START_SECONDS, REPORT_SECONDS = 5, 20  # of a notebook's start, and of a report with its figures
 # Seconds of a training step on a core with AVX-512: of the step, of each network, and of a multiply-add. They were
 # fitted to 1 to 35 networks of 10 to 60 neurons.
 STEP_SECONDS, NETWORK_SECONDS, MULTIPLY_ADD_SECONDS = 2e-4, 1e-5, 6e-12

@@ -111,10 +111,9 @@ def _report(study: Study, folder: Path) -> list[str]:
         print("report: it is there, and the table is the same")
         return []
     html.unlink(missing_ok=True)  # a report that is there is that of the table
-    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
-        part.unlink()
+    files.remove_parts(folder)
     files.write_table(table, file, made_by | circumstances())
-    print("report: drawing the figures takes about 20 seconds", flush=True)
+    print(f"report: drawing the figures takes about {batches.REPORT_SECONDS} seconds", flush=True)
     (folder / "figures").mkdir(exist_ok=True)
     parameters = {"table": str(file), "figures": f"{folder}/figures/", "title": study.name}
     failure = executor.execute(study.report, folder / "report.ipynb", parameters)

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pandas as pd
 
 from neuronsplit.analysis.circumstances import circumstances
-from neuronsplit.analysis.files import read_results, write_table
+from neuronsplit.analysis.files import read_results, remove_parts, write_table
 from neuronsplit.checks import checked_seeds, describe_error
 from neuronsplit.names import EXPERIMENT
 from neuronsplit.study import progress
@@ -34,8 +34,7 @@ def load_or_run(experiments: Iterable[BaseExperiment], seeds: Iterable[int], fol
     unit = Batch(tuple(plan), seeds)
     units.mkdir(parents=True, exist_ok=True)
     with progress.lock(file := progress.file_of(unit, units)):
-        for part in units.glob(f".{unit.name}*.part"):  # of a process that was killed while it wrote
-            part.unlink()
+        remove_parts(units, unit.name)
         errors = _train_and_save(unit, missing(plan, read_results(folder)[0]), units)
         if errors:
             progress.note(unit, units, errors=errors)
