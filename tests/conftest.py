@@ -48,6 +48,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_runtest_teardown():
+    """Close the figures that a test has drawn, so that no other test finds them."""
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+
+
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory):
     """The file of a study of three units, with a report of its own that is quick to make."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from synthetic import final_table
@@ -93,6 +93,7 @@ def test_where_there_is_no_difference_one_family_in_twenty_finds_one(draw, witho
 
 
 @settings(max_examples=60)
+@example(np.array([[-0.3], [-0.3], [0.2], [0.2], [0.1], [0.1]]))  # the sum is 0, but not in floating point
 @given(hnp.arrays(float, st.tuples(st.integers(0, 6), st.integers(0, 4)), elements=st.sampled_from([*VALUES, np.nan])))
 def test_sign_flip_tests_agree_with_plain_loops(differences):
     """Over all assignments of signs; ties are frequent, for the values are few."""

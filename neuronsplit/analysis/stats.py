@@ -84,7 +84,7 @@ def sign_flip_tests(differences: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     statistics = np.abs(_signs(len(scaled), seed) @ scaled.to_numpy())  # (assignments, policies), as found in row 0
     order = np.argsort(-statistics[0], kind="stable")
     statistics = statistics[:, order]
-    found = statistics[0] * (1 - 1e-9)  # ties count, though sums are rounded
+    found = statistics[0] - 1e-9  # ties count, though sums are rounded, at 0 too
     largest = np.maximum.accumulate(statistics[:, ::-1], axis=1)[:, ::-1]  # of each policy and those that follow
     adjusted = np.maximum.accumulate((largest >= found).mean(0))
     result = pd.DataFrame({"p": (statistics >= found).mean(0), "p_adjusted": adjusted}, tested.columns[order])
