@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery.apply import SplitRecord
+from neuronsplit.surgery.axes import varies, whole_slices
 from neuronsplit.surgery.blocks import blocks_of
 from neuronsplit.surgery.edits import Place, n_outputs
 from neuronsplit.surgery.exactness import DOUBLE
-from neuronsplit.surgery.facts import varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.noted_sizes import scaled_eps
 from neuronsplit.surgery.places import places_of
 from neuronsplit.surgery.scales import Sharing, by_mean, by_squares, eps_factors, sharing, tied_names, why_unscaled
-from neuronsplit.surgery.sets import Sets, whole_slices
+from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trial_runs import Check
 
 

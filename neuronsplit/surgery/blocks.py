@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.sets import Sets, whole_slices
+from neuronsplit.surgery.axes import whole_slices
+from neuronsplit.surgery.sets import Sets
 
 
 class Block(NamedTuple):

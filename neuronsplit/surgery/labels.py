@@ -24,8 +24,9 @@ that meets several others, as a gate of one unit does, stays by itself.
 import torch
 from torch import Tensor, nn
 
+from neuronsplit.surgery.axes import narrowed
 from neuronsplit.surgery.entries import Entries
-from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts, narrowed
+from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.shadow import Shadow, view_of

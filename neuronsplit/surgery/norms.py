@@ -5,7 +5,8 @@ import re
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ALONG, MAKES, Mean, core, lines_along, varies
+from neuronsplit.surgery.axes import core, lines_along, varies
+from neuronsplit.surgery.facts import ALONG, MAKES, Mean
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import meets, tensors_in, unknown

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from neuronsplit.checks import nearest
+from neuronsplit.surgery.axes import varies_where_labelled, whole_slices
 from neuronsplit.surgery.blocks import Block, stretches_of
 from neuronsplit.surgery.edits import READING, Place
-from neuronsplit.surgery.facts import ALONG, MAKES, READS, varies_where_labelled
+from neuronsplit.surgery.facts import ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, mask_of, scaled_labels
-from neuronsplit.surgery.sets import Sets, whole_slices
+from neuronsplit.surgery.sets import Sets
 
 UNSCALED = "unscaled"  # the role of what makes channels that cannot be scaled: it goes along
 
@@ -79,7 +80,7 @@ def places_of(
     shared: how the twins of each set share. blocks: keep copies within them, as heads do.
     Raises ValueError where a parameter has entries of a set that are not whole slices along one axis.
     """
-    scaled_of, of_norms = {even: scaled_labels(labels, even) for even in (False, True)}, _roles_of_norms(labels)
+    scaled_of, of_norms = {even: scaled_labels(labels, even) for even in {*map(bool, shared)}}, _roles_of_norms(labels)
     found: dict[tuple[str, int, str], tuple[Tensor, tuple[list[int], list[int], Tensor]]] = {}
     stretches = cache(lambda line: stretches_of(line, sets.units, blocks))  # many axes have the same labels
     orders, last = [torch.unique_consecutive(order) for order in orders], True
@@ -94,7 +95,7 @@ def places_of(
             axis, inside = slices
             line = _along(grid, axis).amax(1)
             last &= any(torch.equal(torch.unique_consecutive(line), order) for order in orders)
-            takes_gain = scaled_of[share is not None][owner] | (owner == NONE) | (share is by_mean)
+            takes_gain = scaled_of[bool(share)][owner] | (owner == NONE) | (share is by_mean)
             takes_gain = _along(takes_gain.view(grid.shape), axis).all(1)
             taken = UNSCALED if role == MAKES and not takes_gain[inside].any() else role
             taken = of_norms(name, owner, taken, share) if share else taken

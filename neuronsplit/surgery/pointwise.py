@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, core, narrowed, varies
+from neuronsplit.surgery.axes import core, narrowed, varies
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 

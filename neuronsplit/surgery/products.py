@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from neuronsplit.surgery.axes import lines_along, varies, varies_where_labelled
 from neuronsplit.surgery.entries import line
-from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS, lines_along, varies, varies_where_labelled
+from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in, unknown

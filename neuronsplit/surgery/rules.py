@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from neuronsplit.surgery import norms, products
-from neuronsplit.surgery.facts import core, varies
+from neuronsplit.surgery.axes import core, varies
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, weight_norm

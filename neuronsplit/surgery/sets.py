@@ -14,7 +14,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.facts import MAKES, READS, core, varies_where_labelled
+from neuronsplit.surgery.axes import core, whole_slices
+from neuronsplit.surgery.facts import MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import Partition
 
@@ -138,7 +139,7 @@ class Sets:
         return next((self.barred[label] for label in mask.nonzero()[:, 0].tolist() if label in self.barred), None)
 
     def _broken_grids(self, mask: Tensor) -> list[Tensor]:
-        return [grid for grid in self.grids if whole_slices(mask[grid], grid) is None]
+        return [grid for grid in self.grids if mask[grid].any() and whole_slices(mask[grid], grid) is None]
 
     def _larger(self, mask: Tensor, broken: list[Tensor]) -> Iterator[Tensor]:
         """Sets that contain one: with whole slices of a grid, with whole heads, or with what is read or made."""
@@ -183,18 +184,3 @@ class Sets:
         """What is read by the parameters that make a set."""
         read = [reads for reads, makes in self.readers if mask[makes].any()]
         return self.mask(torch.cat(read)) if read else torch.zeros_like(mask)
-
-
-def whole_slices(mask: Tensor, labels: Tensor) -> tuple[int, Tensor] | None:
-    """The axis along which a mask of labels is whole slices, and which; None if there is none.
-
-    Places without a label are passed over. An axis along which the labels differ is preferred.
-    """
-    found = None
-    for axis in range(mask.dim()):
-        inside, labelled = (of.movedim(axis, 0).reshape(of.shape[axis], -1) for of in (mask, labels >= 0))
-        if bool((inside | ~labelled).eq(inside.any(1)[:, None] | ~labelled).all()):
-            found = found or (axis, inside.any(1))
-            if varies_where_labelled(labels, axis):
-                return axis, inside.any(1)
-    return found

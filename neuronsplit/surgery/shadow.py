@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from neuronsplit.surgery.facts import narrowed
+from neuronsplit.surgery.axes import narrowed
 from neuronsplit.surgery.partition import NONE
 
 View = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset in the storage
