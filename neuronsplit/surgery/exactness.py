@@ -1,16 +1,13 @@
 """What decides whether a split is exact: the outputs of a network are compared, in double precision where it can."""
 
-import copy
-import random
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from neuronsplit.surgery.modes import seeded
 from neuronsplit.surgery.runs import Call, tensors_of
 from neuronsplit.surgery.trace import DoesNotRun, created_on
 from neuronsplit.surgery.transparent import transparent
@@ -38,6 +35,7 @@ def call_with(
     device: the default one of the tensors that the network creates.
     dtype: that of the copies of floating-point inputs. None keeps theirs.
     noise: if it is not 0, inputs get noise of their own standard deviation, at least 1, and the run is transparent.
+    What the network draws is the same in every call.
     """
     rng = torch.Generator("cpu").manual_seed(0)
     opened = transparent(net) if noise else nullcontext
@@ -56,67 +54,40 @@ def call_with(
 
     def call() -> object:
         given = tree_map_only(Tensor, Tensor.clone, inputs)
-        with created_on(device), opened():
+        with seeded(), created_on(device), opened():
             return net(**given) if named else net(*given)
 
     return call
 
 
 def outputs_of(out: object) -> list[Tensor]:
-    """The floating-point numbers in an output."""
-    return [tensor.detach().clone() for tensor in tensors_of(out) if tensor.is_floating_point() and tensor.numel()]
+    """The numbers in an output, those that are not whole; complex ones as pairs."""
+    tensors = [tensor.detach() for tensor in tensors_of(out) if tensor.numel()]
+    tensors = [torch.view_as_real(one.resolve_conj()) if one.is_complex() else one for one in tensors]
+    return [tensor.clone() for tensor in tensors if tensor.is_floating_point()]
 
 
 def max_relative_change(before: list[Tensor], after: list[Tensor]) -> float:
     """The largest change of an output, relative to the largest output; infinite where they do not match."""
+    return _max_relative_change(before, after, torch.ones_like)
+
+
+def max_change_of_changed(before: list[Tensor], after: list[Tensor]) -> float:
+    """The same, relative to the largest of those that change: -1e9, which masks others, makes no change small."""
+    return _max_relative_change(before, after, torch.logical_not)
+
+
+def _max_relative_change(before: list[Tensor], after: list[Tensor], count: Callable[[Tensor], Tensor]) -> float:
+    """count: from where an output is the same to where it counts as the largest one."""
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
-    return max(_change(old, new) for old, new in zip(before, after))
-
-
-def _change(old: Tensor, new: Tensor) -> float:
-    same = (old == new) | (old.isnan() & new.isnan())
-    change = torch.where(same, 0, (new - old).abs()).max()
-    largest = torch.where(old.isfinite(), old, 0).abs().max().clamp(min=torch.finfo(old.dtype).tiny)
-    return float("inf") if change.isnan() else (change / largest).item()
-
-
-@contextmanager
-def in_evaluation(net: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode, without autocast; it and random states are as before at the end.
-
-    What it keeps in evaluation of what follows from its parameters is dropped, as in training.
-    """
-    modes = {module: module.training for module in net.modules()}
-    net.train()
-    for module, mode in modes.items():
-        module.training = mode
-    attributes = {module: dict(vars(module)) for module in net.modules()}  # a run may note something, as its last state
-    kinds = list, deque, dict, set
-    held = [(one, copy.copy(one)) for of in attributes.values() for one in of.values() if isinstance(one, kinds)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in net.buffers()]
-    devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
-    python, numpy = random.getstate(), np.random.get_state()
-    net.eval()
-    try:
-        with ExitStack() as stack:
-            for context in (torch.random.fork_rng(), torch.inference_mode(False), torch.no_grad()):
-                stack.enter_context(context)
-            for device in devices:
-                stack.enter_context(torch.autocast(device, enabled=False))
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        for module, before in attributes.items():
-            vars(module).clear()
-            vars(module).update(before)
-        for one, before in held:
-            one.clear()
-            (one.update if isinstance(one, dict | set) else one.extend)(before)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.resize_(before.shape).copy_(before)
+    changes = [0.0]
+    for old, new in zip(before, after):
+        same = (old == new) | (old.isnan() & new.isnan())
+        change = torch.where(same, 0, (new - old).abs()).max()
+        largest = torch.where(old.isfinite() & count(same), old, 0).abs().max().clamp(min=torch.finfo(old.dtype).tiny)
+        changes.append(float("inf") if change.isnan() else (change / largest).item())
+    return max(changes)
 
 
 def named_tensors(net: nn.Module) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class Facts:
         self.pinned_if_drawn: list[tuple[str, Tensor]] = []  # those that can be if all are scaled alike, by √½ or so
         self.factors: dict[int, int] = {}  # of the label of a product: that of its other factor
         self.module = ""  # the one that runs
-        self.companions: dict[str, list[Tensor]] = {}  # of a parameter: others that go along with it, in its shape
+        self.companions: dict[str, list[tuple[Tensor, bool]]] = {}  # of a parameter: others of its shape; if alike
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean

@@ -29,7 +29,7 @@ from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.shadow import Shadow, view_of
+from neuronsplit.surgery.shadow import Shadow, storage_of, view_of
 
 
 class Labels(Facts):
@@ -44,13 +44,19 @@ class Labels(Facts):
         self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
         self.shadows: dict[int, Shadow] = {}  # of each storage: the labels of its elements
+        self.products: dict[int, tuple] = {}  # of parameters, that have no labels yet; by their storage
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.numel():
             return False
-        storage = tensor.untyped_storage()._cdata
-        return storage in self.shadows or storage in self.entries.in_storage
+        storage = storage_of(tensor)
+        return storage in self.shadows or storage in self.entries.in_storage or storage in self.products
+
+    def settle_product(self, tensor: Tensor) -> None:
+        """Label a product of parameters that is used as an activation."""
+        if (product := self.products.pop(storage_of(tensor), None)) is not None:
+            product.label()
 
     def raw(self, tensor: Tensor) -> Tensor:
         """The labels of a tensor's elements: of a channel, NONE, or below that of an entry of a parameter."""
@@ -59,6 +65,7 @@ class Labels(Facts):
 
     def _elements(self, tensor: Tensor) -> Tensor:
         """The part of a shadow that belongs to a tensor (its shape)."""
+        self.settle_product(tensor)
         storage = tensor.untyped_storage()
         if (shadow := self.shadows.get(storage._cdata)) is not None:
             if shadow.itemsize != tensor.itemsize:
@@ -73,7 +80,7 @@ class Labels(Facts):
 
     def _weight_at_first(self, tensor: Tensor) -> str | None:
         """The name of the parameter that a tensor's first element is of, if any."""
-        if tensor.untyped_storage()._cdata not in self.shadows:
+        if storage_of(tensor) not in self.shadows:
             return self.entries.holder(tensor)
         first = self._elements(tensor)[(0,) * tensor.dim()]
         return self.entries.name(NONE - 1 - first) if int(first) < NONE else None
@@ -89,7 +96,7 @@ class Labels(Facts):
         """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
         if (of_entries := labels < NONE).any() and not of_entries.all():
             labels = labels.masked_scatter(of_entries, self.as_channels(NONE - 1 - labels[of_entries]))
-        storage = tensor.untyped_storage()
+        labels, storage = labels.expand(tensor.shape), tensor.untyped_storage()
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
         if storage._cdata not in self.shadows:
@@ -97,7 +104,7 @@ class Labels(Facts):
                 del self.shadows[key]
             small = torch.int32 if int(self.entries.starts[-1]) < 2**30 else torch.int64  # half as much memory
             self.shadows[storage._cdata] = Shadow(storage, tensor.itemsize, small)
-        self.shadows[storage._cdata].put(view_of(tensor), labels.expand(tensor.shape))
+        self.shadows[storage._cdata].put(view_of(tensor), labels)
 
     # What parameters are to channels
 
@@ -110,13 +117,25 @@ class Labels(Facts):
         number = torch.searchsorted(self.entries.starts, NONE - 1 - self.raw(weight), right=True)
         return torch.unique_consecutive(number, return_counts=True)[1].tolist()
 
-    def accompany(self, weight: Tensor, other: Tensor, why: str) -> None:
-        """Note that the entries of another parameter go along with those of one, element by element (one shape)."""
+    def learns(self, weight: Tensor) -> bool:
+        """Whether a weight consists of entries of a parameter, and not of a buffer."""
+        return isinstance(self.tensors[self.name_of(weight)], nn.Parameter)
+
+    def accompany(self, weight: Tensor, other: Tensor, why: str, alike: bool) -> None:
+        """Note that the entries of another parameter go along with those of one, element by element (one shape).
+
+        alike: whether they are to channels what those are, as the terms of a sum.
+        """
         name = self.name_of(weight)
         if self.tensors[name].shape == other.shape:
-            self.companions.setdefault(name, []).append(other)
+            self.companions.setdefault(name, []).append((other, alike))
         else:
             self.lose(other, why)
+
+    def terms(self, name: str) -> list[str]:
+        """The names of a parameter and of those that are added to it."""
+        added = [self.name_of(other) for other, alike in self.companions.get(name, ()) if alike]
+        return [name, *(term for one in added for term in self.terms(one))]
 
     def lose(self, weight: Tensor, why: str) -> None:
         """Note that a parameter, of which this consists, is followed no further."""
@@ -170,9 +189,9 @@ class Labels(Facts):
                 self.channels.merge(self.owners[name, axes, other], owner)
         if len(axes) > 1:
             self.cut(owner.view(sizes))
-        for other in self.companions.get(name, ()):
+        for other, alike in self.companions.get(name, ()):
             places = tuple(along.get(axis, 0) for axis in range(other.dim()))
             of_other = NONE - 1 - self.raw(other)[places] if along else None  # (n,)
             if of_other is not None and bool((of_other != of_other[0]).any()):
-                self._record(of_other, owner[at], ALONG, 0)
+                self._record(of_other, owner[at], role if alike else ALONG, 0)
         return name, axes, self.scales.roots(owner[at])

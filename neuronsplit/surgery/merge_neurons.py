@@ -27,6 +27,7 @@ from neuronsplit.surgery.attempt import Inexact
 from neuronsplit.surgery.candidates import with_neurons
 from neuronsplit.surgery.edits import Place
 from neuronsplit.surgery.merges import ratio_of, ratios
+from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.optimizer_state import optimizers_of
 from neuronsplit.surgery.runs import require_module
@@ -70,7 +71,7 @@ def merge_neurons(
 
 
 def _outputs(net: nn.Module, example_inputs: object) -> list[Tensor]:
-    with exactness.in_evaluation(net):
+    with in_evaluation(net):
         return exactness.outputs_of(exactness.call_with(net, example_inputs, torch.get_default_device(), None, 0.0)())
 
 
@@ -93,5 +94,6 @@ def _try_merge(
     merge = split._replace(rule=MERGE, coefficients=[[1.0, 0.0, 1.0, ratio]])
     shrunk = [[(before, (3 * before - after) // 2) for before, after in sizes] for sizes in grown]  # both sets split
     with exactness.replaced_tensors(net, twins):
-        check = check._replace(before=[out for call in check.calls for out in exactness.outputs_of(call())])
+        before = [out for call in check.calls for out in exactness.outputs_of(call())]
+        check = check._replace(before=before, before_in_training=[])
         return try_split(net, merge, check, eps, *shrunk)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from neuronsplit.checks import nearest
 from neuronsplit.surgery.activations import Activations
-from neuronsplit.surgery.exactness import in_evaluation
+from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.runs import require_module, tensors_of
 
 ABLATION, GRADIENTS = "ablation_loss_increase", ("activation_importance", "activation_gradient_norm")

@@ -109,7 +109,7 @@ def _over_channels(
         statistic = labels.new(1)
         labels.statistics.add(int(statistic))
         for one in tensors_in([out]):
-            labels.put(one, statistic)
+            labels.put(one, statistic.view([1] * one.dim()))
     elif name == "sum":
         others = [labels.factors.get(label) for label in rows[0].tolist()]
         if NONE in others:
@@ -119,7 +119,7 @@ def _over_channels(
         labels.add_up(f"{why}, over channels", rows[0], rows[0])
     elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands
         for places in [tensor for tensor in tensors_in([out]) if not tensor.is_floating_point()]:
-            labels.put(places, label := labels.new(1))
+            labels.put(places, (label := labels.new(1)).view([1] * places.dim()))
             labels.places_of[int(label)] = core(found).clone(), f"{why}, whose place among the channels is used"
         labels.pin(found, why)
     else:

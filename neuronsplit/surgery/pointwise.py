@@ -1,8 +1,11 @@
 """Rules for operations that keep every element in its place."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from neuronsplit.surgery import low_rank
 from neuronsplit.surgery.axes import core, narrowed, varies
 from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES
 from neuronsplit.surgery.labels import Labels
@@ -36,16 +39,22 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     """Keep the places; what meets in a sum is tied, and what meets otherwise is linked."""
     tensors = tensors_in([value for key, value in given.items() if key != "self" or name != "copy"])
     outs = tensors_in([out])
+    if any(low_rank.is_product(labels, tensor) for tensor in tensors):
+        if len(tensors) == 1 and name in FACTORS | {"neg", "clone"}:
+            return low_rank.multiply(labels, *tensors, outs[0], partial(pointwise, labels, name, given, out, why))
+        if name in SUMS and any(labels.is_weight(one) for one in tensors if not low_rank.is_product(labels, one)):
+            tensors = [term for tensor in tensors for term in low_rank.terms(labels, tensor)]
     weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
     found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
     if not found and name.endswith("_like"):
         return None
     if not found:
-        numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
-        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not any(numbers))
-        keeps |= name == "mul" and len({labels.name_of(weight) for weight in weights}) == len(weights)
-        keeps |= name == "div" and len(weights) == 1 and weights[0] is tensors[0]
-        return _computed_weight(labels, weights, outs[0], why, keeps)
+        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not _adds_numbers(given))
+        distinct = len({labels.name_of(weight) for weight in weights}) == len(weights)
+        keeps |= distinct and (name == "mul" or (name == "div" and weights[0] is tensors[0]))
+        if name != "div":
+            weights.sort(key=lambda weight: not labels.learns(weight))  # a buffer may be drawn anew
+        return _computed_weight(labels, weights, outs[0], why, keeps, name in SUMS)
     channels = [of for of in found if not labels.is_statistic(of)]
     begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
     n_found = len(found) if name in SUMS else 1 + len(others)  # a mean is scaled as its channels are
@@ -124,31 +133,35 @@ def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
 def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: int, n_weights: int) -> bool:
     """Whether what is computed is scaled as the channels that it is computed from."""
     tensors = tensors_in(given.values())
-    numbers = [value for key, value in given.items() if type(value) in (int, float) and key != "alpha"]
     if not out.is_floating_point() or given.get("rounding_mode"):
         return False
     if name in FACTORS:
         return name == "mul" or (n_found == 1 and labels.of(tensors[0]) is not None)
     if name in SUMS:
         others = len(tensors) - n_found - n_weights - (name == "where") - (name == "copy")
-        return not others and not any(numbers)
+        return not others and not _adds_numbers(given)
     bounds = sum(tensor.is_floating_point() for tensor in tensors) - n_found
     return name in HOMOGENEOUS or (
-        name in ("clamp", "clamp_min", "masked_fill", "fill") and not any(numbers) and not bounds
+        name in ("clamp", "clamp_min", "masked_fill", "fill") and not _adds_numbers(given) and not bounds
     )
 
 
-def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str, keeps: bool) -> None:
+def _adds_numbers(given: dict) -> bool:
+    """Whether an operation has numbers other than 0, those aside that multiply."""
+    return any(value for key, value in given.items() if type(value) in (int, float) and key not in ("alpha", "weight"))
+
+
+def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: str, keeps: bool, sums: bool) -> None:
     """A function of one parameter's entries has them too; of several, the first of the full shape stands for all.
 
-    keeps: whether the function is scaled as the entries are.
+    keeps: whether the function is scaled as the entries are. sums: whether it is a sum, of which each term is scaled.
     """
     whole = next((weight for weight in weights if weight.shape == out.shape), None)
     for weight in weights:
         if whole is None:
             labels.lose(weight, why)
         elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
-            labels.accompany(whole, weight.expand(out.shape), why)
+            labels.accompany(whole, weight.expand(out.shape), why, sums and weight.is_floating_point())
     if whole is not None:
         if not keeps:
             labels.unscaled_weights.setdefault(labels.name_of(whole), why)
@@ -159,7 +172,7 @@ def weight_norm(labels: Labels, name: str, given: dict, out: object, why: str) -
     """A parameter v, whose slices are normalised and multiplied by g."""
     v, g = given["v"], given["g"]
     if labels.is_weight(v) and labels.is_weight(g):
-        _computed_weight(labels, [v, g], tensors_in([out])[0], why, keeps=True)
+        _computed_weight(labels, [v, g], tensors_in([out])[0], why, keeps=True, sums=False)
 
 
 def meets(labels: Labels, weight: Tensor, found: Tensor, role: str) -> bool:

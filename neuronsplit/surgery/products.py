@@ -7,6 +7,7 @@ from neuronsplit.surgery.axes import lines_along, varies, varies_where_labelled
 from neuronsplit.surgery.entries import line
 from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.low_rank import postpone
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, tensors_in, unknown
 
@@ -20,10 +21,18 @@ def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> No
     shared = [of for of in (a, b) if labels.is_weight(of) and (len(of) == 1 or not of.stride(0))]
     if a.shape[2] == 1 and not shared:  # nothing is added up
         pointwise(labels, "mul", {"self": a, "other": b}, out, why)
+    elif not added and _are_parameters(labels, a, b):
+        postpone(labels, a[0], b[0], out, lambda: labels.put(out, _multiply(labels, a, b, why)))
     elif (found := _multiply(labels, a, b, why)) is not None:
         labels.put(out, found)
     if added:
         pointwise(labels, "add", {"self": out, "other": added[0]}, out, why)
+
+
+def _are_parameters(labels: Labels, *factors: Tensor) -> bool:
+    """Whether matrices are two different parameters."""
+    names = {labels.name_of(one) for one in factors if labels.is_weight(one) and len(one) == 1 and labels.learns(one)}
+    return len(names) == len(factors)
 
 
 def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
@@ -104,7 +113,7 @@ def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer
         labels.bar(made, f"{why}, {ACROSS}")
         return _per_row(labels, found, rows, why)
     name, read_axes, _ = labels.record(line(weight, inner), labels.settle(found, 2), READS, axes)
-    labels.outputs[name, read_axes] = axes
+    labels.outputs |= {(term, read_axes): axes for term in labels.terms(name)}
     return made[None, None]
 
 

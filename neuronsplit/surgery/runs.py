@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuronsplit.surgery.pointwise import tensors_in
+from neuronsplit.surgery.shadow import storage_of
 
 Call = Callable[[], object]  # runs a network on its example inputs
 DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d  # what they compute stands for what comes in
@@ -24,6 +25,7 @@ class Run(NamedTuple):
     failed: str  # the operation that failed, and its module
     modules: list[str]  # those that ran when it failed, the innermost last
     operations: list[tuple]  # each with its module and arguments; the last one is what is given back
+    is_random: bool  # whether one of them drew random numbers
 
     @property
     def error(self) -> str | None:
@@ -40,12 +42,12 @@ def require_module(net: object) -> None:
 
 
 def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:
-    """Run a network by a call of it.
+    """Run a network by a call of it. Its parameters are as before at the end, whatever it does to them.
 
     follow: gets each operation, its arguments by name, what it has computed, and the module in which it ran.
     forbidden: names of tensors that must not be used any more, by their storage; a list of the user's may hold them.
     """
-    observer = _Observer(net, follow, forbidden)
+    observer, held = _Observer(net, follow, forbidden), [(tensor, tensor.data) for tensor in net.parameters()]
     hooks = observer.hooks(net)
     try:
         with observer:
@@ -55,14 +57,14 @@ def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidde
     finally:
         for hook in hooks:
             hook.remove()
+        for storage, before in observer.written:
+            storage.copy_(before)
+        for tensor, data in held:
+            if tensor.data_ptr() != data.data_ptr():
+                tensor.data = data
     observer.operations.append(("output", *map(observer.described, tensors_of(out))))
     failed = " in ".join(text for text in (observer.operation, (observer.stopped or [""])[-1]) if text)
-    return Run(out, exception, failed, observer.stopped, observer.operations)
-
-
-def storage_of(tensor: Tensor) -> int:
-    """A number for the memory of a tensor, which its views share."""
-    return tensor.untyped_storage()._cdata
+    return Run(out, exception, failed, observer.stopped, observer.operations, observer.is_random)
 
 
 def tensors_of(value: object, depth: int = 4) -> list[Tensor]:
@@ -71,8 +73,11 @@ def tensors_of(value: object, depth: int = 4) -> list[Tensor]:
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | Callable):
-        value = [] if "Cache" in type(value).__name__ else list(vars(value).values())  # keys and values grow with heads
+    elif "Cache" in type(value).__name__:  # its keys and values grow with heads
+        return []
+    elif not isinstance(value, list | tuple | set | type | nn.Module | Callable):
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        value = [getattr(value, name) for name in [*getattr(value, "__dict__", ()), *slots] if hasattr(value, name)]
     if not isinstance(value, list | tuple | set) or not depth:
         return []
     return [tensor for one in value for tensor in tensors_of(one, depth - 1)]
@@ -84,7 +89,9 @@ class _Observer(TorchDispatchMode):
     def __init__(self, net: nn.Module, follow: Callable[..., None] | None, forbidden: Mapping[int, str]):
         super().__init__()
         self.follow, self.forbidden = follow, forbidden
-        self.operation, self.operations, self.running, self.stopped = "", [], [], []
+        self.operation, self.operations, self.running, self.stopped, self.is_random = "", [], [], [], False
+        self.parameters = {storage_of(tensor) for tensor in net.parameters() if _has_memory(tensor)}
+        self.written: list[tuple] = []  # the memory of parameters that the network writes to, and what was in it
         named = chain(net.named_parameters(), net.named_buffers())
         self.sources: dict[int, object] = {storage_of(tensor): name for name, tensor in named if _has_memory(tensor)}
         self.dropouts = {name for name, module in net.named_modules() if type(module) in DROPOUTS}
@@ -99,17 +106,23 @@ class _Observer(TorchDispatchMode):
 
         hooks = []
         for name, module in net.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it takes no hooks
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
             hooks.append(module.register_forward_hook(leave, always_call=True))
         return hooks
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        name, short, keys = _described(op)
+        name, short, keys, writes = _described(op)
         given = dict(zip(keys, args)) | (kwargs or {})
         where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if _has_memory(t)]
         if used := [self.forbidden[at] for at in map(storage_of, tensors) if at in self.forbidden]:
             raise ValueError(f"it still uses the old {used[0]!r}, which something outside its module holds")
-        self.operation = short
+        self.operation, self.is_random = short, self.is_random or torch.Tag.nondeterministic_seeded in op.tags
+        for tensor in tensors_in([given[key] for key in writes if key in given]):
+            if _has_memory(tensor) and (at := storage_of(tensor)) in self.parameters:
+                self.parameters.remove(at)
+                self.written.append((tensor.untyped_storage(), tensor.untyped_storage().clone()))
         arguments = {key: self.described(value) for key, value in given.items() if "train" not in key}
         out = op(*args, **(kwargs or {}))
         self.operation = ""
@@ -131,10 +144,11 @@ class _Observer(TorchDispatchMode):
 
 
 @cache
-def _described(op) -> tuple[str, str, list[str]]:
-    """The full name of an operation, a short one, and the names of its arguments."""
-    short = op._schema.name.split("::")[1].strip("_")
-    return str(op), short, [argument.name for argument in op._schema.arguments]
+def _described(op) -> tuple[str, str, list[str], list[str]]:
+    """The full name of an operation, a short one, and the names of its arguments and of those that it writes to."""
+    short, arguments = op._schema.name.split("::")[1].strip("_"), op._schema.arguments
+    writes = [one.name for one in arguments if one.alias_info is not None and one.alias_info.is_write]
+    return str(op), short, [argument.name for argument in arguments], writes
 
 
 def _has_memory(tensor: Tensor) -> bool:

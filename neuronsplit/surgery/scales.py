@@ -91,7 +91,9 @@ def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
         made = owner[chosen[labels.channels.roots(owner)]]
         if role == MAKES and bool(read[made].any()):
             whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
-    for why, pinned in [*labels.pinned, *labels.pinned_if_drawn]:
+    made = mask_of(labels, [owner for (_, _, role), owner in labels.owners.items() if role == MAKES])
+    not_made = "a norm without a gain", labels.begun[~made[labels.begun]]
+    for why, pinned in [*labels.pinned, *labels.pinned_if_drawn, not_made]:
         pinned = labels.scales.roots(pinned[pinned >= 0])
         if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)

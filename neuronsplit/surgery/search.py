@@ -15,8 +15,9 @@ from neuronsplit.surgery.attempt import Inexact, Search, attempt
 from neuronsplit.surgery.candidates import Candidates
 from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.modes import in_evaluation, in_training
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.runs import Call, require_module
+from neuronsplit.surgery.runs import Call, require_module, run
 from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -50,7 +51,7 @@ def find_split(
         call, noisy = (exactness.call_with(net, example_inputs, device, dtype, n) for n in (0.0, noise))
         labels, channels, before, differs = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
-        check = _check(call, noisy, before, tolerance, differs)
+        check = _check(net, call, noisy, before, tolerance, differs)
         rng_of_all = np.random.default_rng(rng)
         once = _once(trial)
 
@@ -59,7 +60,7 @@ def find_split(
 
         return _first_exact([partial(search, way) for way in ways(labels)], candidates, together)
 
-    with exactness.in_evaluation(net), created_on(torch.device("cpu")):
+    with in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
             return find(torch.float64)
         return find(None)  # the network fixes a precision
@@ -98,16 +99,16 @@ def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, d
         labels = Labels(net, mixing)
         traced = trace(net, call, labels)
         before = exactness.outputs_of(traced.out)
-        in_training = trace_in_training(net, call, labels, traced)
+        trained = trace_in_training(net, call, labels, traced)
         layers = {where: layer_axis(labels, where) for where in names}
         across = [barred for why, barred in labels.barred if ACROSS in why] or [torch.empty(0, dtype=torch.long)]
         if not torch.isin(torch.cat([*layers.values()]), labels.channels.roots(torch.cat(across))).any():
             break
-    differs = in_training.exception is None and in_training.operations != traced.operations
+    differs = trained.exception is None and trained.operations != traced.operations
     return labels, layers, before, differs
 
 
-def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, differs: bool) -> Check:
+def _check(net: nn.Module, call: Call, noisy: Call, before: list[Tensor], tolerance: float, differs: bool) -> Check:
     """A check on the examples, with the usual kernels, and on noise in transparent runs.
 
     If the network gives no finite numbers for the latter, it is on the examples as they were traced.
@@ -125,7 +126,13 @@ def _check(call: Call, noisy: Call, before: list[Tensor], tolerance: float, diff
         on_noise = exactness.outputs_of(noisy())
     if on_noise is None or not all(bool(tensor.isfinite().all()) for tensor in on_noise):
         noisy, on_noise = opened, before
-    return Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if differs else None)
+    check = Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if differs else None, [])
+    if differs:
+        with in_training(net):
+            trained = run(net, noisy, None, {})
+        if trained.exception is None and not trained.is_random:
+            return check._replace(in_training=noisy, before_in_training=exactness.outputs_of(trained.out))
+    return check
 
 
 def _first_exact(

@@ -10,6 +10,11 @@ from neuronsplit.surgery.partition import NONE
 View = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset in the storage
 
 
+def storage_of(tensor: Tensor) -> int:
+    """A number for the memory of a tensor, which its views share."""
+    return tensor.untyped_storage()._cdata
+
+
 def view_of(tensor: Tensor) -> View:
     """The view of its storage that a tensor is."""
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()

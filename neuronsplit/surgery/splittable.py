@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.places import layer_axis, places_of
 from neuronsplit.surgery.runs import require_module
 from neuronsplit.surgery.scales import sharing, tied_names
@@ -34,7 +35,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     require_module(net)
     labels = Labels(net)
     device = torch.get_default_device()
-    with exactness.in_evaluation(net), created_on(torch.device("cpu")):
+    with in_evaluation(net), created_on(torch.device("cpu")):
         call = exactness.call_with(net, example_inputs, device, None, 0.0)
         trace_in_training(net, call, labels, trace(net, call, labels))
         makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]

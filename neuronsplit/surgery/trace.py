@@ -1,5 +1,6 @@
 """Run a network on its example inputs, and follow the labels of its channels."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from neuronsplit.surgery import rules
 from neuronsplit.surgery.facts import ALONG, READS
 from neuronsplit.surgery.labels import Labels
+from neuronsplit.surgery.modes import in_training
 from neuronsplit.surgery.pointwise import tensors_in
 from neuronsplit.surgery.runs import Call, Run, run, tensors_of
 
@@ -18,7 +20,7 @@ class DoesNotRun(ValueError):
 
 
 @contextmanager
-def opened_kernels():
+def opened_kernels() -> Iterator[None]:
     """Kernels that do several operations at once are off, so that each operation is seen."""
     fast, mkldnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)  # of encoder layers
@@ -56,25 +58,18 @@ def trace_in_training(net: nn.Module, call: Call, labels: Labels, in_evaluation:
     in_evaluation: the run that the labels are from.
     Returns the run, which may fail: it may need labels of examples, or more than one image.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    net.train()
-    try:
-        # Channels may have been tied after they met in a norm.
-        late = bool(labels.rows or labels.means or labels.shared)
+    # Channels may have been tied after they met in a norm.
+    late = bool(labels.rows or labels.means or labels.shared)
+    with in_training(net):
         with opened_kernels():
-            in_training = in_evaluation if late else run(net, call, None, {})
-        if late or in_training.operations != in_evaluation.operations:
+            trained = in_evaluation if late else run(net, call, None, {})
+        if late or trained.operations != in_evaluation.operations:
             n_means = len(labels.means)
-            in_training = _followed(net, call, labels)
+            trained = _followed(net, call, labels)
             whys = {one.why for one in labels.means[:n_means]}  # others are not in the outputs that are compared
             labels.rows += [(one.why, one.channels) for one in labels.means if one.why not in whys]
             labels.means = [one for one in labels.means if one.why in whys]
-        return in_training
-    finally:
-        net.eval()
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        return trained
 
 
 def _followed(net: nn.Module, call: Call, labels: Labels) -> Run:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
 from neuronsplit.surgery.candidate_numbers import Sizes, are_alternatives, candidate_lists, in_any_block
+from neuronsplit.surgery.modes import in_training
 from neuronsplit.surgery.noted_sizes import Number, changed_sizes, scaled_eps, set_numbers
-from neuronsplit.surgery.runs import Call, run, storage_of
+from neuronsplit.surgery.runs import Call, run
+from neuronsplit.surgery.shadow import storage_of
 
+IN_TRAINING = 1e-5  # tolerance, relative: norms of a batch make rounding larger
 MAX_VAIN = 40  # runs with other numbers that got no further than without them
 MAX_WRONG = 1  # numbers with which a run got further, and which are left as they were in another search
 
@@ -25,7 +28,8 @@ class Check(NamedTuple):
     calls: list[Call]  # in evaluation
     before: list[Tensor]  # their outputs without the split
     tolerance: float  # the relative change of an output that is allowed
-    in_training: Call | None  # must run in training mode too, where it is another computation; its outputs are random
+    in_training: Call | None  # must run in training mode too, where it is another computation
+    before_in_training: list[Tensor]  # its outputs without the split; none where they are random
 
 
 class _Trial(NamedTuple):
@@ -80,14 +84,17 @@ def _run(net: nn.Module, check: Check, forbidden: dict[int, str]) -> _Trial:
         if done.error is not None:
             return _Trial(n_operations, done.error, float("inf"), done.modules, False)
         outputs += exactness.outputs_of(done.out)
-    change = exactness.max_relative_change(check.before, outputs)
+    change = exactness.max_change_of_changed(check.before, outputs)
     if change > check.tolerance or check.in_training is None:
         return _Trial(n_operations, None, change, [], change <= check.tolerance)
-    net.train()
-    done = run(net, check.in_training, None, forbidden)
-    net.eval()
+    with in_training(net):
+        done = run(net, check.in_training, None, forbidden)
     error = done.error and f"in training, {done.error}"
-    return _Trial(n_operations + len(done.operations), error, change, done.modules, error is None)
+    if error is None and check.before_in_training:
+        there = exactness.max_change_of_changed(check.before_in_training, exactness.outputs_of(done.out))
+        change = max(change, there) if there > max(check.tolerance, IN_TRAINING) else change
+    passes = error is None and change <= check.tolerance
+    return _Trial(n_operations + len(done.operations), error, change, done.modules, passes)
 
 
 def _find_numbers(
