@@ -5,36 +5,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neuronsplit.surgery.shadow import as_real, storage_of
+
 
 class Entries:
-    """Numbers for all entries of floating-point parameters and buffers, by their place in memory.
+    """Numbers for all entries of real and complex parameters and buffers, by their place in memory.
 
     A view of a parameter shares its storage, so that its strides say which entries it has.
     """
 
     def __init__(self, net: nn.Module):
         named = [*net.named_parameters(), *net.named_buffers()]
-        self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point()}
+        self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point() or tensor.is_complex()}
         self.in_storage: dict[int, list[str]] = {}
         self.first, self.extent, total = {}, {}, 0
         for name, tensor in self.tensors.items():
-            self.in_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+            self.in_storage.setdefault(storage_of(tensor), []).append(name)
             self.first[name], self.extent[name] = total, _extent(tensor)  # a module may resize it
             total += self.extent[name]
         self.names, self.starts = [*self.first], torch.tensor([*self.first.values(), total])
 
     def holder(self, tensor: Tensor) -> str | None:
         """The parameter or buffer of which a tensor is a view, if any."""
-        for name in self.in_storage.get(tensor.untyped_storage()._cdata, ()):
+        for name in self.in_storage.get(storage_of(tensor), ()):
             own, offset = self.tensors[name], tensor.storage_offset() - self.tensors[name].storage_offset()
             if tensor.itemsize == own.itemsize and 0 <= offset < self.extent[name]:
                 return name
-        return None
+        return self.holder(as_real(tensor)) if tensor.is_complex() else None
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The numbers of a tensor's entries (its shape), or None if it is no view of a parameter or buffer."""
         if (name := self.holder(tensor)) is None:
             return None
+        if tensor.is_complex() and not self.tensors[name].is_complex():
+            tensor = as_real(tensor)[..., 0]
         offset = tensor.storage_offset() - self.tensors[name].storage_offset()
         return self.first[name] + offset + _places(tensor.shape, tensor.stride())
 

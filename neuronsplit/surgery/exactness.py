@@ -42,8 +42,8 @@ def call_with(
 
     def copied(value: Tensor) -> Tensor:
         value = value.detach().clone()
-        if value.is_floating_point():
-            value = value.to(dtype or value.dtype)
+        if value.is_floating_point() or value.is_complex():
+            value = value.to(_precise(value, dtype))
             if noise and value.numel() > 1:
                 value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
         return value
@@ -122,14 +122,20 @@ def in_double(net: nn.Module, noise: float) -> AbstractContextManager:
     """
     rng, named = torch.Generator("cpu").manual_seed(0), [*net.named_parameters(), *net.named_buffers()]
     try:
-        new = {name: _doubled(tensor, noise, rng) for name, tensor in named if tensor.is_floating_point()}
+        numbers = [(name, one) for name, one in named if one.is_floating_point() or one.is_complex()]
+        new = {name: _doubled(tensor, noise, rng) for name, tensor in numbers}
     except (RuntimeError, TypeError) as error:
         raise DoesNotRun(str(error)) from error
     return replaced_tensors(net, new)
 
 
+def _precise(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The type with the precision of a real one for what a tensor holds; its own if there is none."""
+    return tensor.dtype if dtype is None else dtype.to_complex() if tensor.is_complex() else dtype
+
+
 def _doubled(tensor: Tensor, noise: float, rng: torch.Generator) -> Tensor:
-    double = tensor.detach().to(torch.float64, copy=True)
+    double = tensor.detach().to(_precise(tensor, torch.float64), copy=True)
     if not isinstance(tensor, nn.Parameter):  # a buffer may be a mask
         return double
     if noise and double.numel():

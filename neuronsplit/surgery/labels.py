@@ -29,7 +29,7 @@ from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.shadow import Shadow, storage_of, view_of
+from neuronsplit.surgery.shadow import Shadow, as_real, storage_of, view_of
 
 
 class Labels(Facts):
@@ -44,7 +44,7 @@ class Labels(Facts):
         self.entries, self.mixing, self.norms = Entries(net), mixing, weight_norms(net)
         self.tensors = self.entries.tensors  # parameters and buffers, by name
         self.shadows: dict[int, Shadow] = {}  # of each storage: the labels of its elements
-        self.products: dict[int, tuple] = {}  # of parameters, that have no labels yet; by their storage
+        self.products: dict[int, tuple] = {}  # of parameters, by their storage, that have no labels yet
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
@@ -66,6 +66,8 @@ class Labels(Facts):
     def _elements(self, tensor: Tensor) -> Tensor:
         """The part of a shadow that belongs to a tensor (its shape)."""
         self.settle_product(tensor)
+        if tensor.is_complex() and self.entries.holder(tensor) is None:
+            return self._elements(as_real(tensor))[..., 0]
         storage = tensor.untyped_storage()
         if (shadow := self.shadows.get(storage._cdata)) is not None:
             if shadow.itemsize != tensor.itemsize:
@@ -76,9 +78,9 @@ class Labels(Facts):
 
     def is_weight(self, tensor: object) -> bool:
         """Whether a tensor consists of entries of parameters."""
-        return self.knows(tensor) and self._weight_at_first(tensor) is not None
+        return self.knows(tensor) and self.name_of(tensor) is not None
 
-    def _weight_at_first(self, tensor: Tensor) -> str | None:
+    def name_of(self, tensor: Tensor) -> str | None:
         """The name of the parameter that a tensor's first element is of, if any."""
         if storage_of(tensor) not in self.shadows:
             return self.entries.holder(tensor)
@@ -97,6 +99,8 @@ class Labels(Facts):
         if (of_entries := labels < NONE).any() and not of_entries.all():
             labels = labels.masked_scatter(of_entries, self.as_channels(NONE - 1 - labels[of_entries]))
         labels, storage = labels.expand(tensor.shape), tensor.untyped_storage()
+        if tensor.is_complex():
+            tensor, labels = as_real(tensor), labels[..., None].expand(*labels.shape, 2)
         if storage._cdata in self.entries.in_storage:
             return  # running statistics, in training
         if storage._cdata not in self.shadows:
@@ -107,10 +111,6 @@ class Labels(Facts):
         self.shadows[storage._cdata].put(view_of(tensor), labels)
 
     # What parameters are to channels
-
-    def name_of(self, weight: Tensor) -> str:
-        """The name of the parameter that a weight consists of."""
-        return self._weight_at_first(weight)
 
     def concatenated(self, weight: Tensor) -> list[int]:
         """How many entries of a vector (n,) are of each parameter, if they are concatenated."""

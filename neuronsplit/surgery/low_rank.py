@@ -45,17 +45,26 @@ def multiply(labels: Labels, tensor: Tensor, out: Tensor, label: Callable[[], No
     postpone(labels, product.b, product.a, out, label_both)
 
 
-def terms(labels: Labels, tensor: Tensor) -> list[Tensor]:
-    """What stands for a tensor in a sum of parameters: the rows of b and the columns of a, or itself."""
-    if (product := labels.products.get(storage_of(tensor))) is None:
-        return [tensor]
-    b, a = product.b, product.a
-    if tensor.shape[0] != len(b) or not tensor.is_contiguous():
+def terms(labels: Labels, tensors: list[Tensor]) -> list[Tensor]:
+    """The terms of a sum; rows of b and columns of a stand for each product that is added to a parameter."""
+    others = [tensor for tensor in tensors if not is_product(labels, tensor)]
+    if not any(map(labels.is_weight, others)):
+        return tensors
+    products = [tensor for tensor in tensors if is_product(labels, tensor)]
+    return [*others, *(term for product in products for term in _rows_and_columns(labels, product))]
+
+
+def _rows_and_columns(labels: Labels, tensor: Tensor) -> list[Tensor]:
+    """What stands for a product in its shape (n_out, …); the tensor itself if it has another layout."""
+    b, a, *_ = labels.products[storage_of(tensor)]
+    if len(tensor) != len(b) or not tensor.is_contiguous():
         b, a = a.mT, b.mT
-    if tensor.shape[0] != len(b):
+    if len(tensor) != len(b) or not (tensor.is_contiguous() or tensor.mT.is_contiguous()):
         return [tensor]
     _, _, made = labels.record(line(a, 0), None, MAKES)
     name, axes, _ = labels.record(line(b, 1), made, READS)
     labels.outputs[name, axes] = (0,)
-    rows, columns = b[:, :1].view(-1, *[1] * (tensor.dim() - 1)), a[:1].reshape(1, *tensor.shape[1:])
-    return [rows.expand(tensor.shape), columns.expand(tensor.shape)]
+    single = [1] * (tensor.dim() - 2)
+    columns = a[:1].reshape(1, tensor.shape[1], -1).unbind(2)  # several for each channel, where it is a kernel
+    found = [b[:, :1].view(-1, 1, *single), *(one.view(1, -1, *single) for one in columns)]
+    return [one.expand(tensor.shape) for one in found]

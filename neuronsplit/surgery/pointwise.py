@@ -12,11 +12,11 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 
 # Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.
-SUMS = set("add sub rsub maximum minimum where copy lerp".split())
+SUMS = set("add sub rsub maximum minimum where copy lerp complex".split())
 FACTORS = {"mul", "div"}
 HOMOGENEOUS = set(
     "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero zeros_like positive "
-    "rrelu_with_noise".split()
+    "rrelu_with_noise conj_physical _conj_physical".split()
 )
 
 
@@ -42,19 +42,11 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     if any(low_rank.is_product(labels, tensor) for tensor in tensors):
         if len(tensors) == 1 and name in FACTORS | {"neg", "clone"}:
             return low_rank.multiply(labels, *tensors, outs[0], partial(pointwise, labels, name, given, out, why))
-        if name in SUMS and any(labels.is_weight(one) for one in tensors if not low_rank.is_product(labels, one)):
-            tensors = [term for tensor in tensors for term in low_rank.terms(labels, tensor)]
+        tensors = low_rank.terms(labels, tensors) if name in SUMS else tensors
     weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
     found = [of.expand(outs[0].shape) for tensor in tensors if (of := labels.of(tensor)) is not None]
-    if not found and name.endswith("_like"):
-        return None
     if not found:
-        keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not _adds_numbers(given))
-        distinct = len({labels.name_of(weight) for weight in weights}) == len(weights)
-        keeps |= distinct and (name == "mul" or (name == "div" and weights[0] is tensors[0]))
-        if name != "div":
-            weights.sort(key=lambda weight: not labels.learns(weight))  # a buffer may be drawn anew
-        return _computed_weight(labels, weights, outs[0], why, keeps, name in SUMS)
+        return None if name.endswith("_like") else _of_weights(labels, name, given, tensors, outs[0], why)
     channels = [of for of in found if not labels.is_statistic(of)]
     begins, (merged, *others) = 0 < len(channels) < len(found), narrowed(*(channels or found))
     n_found = len(found) if name in SUMS else 1 + len(others)  # a mean is scaled as its channels are
@@ -133,7 +125,7 @@ def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
 def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: int, n_weights: int) -> bool:
     """Whether what is computed is scaled as the channels that it is computed from."""
     tensors = tensors_in(given.values())
-    if not out.is_floating_point() or given.get("rounding_mode"):
+    if not (out.is_floating_point() or out.is_complex()) or given.get("rounding_mode"):
         return False
     if name in FACTORS:
         return name == "mul" or (n_found == 1 and labels.of(tensors[0]) is not None)
@@ -144,6 +136,17 @@ def _scale_passes(labels: Labels, name: str, given: dict, out: Tensor, n_found: 
     return name in HOMOGENEOUS or (
         name in ("clamp", "clamp_min", "masked_fill", "fill") and not _adds_numbers(given) and not bounds
     )
+
+
+def _of_weights(labels: Labels, name: str, given: dict, tensors: list[Tensor], out: Tensor, why: str) -> None:
+    """A function of parameters: some of the tensors."""
+    weights = [tensor for tensor in tensors if labels.is_weight(tensor)]
+    keeps = name in HOMOGENEOUS or (name in SUMS and len(weights) == len(tensors) and not _adds_numbers(given))
+    distinct = len({labels.name_of(weight) for weight in weights}) == len(weights)
+    keeps |= distinct and (name == "mul" or (name == "div" and weights[0] is tensors[0]))
+    if name != "div":
+        weights.sort(key=lambda weight: not labels.learns(weight))  # a buffer may be drawn anew
+    _computed_weight(labels, weights, out, why, keeps, name in SUMS)
 
 
 def _adds_numbers(given: dict) -> bool:

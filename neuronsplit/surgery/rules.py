@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from neuronsplit.surgery import norms, products
-from neuronsplit.surgery.axes import core, varies
+from neuronsplit.surgery import low_rank, norms, products
+from neuronsplit.surgery.axes import core, varies, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, weight_norm
 
 POINTWISE_UNTAGGED = set(
     "_to_copy copy hardswish gelu mish threshold prelu _prelu_kernel log_sigmoid_forward masked_fill rsub where fill "
-    "zeros_like zero native_dropout bernoulli "
+    "zeros_like zero native_dropout bernoulli complex "
     "rrelu_with_noise celu selu "
     "leaky_relu elu hardsigmoid hardtanh ldexp _conj_physical".split()  # which lack it in torch 2.9
 )
@@ -55,8 +55,10 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
     known = [tensor for tensor in tensors_in(given.values()) if labels.knows(tensor)]
     if not known or name in SHAPES_ONLY:
         return
-    if name in ("view_as_complex", "view_as_real") or (name == "view" and "dtype" in given):
+    if name == "view" and "dtype" in given:
         return labels.bar(labels.of(given["self"]), f"{name} in {where!r}")
+    if name == "view_as_complex" and (found := labels.of(given["self"])) is not None:
+        labels.tie(found[..., 0], found[..., 1])
     if op.is_view or name in VIEWS_UNTAGGED:
         return _sizes_written_in(labels, name, given, out)
     mask = given.get("indices", [None])[0] if name == "index_put" else None
@@ -77,6 +79,8 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
 
 def _sizes_written_in(labels: Labels, name: str, given: dict, out: object) -> None:
     """Note the shapes of views that may stand in the code: whole slices of them are copied."""
+    if low_rank.is_product(labels, given["self"]):
+        return
     if name in ("view", "_unsafe_view", "unflatten") and (found := labels.of(out)) is not None:
         labels.cut(found)
     elif name in ("split", "unsafe_split") and (found := labels.of(given["self"])) is not None:
@@ -130,6 +134,14 @@ def adds(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     labels.put(out, torch.where(added == NONE, before, added))
 
 
+def fourier(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
+    """A transform along some axes, which mixes what stands along them."""
+    found = labels.of(given["self"])
+    if found is None or any(varies_where_labelled(found, axis) for axis in given["dim"]):
+        return unknown(labels, name, given, out, why)
+    labels.put(out, found.amax(given["dim"], keepdim=True))
+
+
 RULES: dict[str, Callable] = {
     **dict.fromkeys(POINTWISE_UNTAGGED, pointwise),
     **dict.fromkeys(MOVES, moves),
@@ -139,6 +151,7 @@ RULES: dict[str, Callable] = {
     "_trilinear": products.bilinear,
     **dict.fromkeys("embedding _embedding_bag _embedding_bag_forward_only".split(), products.embedding),
     "glu": glu,
+    **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), fourier),
     "_weight_norm_interface": weight_norm,
     **dict.fromkeys(
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "

@@ -30,7 +30,10 @@ class Run(NamedTuple):
     @property
     def error(self) -> str | None:
         """Where and why it failed, in one line; None if it did not."""
-        why = " ".join(str(self.exception).split()) or type(self.exception).__name__
+        said = str(self.exception)
+        if "Traceback of TorchScript" in said:  # its last line has the error
+            said = said.strip().splitlines()[-1].rstrip(": ")
+        why = " ".join(said.split()) or type(self.exception).__name__
         return self.exception and ": ".join(text for text in (self.failed, why) if text)
 
 

@@ -188,7 +188,8 @@ def _why_larger(search: Search, masks: list[Tensor], whys: list[str]) -> str:
     joined = [search.sets.why_row[row] for row in rows[:1]]
     why = "; ".join([*joined, *whys[:1]]) or "a shape in the network holds several channels"
     n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
+    others = " with those of other layers" if n_channels == 1 else ""
     return (
         f"a neuron of {next(iter(search.layers))!r} has no exact split alone ({why}): allowed is together=True, "
-        f"which splits {n_channels} of its channels"
+        f"which splits {n_channels} of its channels{others}"
     )

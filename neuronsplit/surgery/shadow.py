@@ -15,6 +15,11 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def as_real(tensor: Tensor) -> Tensor:
+    """The memory of complex numbers (…) as that of pairs of real ones (…, 2)."""
+    return torch.view_as_real(tensor.conj() if tensor.is_conj() else tensor)
+
+
 def view_of(tensor: Tensor) -> View:
     """The view of its storage that a tensor is."""
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()

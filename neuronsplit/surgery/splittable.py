@@ -17,6 +17,8 @@ from neuronsplit.surgery.scales import sharing, tied_names
 from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
+COLUMNS = "layer channels splits_together changes reason".split()
+
 
 def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """Return a table of a network's layers, with a row per parameter that makes channels.
@@ -40,24 +42,24 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
         trace_in_training(net, call, labels, trace(net, call, labels))
         makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
         smallest_set = cache(partial(_smallest_set, labels, ways(labels)))
-        return pd.DataFrame([_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))])
+        rows = [_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))]
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _layer_of(parameter: str) -> str:
     """The name of a layer: of its module if it has one weight or is recurrent, else of the parameter."""
     module, _, entry = parameter.rpartition(".")
-    return module if entry == "weight" or entry.startswith(("weight_ih", "weight_hh")) else parameter
+    whole = module and (entry == "weight" or entry.startswith(("weight_ih", "weight_hh")))
+    return module if whole else parameter
 
 
-def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> dict[str, object]:
+def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> tuple:
     try:
         channels = layer_axis(labels, layer)
     except ValueError as error:  # such as a cell whose recurrent weights are normalised
-        return {"layer": layer, "channels": 0, "splits_together": 0, "changes": (), "reason": str(error)}
+        return layer, 0, 0, (), str(error)
     mask, changes, reason = smallest_set(int(channels[0]))
-    n_together = 0 if mask is None else int(mask[channels].sum())
-    return {"layer": layer, "channels": len(channels), "splits_together": n_together, "changes": changes,
-            "reason": reason}  # fmt: skip
+    return layer, len(channels), 0 if mask is None else int(mask[channels].sum()), changes, reason
 
 
 def _smallest_set(labels: Labels, ways_to_copy: list[Callable], channel: int) -> tuple[Tensor | None, tuple, str]:

@@ -88,7 +88,7 @@ class Answer:
     (Forward(lambda n, x: (Answer(n.b(n.a(x))), x.sum())), "b", "it is in the network's output"),
     (Forward(lambda n, x: n.b(n.a(x) + (torch.ones(6).double() if n.training else 0))), "a", "in training"),
     (Forward(lambda n, x: n.b(torch.view_as_real(torch.view_as_complex(n.a(x).view(-1, 3, 2)) ** 2).flatten(1))), "a",
-     "view_as_complex"),
+     "addmm in b"),
 ])  # fmt: skip
 def test_what_was_accepted_and_wrong_is_refused(net, layer, message):
     net = settle(net)

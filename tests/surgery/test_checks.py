@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from networks import EXACT, Custom, outputs, relative_change, rng, split_exactly
+from networks import Custom, outputs, relative_change, rng, split_exactly
 from torch import nn
 from torch.nn import functional as F
 
@@ -215,66 +215,6 @@ def test_a_mean_of_all_numbers_stays_where_all_channels_are_split(name):
         split_neuron(net, "a", 0, example_inputs=x, rule="outgoing")
     split_exactly(net, "a", x, [other], neuron=0, rule="outgoing", together=True)
     assert net.a.out_features == 16
-
-
-def noisy(n_in, n_out):
-    """A layer whose weights are drawn anew in training (Fortunato et al. 2018, arXiv 1706.10295)."""
-
-    def forward(n, x):
-        drawn = [of + sigma * noise * n.training for of, sigma, noise in zip(n.mu, n.sigma, (n.of_weight, n.of_bias))]
-        return F.linear(x, *drawn)
-
-    shapes = (n_out, n_in), (n_out,)
-    net = Custom(forward, **{name: nn.ParameterList(map(torch.randn, shapes)) for name in ("mu", "sigma")})
-    net.register_buffer("of_weight", torch.randn(n_out, n_in))
-    net.register_buffer("of_bias", torch.randn(n_out))
-    return net
-
-
-@pytest.mark.parametrize("rule", EXACT)
-@pytest.mark.parametrize("layer", ["0", "2.mu.0"])
-def test_noisy_layers_split_exactly_in_training_too(layer, rule):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), noisy(4, 3), nn.ReLU(), noisy(3, 2)).double()
-    x, other = torch.randn(FLAT).double(), torch.randn(9, 6).double()
-    before = [outputs(net.train(mode), other) for mode in (True, False)]
-    split_neuron(net, layer, 1, example_inputs=x, rule=rule, rng=rng())
-    assert all(relative_change(a, outputs(net.train(mode), other)) < 1e-12 for a, mode in zip(before, (True, False)))
-
-
-WEIGHTS = {  # of a layer: functions of three parameters, a mask and a gain
-    "a sum": lambda n: n.a + n.b,
-    "three terms": lambda n: n.a + (n.b - 2 * n.c),
-    "a mask": lambda n: n.mask * n.a,
-    "two masks": lambda n: n.mask * n.a + n.b * n.mask,
-    "one or the other": lambda n: torch.where(n.mask > 0, n.a, n.b),
-    "between two": lambda n: torch.lerp(n.a, n.b, 0.3),
-    "a gain on one": lambda n: n.gain * n.a + n.b,
-    "a gain on both": lambda n: n.gain * (n.a + n.b),
-    "a product": lambda n: n.a * n.b,
-    "a product and a sum": lambda n: n.a * n.b + n.c,
-    "a ratio": lambda n: n.a / (n.b.abs() + 1),
-    "a function": lambda n: n.a + n.b * n.c.exp(),
-}  # fmt: skip
-
-
-def computed(weight, n_in, n_out):
-    net = Custom(lambda n, x: F.linear(x, weight(n), n.bias))
-    for name in "abc":
-        setattr(net, name, nn.Parameter(torch.randn(n_out, n_in)))
-    net.bias, net.gain = nn.Parameter(torch.randn(n_out)), nn.Parameter(torch.rand(n_out, 1) + 0.5)
-    net.register_buffer("mask", (torch.rand(n_out, n_in) > 0.3).double())
-    return net
-
-
-@pytest.mark.parametrize("rule", ["outgoing", "scaled", "antisymmetric"])
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_that_are_computed_of_several_parameters(name, rule):
-    torch.manual_seed(0)
-    weight = WEIGHTS[name]
-    for layer in ("0", "2.a"):
-        net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), computed(weight, 5, 4), nn.ReLU(), computed(weight, 4, 3))
-        split_exactly(net, layer, torch.randn(FLAT), [torch.randn(9, 6)], neuron=1, rule=rule)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -8,6 +8,7 @@ from networks import FLAT, IMAGE, Branching, Custom, plain
 from torch import nn
 
 from neuronsplit.surgery.split_neuron import split_neuron
+from neuronsplit.surgery.splittable import splittable
 
 
 class Tied(nn.Module):
@@ -218,3 +219,37 @@ def test_parameters_with_hooks_are_refused():
     with pytest.raises(ValueError, match="^'0.weight' has hooks of its own"):
         split_neuron(net, "0", 1, example_inputs=FLAT)
     assert net[0].weight.shape == (4, 5) and net[2].in_features == 4
+
+
+@torch.jit.script
+def in_blocks(x: torch.Tensor):
+    return x.view(-1, 6, 2)
+
+
+class Blocks(nn.Module):
+    """A size is written into compiled code."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.b(in_blocks(self.a(x)).flatten(1))
+
+
+def test_an_error_of_compiled_code_is_one_line_without_its_source():
+    why = r"\(the network does not run with it, view: RuntimeError\)"
+    with pytest.raises(ValueError, match=f"^'a' has no exact split known {why}: allowed are"):
+        split_neuron(Blocks(), "a", 0, example_inputs=torch.randn(4, 5), rule="outgoing")
+
+
+def test_a_parameter_of_the_whole_network_is_a_layer_by_its_own_name():
+    net = Custom(lambda n, x: n.out(torch.relu(x @ n.weight.T)), out=nn.Linear(6, 2))
+    net.weight = nn.Parameter(torch.randn(6, 5))
+    assert splittable(net, torch.randn(4, 5)).layer.tolist() == ["weight", "out"]
+    split_neuron(net, "weight", 0, example_inputs=torch.randn(4, 5), rule="outgoing")
+
+
+def test_a_network_without_layers_has_an_empty_table():
+    table = splittable(nn.ReLU(), torch.randn(4, 5))
+    assert table.empty and table.columns.tolist() == ["layer", "channels", "splits_together", "changes", "reason"]
