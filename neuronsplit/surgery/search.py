@@ -17,7 +17,7 @@ from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_evaluation, in_training
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.runs import Call, require_module, run
+from neuronsplit.surgery.runs import Call, Run, require_module, run
 from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -49,9 +49,9 @@ def find_split(
 
     def find(dtype: torch.dtype | None) -> SplitRecord:
         call, noisy = (exactness.call_with(net, example_inputs, device, dtype, n) for n in (0.0, noise))
-        labels, channels, before, differs = _traced(net, call, layers)
+        labels, channels, before, trained = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
-        check = _check(net, call, noisy, before, tolerance, differs)
+        check = _check(net, call, noisy, before, tolerance, trained)
         rng_of_all = np.random.default_rng(rng)
         once = _once(trial)
 
@@ -90,8 +90,10 @@ def _require_parameters(net: nn.Module) -> None:
             raise ValueError(f"{wrapper} keeps parameters of its own: allowed is the network inside, before")
 
 
-def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, dict[str, Tensor], list[Tensor], bool]:
-    """The labels of a run, those of some layers, its outputs, and whether it is possible in training, but another.
+def _traced(
+    net: nn.Module, call: Call, names: Iterable[str]
+) -> tuple[Labels, dict[str, Tensor], list[Tensor], Run | None]:
+    """The labels of a run, those of some layers, its outputs, and the run in training if that is possible, but another.
 
     It is a second run where the first has labelled across the layers.
     """
@@ -105,14 +107,16 @@ def _traced(net: nn.Module, call: Call, names: Iterable[str]) -> tuple[Labels, d
         if not torch.isin(torch.cat([*layers.values()]), labels.channels.roots(torch.cat(across))).any():
             break
     differs = trained.exception is None and trained.operations != traced.operations
-    return labels, layers, before, differs
+    return labels, layers, before, trained if differs else None
 
 
-def _check(net: nn.Module, call: Call, noisy: Call, before: list[Tensor], tolerance: float, differs: bool) -> Check:
+def _check(
+    net: nn.Module, call: Call, noisy: Call, before: list[Tensor], tolerance: float, trained: Run | None
+) -> Check:
     """A check on the examples, with the usual kernels, and on noise in transparent runs.
 
     If the network gives no finite numbers for the latter, it is on the examples as they were traced.
-    before: the outputs that were traced. differs: whether the network computes something else in training.
+    before: the outputs that were traced. trained: the run in training, if the network computes something else there.
     """
 
     def opened() -> object:
@@ -126,13 +130,14 @@ def _check(net: nn.Module, call: Call, noisy: Call, before: list[Tensor], tolera
         on_noise = exactness.outputs_of(noisy())
     if on_noise is None or not all(bool(tensor.isfinite().all()) for tensor in on_noise):
         noisy, on_noise = opened, before
-    check = Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if differs else None, [])
-    if differs:
-        with in_training(net):
-            trained = run(net, noisy, None, {})
-        if trained.exception is None and not trained.is_random:
-            return check._replace(in_training=noisy, before_in_training=exactness.outputs_of(trained.out))
-    return check
+    check = Check([call, noisy], exactness.outputs_of(call()) + on_noise, tolerance, call if trained else None, [])
+    if trained is None or trained.is_random:
+        return check
+    with in_training(net):
+        done = run(net, noisy, None, {})
+    if done.exception is not None:
+        return check
+    return check._replace(in_training=noisy, before_in_training=exactness.outputs_of(done.out))
 
 
 def _first_exact(
