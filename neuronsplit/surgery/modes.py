@@ -21,19 +21,36 @@ def in_evaluation(net: nn.Module) -> Iterator[None]:
     net.train()
     for module, mode in modes.items():
         module.training = mode
-    attributes = {module: dict(vars(module)) for module in net.modules()}  # a run may note something, as its last state
+    devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
+    with ExitStack() as stack:
+        for context in (kept_state(net), kept_random_states(), torch.inference_mode(False), torch.no_grad()):
+            stack.enter_context(context)
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        net.eval()
+        yield
+
+
+@contextmanager
+def in_training(net: nn.Module) -> Iterator[None]:
+    """A network in training mode; it is in evaluation and as before at the end."""
+    with kept_state(net):
+        net.train()
+        try:
+            yield
+        finally:
+            net.eval()
+
+
+@contextmanager
+def kept_state(net: nn.Module) -> Iterator[None]:
+    """Attributes and buffers of a network's modules are as before at the end: a run may note something in them."""
+    attributes = {module: dict(vars(module)) for module in net.modules()}
     kinds = list, deque, dict, set
     held = [(one, copy.copy(one)) for of in attributes.values() for one in of.values() if isinstance(one, kinds)]
     buffers = [(buffer, buffer.detach().clone()) for buffer in net.buffers()]
-    devices = {t.device.type for t in [*net.parameters(), *net.buffers()]} - {"meta"} | {"cpu"}
-    net.eval()
     try:
-        with ExitStack() as stack:
-            for context in (kept_random_states(), torch.inference_mode(False), torch.no_grad()):
-                stack.enter_context(context)
-            for device in devices:
-                stack.enter_context(torch.autocast(device, enabled=False))
-            yield
+        yield
     finally:
         for module, before in attributes.items():
             vars(module).clear()
@@ -41,20 +58,6 @@ def in_evaluation(net: nn.Module) -> Iterator[None]:
         for one, before in held:
             one.clear()
             (one.update if isinstance(one, dict | set) else one.extend)(before)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.resize_(before.shape).copy_(before)
-
-
-@contextmanager
-def in_training(net: nn.Module) -> Iterator[None]:
-    """A network in training mode; it is in evaluation at the end, with the buffers that it had."""
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    net.train()
-    try:
-        yield
-    finally:
-        net.eval()
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.resize_(before.shape).copy_(before)

@@ -184,11 +184,25 @@ def with_codes():
     return net
 
 
+def replaced(n, x):
+    """In training, the codebook is another parameter each time, as that of a well-known VQ-VAE is."""
+    z = n.a(x)
+    if n.training:
+        n.book = nn.Parameter(0.9 * n.book + 0.1 * z.mean(0).detach())
+    return n.out(torch.relu(n.b(n.book[torch.cdist(z, n.book).argmin(1)] + z)))
+
+
+def with_replaced_codes():
+    net = Custom(replaced, a=nn.Linear(6, 3), b=nn.Linear(3, 8), out=nn.Linear(8, 2))
+    net.book = nn.Parameter(torch.randn(7, 3))
+    return net
+
+
 def scripted():
     return nn.Sequential(nn.Linear(6, 8), torch.jit.script(nn.Sequential(nn.ReLU(), nn.Linear(8, 6))), nn.Linear(6, 2))
 
 
-@pytest.mark.parametrize("make, layer", [(with_codes, "b"), (scripted, "0")])
+@pytest.mark.parametrize("make, layer", [(with_codes, "b"), (with_replaced_codes, "b"), (scripted, "0")])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_others_write_is_split(make, layer):
     torch.manual_seed(0)
