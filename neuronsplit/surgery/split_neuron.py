@@ -3,8 +3,9 @@
 The channels of a layer are followed through one run of the network (trace.py, labels.py, rules.py). What has to be
 copied with a channel is found from it (sets.py), and where it stands in the parameters (places.py). Every parameter is
 then changed in the same way (edits.py), and so is the state of the optimiser (optimizer_state.py). A split is made only
-if the output on the example inputs stays the same (search.py, exactness.py). What the network does only with other
-inputs, such as optional ones left out, is not followed.
+if the output on the example inputs stays the same (search.py, exactness.py). The network draws the same numbers before
+and after it. The output in training is compared too, unless numbers are drawn there. What the network does only with
+other inputs, such as optional ones left out, is not followed.
 
 Some neurons have no exact split alone, but in a set of channels, such as a head of attention or a group. The smallest
 such set is split where together=True, and the neuron is refused otherwise.
