@@ -48,7 +48,8 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
         found = read(labels, None if found is None else found.mT, a, 2, 1, why)
         return None if found is None else found.mT
     of_a, of_b = labels.of(a), labels.of(b)
-    along_a, along_b = of_a is not None and varies(of_a, 2), of_b is not None and varies(of_b, 1)
+    along_a = of_a is not None and varies_where_labelled(of_a, 2)
+    along_b = of_b is not None and varies_where_labelled(of_b, 1)
     if along_a != along_b and of_a is not None and of_b is not None and (varies(of_a, 1) or varies(of_b, 2)):
         kept, other = (of_b, of_a) if along_a else (of_a, of_b)
         labels.bar(other, f"{why}, {ACROSS}")

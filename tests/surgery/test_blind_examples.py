@@ -10,6 +10,7 @@ import pytest
 import torch
 from networks import Custom, outputs, relative_change, rng, split_exactly
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from neuronsplit.surgery.split_neuron import split_neuron
 
@@ -141,3 +142,26 @@ def test_a_tied_decoder_before_a_clamp_is_refused_or_exact(rule):
     except ValueError:
         return
     assert relative_change(before, outputs(net, x)) <= 1e-11
+
+
+class Attending(nn.Module):
+    """A decoder attends to what a packed encoder makes of sentences, which has zeros behind their ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.encoder = nn.Embedding(9, 4), nn.GRU(4, 5, bidirectional=True, batch_first=True)
+        self.score, self.out = nn.Linear(10, 1), nn.Linear(10, 3)
+
+    def forward(self, words, lengths):
+        packed = pack_padded_sequence(self.embed(words), lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.encoder(packed)[0], batch_first=True)  # (B, T, 10)
+        weights = self.score(states).squeeze(2).masked_fill(words == 0, -1e10).softmax(1)
+        return self.out(torch.bmm(weights.unsqueeze(1), states).squeeze(1))
+
+
+def test_what_is_behind_the_end_of_a_sentence_is_no_other_channel():
+    torch.manual_seed(0)
+    words, others = (torch.randint(1, 9, shape) for shape in ((3, 5), (2, 4)))
+    words[1, 3:], others[0, 2:] = 0, 0
+    inputs = (words, torch.tensor([5, 3, 5])), (others, torch.tensor([2, 4]))
+    split_exactly(Attending(), "encoder", inputs[0], [inputs[1]], neuron=1, rule="outgoing")
