@@ -79,7 +79,7 @@ def neuron_scores(
 def _require(net: nn.Module, where: str, batches: Iterable, scores: Sequence[str]) -> None:
     """Raise ValueError for names that are not those of a module and of SCORES, and for no network or batches."""
     require_module(net)
-    modules = dict(net.named_modules())
+    modules = {name: one for name, one in net.named_modules() if not isinstance(one, torch.jit.ScriptModule)}
     if where not in modules:
         names = get_close_matches(str(where), modules, 12, 0)
         raise ValueError(f"layer {where!r}{nearest(where, modules)}: allowed are names such as {names}")

@@ -42,6 +42,8 @@ def require_module(net: object) -> None:
     if not isinstance(net, nn.Module):
         such = f", such as {net.__name__}()" if isinstance(net, type) else ""
         raise ValueError(f"net of type {type(net).__name__}: allowed are torch.nn.Module{such}")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ValueError(f"net of type {type(net).__name__}: allowed are torch.nn.Module, before torch.jit compiles it")
 
 
 def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:

@@ -4,6 +4,7 @@ import copy
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from networks import Custom, outputs, relative_change, rng, split_exactly
 from torch import nn
 from torch.nn import functional as F
 
+from neuronsplit.surgery.neuron_scores import neuron_scores
 from neuronsplit.surgery.split_neuron import split_neuron
 from neuronsplit.surgery.splittable import splittable
 
@@ -207,6 +209,17 @@ def scripted():
 def test_what_others_write_is_split(make, layer):
     torch.manual_seed(0)
     split_exactly(make(), layer, torch.randn(FLAT), [torch.randn(3, 6)], neuron=1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_network_that_is_compiled_by_torch_jit_is_refused_by_name():
+    x = torch.randn(FLAT)
+    for net in (torch.jit.script(nn.Sequential(nn.Linear(6, 2))), torch.jit.trace(nn.Sequential(nn.Linear(6, 2)), x)):
+        for call in (partial(splittable, net, x), partial(split_neuron, net, "0", 0, example_inputs=x)):
+            with pytest.raises(ValueError, match=r"^net of type \w+: allowed are torch.nn.Module, before torch.jit"):
+                call()
+    with pytest.raises(ValueError, match="^layer '1.1': allowed are names such as "):
+        neuron_scores(scripted(), "1.1", lambda net, batch: net(batch[0]).square().mean(), [(x, x)])
 
 
 STATISTICS = {  # numbers that are computed from all channels and examples
