@@ -9,7 +9,8 @@ from neuronsplit.surgery.axes import core, lines_along, varies
 from neuronsplit.surgery.facts import ALONG, MAKES, Mean
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.pointwise import meets, tensors_in, unknown
+from neuronsplit.surgery.pointwise import meets, unknown
+from neuronsplit.surgery.runs import tensors_in
 
 
 def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:

@@ -10,6 +10,7 @@ from neuronsplit.surgery.axes import core, narrowed, varies
 from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
+from neuronsplit.surgery.runs import tensors_in
 
 # Pointwise operations that a scale comes through: that of all channels that are added, and that of one factor.
 SUMS = set("add sub rsub maximum minimum where copy lerp complex".split())
@@ -18,12 +19,6 @@ HOMOGENEOUS = set(
     "relu leaky_relu abs neg clone _to_copy native_dropout _prelu_kernel prelu zero zeros_like positive "
     "rrelu_with_noise conj_physical _conj_physical".split()
 )
-
-
-def tensors_in(values: object) -> list[Tensor]:
-    """The tensors in some values, and in lists of them."""
-    values = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def unknown(labels: Labels, name: str, given: dict, out: object, why: str) -> None:

@@ -9,7 +9,8 @@ from neuronsplit.surgery.facts import ACROSS, ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.low_rank import postpone
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.pointwise import pointwise, tensors_in, unknown
+from neuronsplit.surgery.pointwise import pointwise, unknown
+from neuronsplit.surgery.runs import tensors_in
 
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -20,7 +20,8 @@ from neuronsplit.surgery import low_rank, norms, products
 from neuronsplit.surgery.axes import core, varies, varies_where_labelled
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.pointwise import glu, pointwise, tensors_in, unknown, weight_norm
+from neuronsplit.surgery.pointwise import glu, pointwise, unknown, weight_norm
+from neuronsplit.surgery.runs import tensors_in
 
 POINTWISE_UNTAGGED = set(
     "_to_copy copy hardswish gelu mish threshold prelu _prelu_kernel log_sigmoid_forward masked_fill rsub where fill "

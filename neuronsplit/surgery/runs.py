@@ -1,7 +1,7 @@
 """Runs of a network: what it computes, by which operations in which modules, and where it fails."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import chain
 from typing import NamedTuple
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuronsplit.surgery.pointwise import tensors_in
 from neuronsplit.surgery.shadow import storage_of
 
 Call = Callable[[], object]  # runs a network on its example inputs
@@ -70,6 +69,12 @@ def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidde
     observer.operations.append(("output", *map(observer.described, tensors_of(out))))
     failed = " in ".join(text for text in (observer.operation, (observer.stopped or [""])[-1]) if text)
     return Run(out, exception, failed, observer.stopped, observer.operations, observer.is_random)
+
+
+def tensors_in(values: Iterable) -> list[Tensor]:
+    """The tensors in some values, such as the arguments of an operation, and in lists of them: no further."""
+    values = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def tensors_of(value: object, depth: int = 4) -> list[Tensor]:

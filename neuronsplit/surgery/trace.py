@@ -11,8 +11,7 @@ from neuronsplit.surgery import rules
 from neuronsplit.surgery.facts import ALONG, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_training
-from neuronsplit.surgery.pointwise import tensors_in
-from neuronsplit.surgery.runs import Call, Run, run, tensors_of
+from neuronsplit.surgery.runs import Call, Run, run, tensors_in, tensors_of
 
 
 class DoesNotRun(ValueError):
