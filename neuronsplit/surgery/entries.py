@@ -44,7 +44,15 @@ class Entries:
 
     def name(self, entry: Tensor) -> str:
         """The parameter or buffer that has an entry."""
-        return self.names[int(torch.searchsorted(self.starts, entry, right=True)) - 1]
+        return self.names[int(self.numbers(entry))]
+
+    def numbers(self, entries: Tensor) -> Tensor:
+        """The number of the parameter or buffer that has each entry."""
+        return torch.searchsorted(self.starts, entries, right=True) - 1
+
+    def counts(self, entries: Tensor) -> list[int]:
+        """How many entries (n,) are of each parameter, if several are concatenated."""
+        return torch.unique_consecutive(self.numbers(entries), return_counts=True)[1].tolist()
 
     def positions(self, entries: Tensor) -> tuple[str, dict[int, Tensor]]:
         """The parameter that entries (n,) are of, and their positions (n,) along each axis along which they differ."""

@@ -94,6 +94,12 @@ class Labels(Facts):
         (small,) = narrowed(self._elements(tensor))
         return self.scales.roots(small.long()).expand(tensor.shape) if bool((small >= 0).any()) else None
 
+    def of_activation(self, tensor: Tensor) -> Tensor:
+        """As `of`. Raises LookupError where there are none: no rule can follow it."""
+        if (found := self.of(tensor)) is None:
+            raise LookupError("no channels")
+        return found
+
     def put(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
         if (of_entries := labels < NONE).any() and not of_entries.all():
@@ -111,11 +117,6 @@ class Labels(Facts):
         self.shadows[storage._cdata].put(view_of(tensor), labels)
 
     # What parameters are to channels
-
-    def concatenated(self, weight: Tensor) -> list[int]:
-        """How many entries of a vector (n,) are of each parameter, if they are concatenated."""
-        number = torch.searchsorted(self.entries.starts, NONE - 1 - self.raw(weight), right=True)
-        return torch.unique_consecutive(number, return_counts=True)[1].tolist()
 
     def learns(self, weight: Tensor) -> bool:
         """Whether a weight consists of entries of a parameter, and not of a buffer."""
@@ -160,7 +161,7 @@ class Labels(Facts):
 
     def _record_each(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         """Record entries (n,) of one parameter, or of several that are concatenated."""
-        number = torch.searchsorted(self.entries.starts, entries, right=True)
+        number = self.entries.numbers(entries)
         if bool((number == number[0]).all()):
             return self._record(entries, labels, role, single)
         recorded = torch.empty_like(entries)

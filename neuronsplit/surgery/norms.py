@@ -15,10 +15,7 @@ from neuronsplit.surgery.runs import tensors_in
 
 def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
     """Each channel is normalised by itself."""
-    found = labels.of(given["input"])
-    if found is None:
-        return unknown(labels, name, given, out, why)
-    found = labels.settle(found, 1)
+    found = labels.settle(labels.of_activation(given["input"]), 1)
     for key in ("running_mean", "running_var"):
         if labels.is_weight(given.get(key)):
             labels.record(given[key], found, ALONG)
@@ -27,10 +24,7 @@ def batch_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
 
 def group_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
     """The channels of a group are normalised together."""
-    found = labels.of(given["input"])
-    if found is None:
-        return unknown(labels, name, given, out, why)
-    found = labels.settle(found, 1)
+    found = labels.settle(labels.of_activation(given["input"]), 1)
     groups = found.view(given["group"], -1)
     labels.all_or_none(groups, why, unit=True)
     labels.cut(groups)
@@ -49,11 +43,10 @@ def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: s
 def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
     """The channels of the last axes are normalised together."""
     x = given["input"]
-    found = labels.of(x)
     if labels.is_weight(x):
         found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
-    if found is None:
-        return unknown(labels, name, given, out, why)
+    else:
+        found = labels.of_activation(x)
     rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
     if len(rows) > 1:
         labels.all_or_none(rows, why, unit=True)
@@ -129,19 +122,16 @@ def _over_channels(
 
 def distance(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     """The distances of vectors, of two each."""
-    found = [labels.of(given[key]) for key in ("x1", "x2")]
-    if any(of is None for of in found) or given.get("p", 2) != 2:
+    if given.get("p", 2) != 2:
         return unknown(labels, name, given, out, why)
-    a, b = (labels.settle(of, -1) for of in found)
+    a, b = (labels.settle(of, -1) for of in [labels.of_activation(given[key]) for key in ("x1", "x2")])
     labels.tie(a, b)
     labels.add_up(f"{why}, over channels", labels.scales.roots(a), labels.scales.roots(a))
 
 
 def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
     """Places are kept, or exchanged along one axis, which must not be that of the channels, or not the only one."""
-    found = labels.of(given["self"])
-    if found is None:
-        return unknown(labels, name, given, out, why)
+    found = labels.of_activation(given["self"])
     axis = given.get("dim", -1)
     if varies(found, axis):
         lines = lines_along(found, axis)  # if several, such as those of branches of which softmax chooses one
@@ -156,9 +146,9 @@ def along(labels: Labels, name: str, given: dict, out: object, why: str) -> None
 
 def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
     """Each channel by itself, over the last axes, as in pooling."""
-    found = labels.of(given["input"] if "input" in given else given["self"])
+    found = labels.of_activation(given["input"] if "input" in given else given["self"])
     n_axes = int(re.search(r"(\d)d", name).group(1))
-    if found is None or found.dim() <= n_axes:
+    if found.dim() <= n_axes:
         return unknown(labels, name, given, out, why)
     channels = found.shape[: found.dim() - n_axes]
     found = labels.settle(found.reshape(channels.numel(), -1).mT, 1)

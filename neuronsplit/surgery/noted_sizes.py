@@ -1,7 +1,8 @@
 """Sizes that modules note as numbers: what torch's own modules note of their parameters follows a split."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import nn
@@ -29,6 +30,16 @@ def set_numbers(net: nn.Module, numbers: Iterable[Number], old: bool = False) ->
         holder = net.get_submodule(number.module)
         *path, attribute = number.attribute.split(".")
         setattr(holder.config if path else holder, attribute, number.old if old else number.new)
+
+
+@contextmanager
+def changed_numbers(net: nn.Module, numbers: list[Number]) -> Iterator[None]:
+    """A network with other numbers; those that the list has at the end are then back to what they were."""
+    try:
+        set_numbers(net, numbers)
+        yield
+    finally:
+        set_numbers(net, reversed(numbers), old=True)
 
 
 def noted_sizes(module: nn.Module) -> dict[str, object]:
@@ -62,7 +73,7 @@ def noted_sizes(module: nn.Module) -> dict[str, object]:
 
 def changed_sizes(net: nn.Module, names: Iterable[str]) -> list[Number]:
     """What torch's modules note of the shapes of some parameters, and is another by their present shapes."""
-    modules = {owner: net.get_submodule(owner) for owner in _owners(names)}
+    modules = {owner: net.get_submodule(owner) for owner in dict.fromkeys(name.rpartition(".")[0] for name in names)}
     noted = [
         Number(owner, attribute, getattr(module, attribute), new)
         for owner, module in modules.items()
@@ -92,7 +103,3 @@ def weight_norms(net: nn.Module) -> dict[str, str]:
             if isinstance(hook, WeightNorm):
                 found[f"{prefix}{hook.name}_v"] = f"{prefix}{hook.name}_g"
     return found
-
-
-def _owners(names: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(name.rpartition(".")[0] for name in names)

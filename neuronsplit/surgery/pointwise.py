@@ -107,9 +107,7 @@ def _multiplied(labels: Labels, pairs: list[tuple[int, int]]) -> None:
 
 def glu(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     """The first half along an axis, times a function of the second."""
-    found = labels.of(given["self"])
-    if found is None:
-        return unknown(labels, name, given, out, why)
+    found = labels.of_activation(given["self"])
     values, gates = found.chunk(2, given.get("dim", -1))
     labels.channels.merge(values, gates)
     labels.cut(found.unflatten(given.get("dim", -1), (2, -1)))

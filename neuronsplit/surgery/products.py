@@ -95,7 +95,8 @@ def _made_of_rows(labels: Labels, a: Tensor, b: Tensor, why: str, contracted: bo
 
 def read(labels: Labels, found: Tensor | None, weight: Tensor, inner: int, outer: int, why: str) -> Tensor:
     """Labels (1, 1, J) of a product with a parameter, which reads found (B, I, K) along its inner axis."""
-    if len(pieces := labels.concatenated(line(weight, outer))) > 1:  # parameters that are concatenated
+    pieces = labels.entries.counts(NONE - 1 - labels.raw(line(weight, outer)))
+    if len(pieces) > 1:  # parameters that are concatenated
         made = [read(labels, found, piece, inner, outer, why) for piece in weight.split(pieces, outer)]
         return torch.cat([of.expand(-1, -1, n) for of, n in zip(made, pieces)], 2)
     own = labels.tensors[labels.name_of(weight)]

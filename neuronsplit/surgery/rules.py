@@ -137,8 +137,8 @@ def adds(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
 
 def fourier(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     """A transform along some axes, which mixes what stands along them."""
-    found = labels.of(given["self"])
-    if found is None or any(varies_where_labelled(found, axis) for axis in given["dim"]):
+    found = labels.of_activation(given["self"])
+    if any(varies_where_labelled(found, axis) for axis in given["dim"]):
         return unknown(labels, name, given, out, why)
     labels.put(out, found.amax(given["dim"], keepdim=True))
 

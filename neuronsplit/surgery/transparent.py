@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuronsplit.surgery.noted_sizes import scaled_eps, set_numbers
+from neuronsplit.surgery.noted_sizes import changed_numbers, scaled_eps
 from neuronsplit.surgery.trace import opened_kernels
 
 LEAST_EPS = 0.1  # of norms
@@ -30,13 +30,8 @@ def transparent(net: nn.Module) -> Callable[[], AbstractContextManager]:
 
     @contextmanager
     def context() -> Iterator[None]:
-        numbers = scaled_eps(net, factors)
-        try:
-            set_numbers(net, numbers)
-            with opened_kernels(), _OpenSoftmax():
-                yield
-        finally:
-            set_numbers(net, numbers, old=True)
+        with changed_numbers(net, scaled_eps(net, factors)), opened_kernels(), _OpenSoftmax():
+            yield
 
     return context
 

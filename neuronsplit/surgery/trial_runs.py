@@ -13,7 +13,7 @@ from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord, edited, recorded_edits
 from neuronsplit.surgery.candidate_numbers import Sizes, are_alternatives, candidate_lists, in_any_block
 from neuronsplit.surgery.modes import in_training
-from neuronsplit.surgery.noted_sizes import Number, changed_sizes, scaled_eps, set_numbers
+from neuronsplit.surgery.noted_sizes import Number, changed_numbers, changed_sizes, scaled_eps, set_numbers
 from neuronsplit.surgery.runs import Call, run
 from neuronsplit.surgery.shadow import storage_of
 
@@ -56,19 +56,16 @@ def try_split(
     others: other sizes that grow.
     Returns the record with all that was found, and why the network does not run, or None.
     """
-    tensors, numbers = exactness.named_tensors(net), []
+    tensors = exactness.named_tensors(net)
     new = {name: edited(name, tensors[name], edits) for name, edits in recorded_edits(record, net, tensors).items()}
     shapes = {name: (list(tensors[name].shape), list(new[name].shape)) for name in new}
     of_tensors = [pair for before, after in shapes.values() for pair in zip(before, after)]
+    trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
+    candidates = partial(candidate_lists, net, list(new), [of_heads, [*others, *of_tensors]])
     with exactness.replaced_tensors(net, new):
-        try:
-            numbers += changed_sizes(net, new) + scaled_eps(net, eps)
-            set_numbers(net, numbers)
-            trial = partial(_run, net, check, {storage_of(tensors[name]): name for name in new})
-            candidates = partial(candidate_lists, net, list(new), [of_heads, [*others, *of_tensors]])
+        numbers = changed_sizes(net, new) + scaled_eps(net, eps)
+        with changed_numbers(net, numbers):
             last = _find_numbers(net, trial, candidates, numbers)
-        finally:
-            set_numbers(net, reversed(numbers), old=True)
     found = [list(number) for number in numbers]
     return record._replace(numbers=found, shapes=shapes, change=last.change), last.error
 
@@ -152,8 +149,5 @@ def _change_numbers(
 
 
 def _try_numbers(net: nn.Module, trial: Callable[[], _Trial], numbers: list[Number]) -> _Trial:
-    try:
-        set_numbers(net, numbers)
+    with changed_numbers(net, numbers):
         return trial()
-    finally:
-        set_numbers(net, numbers, old=True)
