@@ -124,22 +124,17 @@ def _keep_norms(v: Tensor, edits: list[TensorEdit], of_g: list[TensorEdit], g: T
 
 def spread(runs: list[list[list[int]]], size: int, source: Tensor, last: bool) -> tuple[Tensor, Tensor]:
     """For an axis of some size: the old position of each new one (n',), and which of the twins it is of, or −1."""
-    copies = [(twin, of) for twin, of in enumerate(source.tolist()) if twin >= len(runs)]
-    pieces = [(start, stop, number) for number, of_set in enumerate(runs) for start, stop in of_set]
-    positions, twin, at = [], [], 0
-    for start, stop, number in [*sorted(pieces), (size, size, None)]:
-        positions += [torch.arange(at, start), torch.arange(start, stop)]
-        twin += [(start - at, -1), (stop - start, number)]
-        for copy, of in () if last else copies:
-            if of == number:
-                positions.append(torch.arange(start, stop))
-                twin.append((stop - start, copy))
-        at = stop
-    for copy, of in copies if last else ():
-        for start, stop in runs[of]:
-            positions.append(torch.arange(start, stop))
-            twin.append((stop - start, copy))
-    return torch.cat(positions), torch.cat([torch.full((n,), -1 if of is None else of) for n, of in twin])
+    old, twin, behind = [torch.arange(size)], [torch.full((size,), -1)], [torch.arange(size)]
+    for number, of_set in enumerate(source.tolist()):
+        for start, stop in runs[of_set]:
+            if number < len(runs):
+                twin[0][start:stop] = number
+                continue
+            old.append(torch.arange(start, stop))
+            twin.append(torch.full((stop - start,), number))
+            behind.append(torch.full((stop - start,), size if last else stop - 1))  # the position that they follow
+    order = torch.cat(behind).argsort(stable=True)
+    return torch.cat(old)[order], torch.cat(twin)[order]
 
 
 def _over_outputs(share: Tensor, tensor: Tensor, place: Place) -> Tensor:

@@ -16,12 +16,12 @@ class Sum(NamedTuple):
     """A sum over channels (n,): of one factor or of the products of two, as in a norm or the product of two vectors.
 
     It stays the same if copies share it evenly.
+    factors: the labels (n,) of each factor.
     made: the label of the sum, if its channels can also be copied all or none, as those of a head of attention.
     """
 
     why: str
-    channels: Tensor
-    others: Tensor | None
+    factors: tuple[Tensor, ...]
     made: Tensor | None
 
 
@@ -118,14 +118,24 @@ class Facts:
         """Note that channels cannot be scaled, or only all alike."""
         (self.pinned_if_drawn if if_drawn else self.pinned).append((why, torch.unique(core(labels))))
 
-    def add_up(self, why: str, channels: Tensor, others: Tensor | None = None, made: Tensor | None = None) -> None:
+    def add_up(self, why: str, *factors: Tensor, made: Tensor | None = None) -> None:
         """Note a sum over channels (n,), which are copied one by one with others that they are multiplied by."""
-        if others is not None:
-            self.channels.merge(channels, others)
-        for of in (channels, others):
-            if made is not None and of is not None:
-                self.pin(of, why, if_drawn=True)
-        self.sums.append(Sum(why, channels, others, made))
+        self.channels.merge(factors[0], factors[-1])
+        if made is not None:
+            self.pin(torch.cat(factors), why, if_drawn=True)
+        self.sums.append(Sum(why, factors, made))
+
+    def cannot_be_scaled(self) -> Tensor:
+        """Which labels (a mask) are those of channels that cannot be scaled, whatever twins share."""
+        return self.scaled_as([pinned for _, pinned in self.pinned])
+
+    def scaled_as(self, found: list[Tensor]) -> Tensor:
+        """Which labels (a mask) are those of channels that are scaled as some are."""
+        mask = torch.zeros(len(self.scales) + 1, dtype=torch.bool)
+        for of in found:
+            mask[self.scales.roots(of)] = True
+        mask[-1] = False
+        return mask[self.scales.roots(torch.arange(len(mask)))]
 
     def begin_scale(self, labels: Tensor, why: str, invariant: bool = True) -> Tensor:
         """Labels for what is normalised: it is copied with the channels that it is computed from, but scaled anew.

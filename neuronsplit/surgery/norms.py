@@ -108,7 +108,7 @@ def _over_channels(
         others = [labels.factors.get(label) for label in rows[0].tolist()]
         if NONE in others:
             return labels.bar(found, f"{why}, over products of more than two channels")
-        labels.add_up(f"{why}, over channels", rows[0], torch.tensor(others) if None not in others else None)
+        labels.add_up(f"{why}, over channels", rows[0], *([torch.tensor(others)] if None not in others else []))
     elif name in ("norm", "linalg_vector_norm") and order in (2, None):
         labels.add_up(f"{why}, over channels", rows[0], rows[0])
     elif name in ("amax", "amin", "max", "min"):  # copies do not change it, but the place at which it stands

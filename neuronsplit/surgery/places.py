@@ -13,7 +13,7 @@ from neuronsplit.surgery.edits import READING, Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, mask_of, scaled_labels
+from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, scaled_labels
 from neuronsplit.surgery.sets import Sets
 
 UNSCALED = "unscaled"  # the role of what makes channels that cannot be scaled: it goes along
@@ -110,8 +110,8 @@ def places_of(
 
 def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str]:
     """The role of a parameter by its name, labels, role otherwise and how twins share, where norms give it another."""
-    normalised = mask_of(labels, [of for _, _, of in labels.normalised])
-    read, averaged = normalised & mask_of(labels, [labels.begun]), averaged_channels(labels)
+    normalised = labels.scaled_as([of for _, _, of in labels.normalised])
+    read, averaged = normalised & labels.scaled_as([labels.begun]), averaged_channels(labels)
 
     def role_of(name: str, owner: Tensor, role: str, share: Sharing) -> str:
         if role == READS:

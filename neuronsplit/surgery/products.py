@@ -85,7 +85,7 @@ def _made_of_rows(labels: Labels, a: Tensor, b: Tensor, why: str, contracted: bo
     """Labels (B, 1, 1) of products of vectors a (B, I) and b (B, J): each different row makes a channel."""
     rows, number = torch.unique(torch.cat([a, b], 1), dim=0, return_inverse=True)
     if contracted and len(rows) == 1:
-        labels.add_up(why, a[0], b[0], made := labels.new(1))
+        labels.add_up(why, a[0], b[0], made=(made := labels.new(1)))
     else:
         made = labels.made_of(rows, why)
     labels.cut(a)

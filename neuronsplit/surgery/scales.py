@@ -56,9 +56,9 @@ def _even_gain(labels: Labels, chosen: Tensor) -> float | None:
 
     In a tied parameter and in sums of products, two factors are scaled: each by √½. In other sums, one is: by ½.
     """
-    pinned = mask_of(labels, [pinned for _, pinned in labels.pinned])
-    sums = [one for one in labels.sums if chosen[labels.channels.roots(one.channels)].any()]
-    both = [one for one in sums if one.others is not None and not pinned[torch.cat([one.channels, one.others])].any()]
+    fixed = labels.cannot_be_scaled()
+    sums = [one for one in labels.sums if chosen[labels.channels.roots(one.factors[0])].any()]
+    both = [one for one in sums if len(one.factors) == 2 and not fixed[torch.cat(one.factors)].any()]
     return 0.5**0.5 if both or tied_names(labels, chosen) else 0.5 if sums else None
 
 
@@ -91,7 +91,7 @@ def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
         made = owner[chosen[labels.channels.roots(owner)]]
         if role == MAKES and bool(read[made].any()):
             whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
-    made = mask_of(labels, [owner for (_, _, role), owner in labels.owners.items() if role == MAKES])
+    made = labels.scaled_as([owner for (_, _, role), owner in labels.owners.items() if role == MAKES])
     not_made = "a norm without a gain", labels.begun[~made[labels.begun]]
     for why, pinned in [*labels.pinned, *labels.pinned_if_drawn, not_made]:
         pinned = labels.scales.roots(pinned[pinned >= 0])
@@ -104,21 +104,12 @@ def scaled_labels(labels: Labels, even: bool) -> Tensor:
     """Which labels (a mask) take the gain: those that something reads; even twins: all that can be scaled."""
     found = [owner for (_, _, role), owner in labels.owners.items() if role == READS]
     if not even:
-        return mask_of(labels, found)
+        return labels.scaled_as(found)
     found += [of for _, of, _ in labels.normalised]
-    found += [of for one in labels.sums for of in (one.channels, one.others) if of is not None]
-    return mask_of(labels, found) & ~mask_of(labels, [pinned for _, pinned in labels.pinned])
+    found += [of for one in labels.sums for of in one.factors]
+    return labels.scaled_as(found) & ~labels.cannot_be_scaled()
 
 
 def averaged_channels(labels: Labels) -> Tensor:
     """Which labels (a mask) are those of channels whose mean is taken, and not that of their squares alone."""
-    return mask_of(labels, [one.channels for one in labels.means if not one.squares])
-
-
-def mask_of(labels: Labels, found: list[Tensor]) -> Tensor:
-    """The set of scale labels that some have."""
-    mask = torch.zeros(len(labels.scales) + 1, dtype=torch.bool)
-    for of in found:
-        mask[labels.scales.roots(of)] = True
-    mask[-1] = False
-    return mask[labels.scales.roots(torch.arange(len(mask)))]
+    return labels.scaled_as([one.channels for one in labels.means if not one.squares])

@@ -38,18 +38,11 @@ class Sets:
     def __init__(self, labels: Labels, even: bool = False, joined: bool = True):
         self.even, self.joined, self.roots = even, joined, labels.channels.roots(torch.arange(len(labels.channels) + 1))
         sums = [] if even else labels.sums
-        of_sums = [(one, torch.cat([one.channels, *([one.others] if one.others is not None else [])])) for one in sums]
-        whole = [(one.why, torch.cat([one.made.view(1), of])) for one, of in of_sums if one.made is not None]
-        barred = [(one.why, of) for one, of in of_sums if one.made is None]
+        whole = [(one.why, torch.cat([one.made, *one.factors])) for one in sums if one.made is not None]
+        barred = [(one.why, torch.cat(one.factors)) for one in sums if one.made is None]
         if even:  # a share has to come through one factor at least
-            pinned = labels.scales.roots(
-                torch.cat([torch.empty(0, dtype=torch.long), *(of for _, of in labels.pinned)])
-            )
-            for one in labels.sums:
-                fixed = torch.isin(labels.scales.roots(one.channels), pinned)
-                if one.others is not None:
-                    fixed &= torch.isin(labels.scales.roots(one.others), pinned)
-                barred.append((one.why, one.channels[fixed]))
+            fixed = labels.cannot_be_scaled()
+            barred = [(one.why, one.factors[0][fixed[torch.stack(one.factors)].all(0)]) for one in labels.sums]
         means = [(one.why, one.channels) for one in labels.means if joined]
         rows = {tuple(torch.unique(self.roots[r[r >= 0]]).tolist()): why for why, r in [*labels.rows, *means, *whole]}
         self.why_row = list(rows.values())
