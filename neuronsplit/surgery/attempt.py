@@ -27,7 +27,6 @@ class Search(NamedTuple):
 
     net: nn.Module
     labels: Labels
-    sets: Sets
     layers: dict[str, Tensor]  # of each layer: the labels of its channels (n,)
     check: Check
     rule: str
@@ -40,12 +39,12 @@ class Inexact(Exception):
     """A set does not split exactly; a larger one may."""
 
 
-def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) -> SplitRecord:
+def attempt(search: Search, sets: Sets, neurons: dict[str, list[int]], masks: list[Tensor]) -> SplitRecord:
     """Try a split of neurons of some layers, with the set (a mask) of each in turn.
 
     Raises Inexact where it is not exact. Raises ValueError for what no other set can mend.
     """
-    labels, sets = search.labels, search.sets
+    labels = search.labels
     keys = [mask.numpy().tobytes() for mask in masks]
     by_key = dict(zip(keys, masks))
     distinct = [*by_key.values()]
@@ -53,7 +52,7 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
         shared = [sharing(labels, sets, mask) for mask in distinct]
         if sets.even and not (any(shared) if sets.joined else {by_mean, by_squares} & {*shared}):
             raise Inexact  # nothing is summed or normalised
-        layouts, last = _layouts(search, distinct, shared)
+        layouts, last = _layouts(search, sets, distinct, shared)
     except ValueError as error:
         raise Inexact(str(error)) from error
     of_neurons = _splits(neurons, [[*by_key].index(key) for key in keys])
@@ -72,12 +71,14 @@ def attempt(search: Search, neurons: dict[str, list[int]], masks: list[Tensor]) 
     raise whys[0]
 
 
-def _layouts(search: Search, masks: list[Tensor], shared: list[Sharing | None]) -> tuple[list[list[Place]], bool]:
+def _layouts(
+    search: Search, sets: Sets, masks: list[Tensor], shared: list[Sharing | None]
+) -> tuple[list[list[Place]], bool]:
     """Where copies of sets (masks) may stand, and whether they come last: with their heads, or in blocks of views too.
 
     Raises ValueError where they cannot be copied.
     """
-    labels, sets = search.labels, search.sets
+    labels = search.labels
     orders, distinct = [*search.layers.values()], {tuple(of.unique().tolist()) for of in search.layers.values()}
     if len({*chain(*distinct)}) < sum(map(len, distinct)):  # a copy that comes last in a part does not in the whole
         orders = []
@@ -159,7 +160,7 @@ def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[
             slices = torch.unique(grid.movedim(axis, 0).flatten(1), dim=0)  # (n, …), without a batch
             n_copied = sum(int(mask[slices].any(1).sum()) for mask, of in axes if of == axis)
             (of_heads if varies(sets.units[grid], axis) else others).append((len(slices), len(slices) + n_copied))
-    for head in (torch.cat([w, v.flatten()]) for w, v in sets.heads if len(torch.unique(w)) == 1):
+    for head in [head for head in sets.heads if len(torch.unique(head[:, 0])) == 1]:
         others.append((1, 1 + sum(bool(mask[head].all()) for mask in masks)))
     return of_heads, others
 

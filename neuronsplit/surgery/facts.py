@@ -47,7 +47,7 @@ class Facts:
         self.grids: list[Tensor] = []  # labels along several axes: whole slices along one of them are copied
         self.pieces: list[Tensor] = []  # labels (n,) of pieces of an axis, whose sizes may be written in
         self.parts: list[Tensor] = []  # labels (n,), in order, of what is concatenated
-        self.heads: list[tuple[Tensor, Tensor]] = []  # attention: labels of weights (B,), and of their values (B, D)
+        self.heads: list[Tensor] = []  # attention (B, 1 + D): labels of a weight, and of the values that it multiplies
         self.barred: list[tuple[str, Tensor]] = []  # labels that cannot be copied, with the reason
         self.sums: list[Sum] = []
         self.means: list[Mean] = []  # they join channels as rows do, unless norms are scaled
@@ -107,7 +107,7 @@ class Facts:
 
     def head(self, weights: Tensor, values: Tensor) -> None:
         """Note labels of attention: of weights (B,), and of the values (B, D) that each multiplies."""
-        self.heads.append((weights.clone(), values.clone()))
+        self.heads.append(torch.cat([weights[:, None], values], 1))
 
     def bar(self, labels: Tensor | None, why: str) -> None:
         """Note that channels cannot be copied."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 import torch
@@ -52,13 +51,8 @@ def find_split(
         labels, channels, before, trained = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(net, call, noisy, before, tolerance, trained)
-        rng_of_all = np.random.default_rng(rng)
-        once = _once(trial)
-
-        def search(way: Callable[[], Sets]) -> Search:
-            return Search(net, labels, way(), channels, check, rule, rng_of_all, unscaled, once)
-
-        return _first_exact([partial(search, way) for way in ways(labels)], candidates, together)
+        search = Search(net, labels, channels, check, rule, np.random.default_rng(rng), unscaled, _once(trial))
+        return _first_exact(search, candidates, together)
 
     with in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
@@ -141,41 +135,37 @@ def _check(
 
 
 def _first_exact(
-    searches: list[Callable[[], Search]],
-    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
-    together: bool,
+    search: Search, candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys, first = [], searches[0]()
-    random_state = first.rng.bit_generator.state
-    for search, (neurons, masks, why) in _in_order(searches, candidates, together):
+    whys, random_state = [], search.rng.bit_generator.state
+    for sets, (neurons, masks, why) in _in_order(search, candidates, together):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
             if why is not None:
                 raise Inexact(why)
-            record = attempt(search, neurons, masks)
+            record = attempt(search, sets, neurons, masks)
         except Inexact as error:
             whys += error.args
             continue
         if together or _are_alone(search, neurons, masks):
             return record
-        raise ValueError(_why_larger(search, masks, whys))
+        raise ValueError(_why_larger(search, sets, masks, whys))
     why = (whys or ["no set is whole"])[0]
-    where, allowed = next(iter(first.layers)), "layers that split, for which ns.splittable lists candidates"
+    where, allowed = next(iter(search.layers)), "layers that split, for which ns.splittable lists candidates"
     raise ValueError(f"{where!r} has no exact split known ({why}): allowed are {allowed}")
 
 
 def _in_order(
-    searches: list[Callable[[], Search]],
-    candidates: Callable[[dict[str, Tensor], Sets], Candidates],
-    together: bool,
-) -> Iterator[tuple[Search, tuple]]:
-    """The candidates of all searches; if not together, those of the neurons' own channels come first."""
+    search: Search, candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
+) -> Iterator[tuple[Sets, tuple]]:
+    """The candidates of all ways to copy channels; if not together, those of the neurons' own channels come first."""
+    found = ways(search.labels)
     for alone in (None,) if together else (True, False):
-        for search in (one() for one in searches):
-            for candidate in candidates(search.layers, search.sets):
+        for sets in (way() for way in found):
+            for candidate in candidates(search.layers, sets):
                 if together or alone == _are_alone(search, *candidate[:2]):
-                    yield search, candidate
+                    yield sets, candidate
                 elif alone:
                     break  # those that follow are larger still
 
@@ -186,11 +176,10 @@ def _are_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor
     return int(torch.stack(masks).any(0).sum()) <= len(own)
 
 
-def _why_larger(search: Search, masks: list[Tensor], whys: list[str]) -> str:
+def _why_larger(search: Search, sets: Sets, masks: list[Tensor], whys: list[str]) -> str:
     """Why sets that are exact have other channels too. whys: why those before them are not exact."""
     split = torch.stack(masks).any(0)
-    rows = search.sets.row_of[split[search.sets.in_row]]
-    joined = [search.sets.why_row[row] for row in rows[:1]]
+    joined = [sets.why_row[row] for row in sets.row_of[split[sets.in_row]][:1]]
     why = "; ".join([*joined, *whys[:1]]) or "a shape in the network holds several channels"
     n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
     others = " with those of other layers" if n_channels == 1 else ""

@@ -48,12 +48,8 @@ class Sets:
         self.why_row = list(rows.values())
         self.row_of = torch.tensor([n for n, row in enumerate(rows) for _ in row], dtype=torch.long)
         self.in_row = torch.tensor([label for row in rows for label in row], dtype=torch.long)
-        grids = [core(self.roots[grid]) for grid in labels.grids]
-        self.grids = list({(g.shape, g.numpy().tobytes()): g for g in grids if g.dim() > 1}.values())
-        parts = [self.roots[part] for part in labels.parts]
-        self.parts = list({part.numpy().tobytes(): part for part in parts}.values())
-        heads = {(w.numpy().tobytes(), v.numpy().tobytes()): (self.roots[w], self.roots[v]) for w, v in labels.heads}
-        self.heads = list(heads.values())
+        self.grids = [grid for grid in map(core, self._distinct(labels.grids)) if grid.dim() > 1]
+        self.parts, self.heads = self._distinct(labels.parts), self._distinct(labels.heads)
         self.units = self._units(labels, [*labels.units, *(row[None] for _, row in whole)])
         by_role = {(name, role): owner for (name, _, role), owner in labels.owners.items()}
         self.readers = [
@@ -69,11 +65,16 @@ class Sets:
             int(label): why for why, of in reversed([*labels.barred, *barred]) for label in self.roots[of[of >= 0]]
         }
 
+    def _distinct(self, found: list[Tensor]) -> list[Tensor]:
+        """The names of the sets of some labels, each once."""
+        roots = [self.roots[labels] for labels in found]
+        return list({(of.shape, of.numpy().tobytes()): of for of in roots}.values())
+
     def _units(self, labels: Labels, units: list[Tensor]) -> Tensor:
         """The head, group or piece of an axis that each label belongs to, or −1: copies stand behind the run of it."""
         partition = Partition()
         partition.add(len(labels.channels))
-        for rows in [*units, *(torch.cat([w[:, None], v], 1) for w, v in labels.heads)]:  # (n, D)
+        for rows in [*units, *labels.heads]:  # (n, D)
             if len(rows) == 1 or len(torch.unique(self.roots[rows], dim=0)) > 1:  # not tied since
                 partition.merge(self.roots[rows[:, :1]].expand_as(rows), self.roots[rows])
         units = partition.roots(self.roots)
@@ -97,7 +98,7 @@ class Sets:
             touched = torch.zeros(len(self.why_row), dtype=torch.bool)
             touched[self.row_of[mask[self.in_row]]] = True
             mask[self.in_row[touched[self.row_of]]] = True
-            for weights, values in self.heads:  # (B,), (B, D)
+            for weights, values in ((head[:, 0], head[:, 1:]) for head in self.heads):
                 mask[values[mask[weights]]] = True
                 mask[-1] = False
                 whole = mask[values] | (values < 0)
