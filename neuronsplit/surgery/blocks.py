@@ -1,7 +1,6 @@
 """Where copies stand on an axis: behind their own stretch of it, such as a head, or a block that a view cuts out."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,28 +9,21 @@ from neuronsplit.surgery.axes import whole_slices
 from neuronsplit.surgery.sets import Sets
 
 
-class Block(NamedTuple):
-    """A part of an axis that the network's code cuts out, or puts together with others."""
+def blocks_of(sets: Sets, masks: list[Tensor]) -> list[Tensor]:
+    """Labels (n, D) of blocks that are next to each other on an axis, in which copies of sets (masks) may have to stay.
 
-    labels: Tensor  # (n,) of all blocks that are next to each other
-    size: int
-
-
-def blocks_of(sets: Sets, masks: list[Tensor]) -> list[Block]:
-    """The blocks of grids, and the parts of concatenations, in which copies of sets (masks) may have to stay.
-
-    The copies of slices along an axis stay in the block that has the axis. Where all are copied, it may be either of
-    the first two axes: copies that stay in the rows serve both.
+    They are the parts of concatenations, and of grids: copies of slices along an axis stay in the block that has it.
+    Where all of a grid are copied, it may be either of the first two axes: copies that stay in the rows serve both.
     """
-    blocks = [Block(part, len(part)) for part in sets.parts if any(mask[part].any() for mask in masks)]
+    blocks = [part[None] for part in sets.parts if any(mask[part].any() for mask in masks)]
     for grid, mask in ((grid, mask) for mask in masks for grid in sets.grids if mask[grid].any()):
         slices = whole_slices(mask[grid], grid)
         axis = 1 if mask[grid[grid >= 0]].all() else slices and slices[0]
-        blocks += [Block(grid.flatten(), grid.shape[axis:].numel())] if axis else []
+        blocks += [grid.flatten(axis).flatten(0, -2)] if axis else []
     return blocks
 
 
-def stretches_of(line: tuple[int, ...], units: Tensor, blocks: Iterable[Block]) -> Tensor:
+def stretches_of(line: tuple[int, ...], units: Tensor, blocks: Iterable[Tensor]) -> Tensor:
     """Numbers (n,) of the stretches of an axis, by its labels.
 
     Copies stand behind their own stretch. It ends with its head, with its block, or where a label recurs.
@@ -51,11 +43,12 @@ def stretches_of(line: tuple[int, ...], units: Tensor, blocks: Iterable[Block]) 
     return begins.cumsum(0)
 
 
-def _ends(line: Tensor, blocks: Iterable[Block]) -> set[int]:
-    """The positions on an axis, by its labels, where a block of a grid ends that stands on it."""
+def _ends(line: Tensor, blocks: Iterable[Tensor]) -> set[int]:
+    """The positions on an axis, by its labels, where a block ends that stands on it."""
     ends: set[int] = set()
-    for flat, size in blocks:
-        for start in (line == flat[0]).nonzero()[:, 0].tolist():
-            if torch.equal(line[start : start + len(flat)], flat):
-                ends |= {*range(start, start + len(flat), size), start + len(flat)}
+    for rows in blocks:
+        for start in (line == rows[0, 0]).nonzero()[:, 0].tolist():
+            stop = start + rows.numel()
+            if torch.equal(line[start:stop], rows.flatten()):
+                ends |= {*range(start, stop, rows.shape[1]), stop}
     return ends

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuronsplit.checks import nearest
 from neuronsplit.surgery.axes import varies_where_labelled, whole_slices
-from neuronsplit.surgery.blocks import Block, stretches_of
+from neuronsplit.surgery.blocks import stretches_of
 from neuronsplit.surgery.edits import READING, Place
 from neuronsplit.surgery.facts import ALONG, MAKES, READS
 from neuronsplit.surgery.labels import Labels
@@ -72,7 +72,7 @@ def places_of(
     masks: list[Tensor],
     orders: list[Tensor],
     shared: list[Sharing | None],
-    blocks: Iterable[Block] = (),
+    blocks: Iterable[Tensor] = (),
 ) -> tuple[list[Place], bool]:
     """Where sets of channels (masks over labels) stand in the parameters, and whether their copies can come last.
 

@@ -45,9 +45,7 @@ def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
             found = labels.of(a)
         return read(labels, found, b, 1, 2, why)
     if labels.is_weight(a):
-        found = labels.of(b)
-        found = read(labels, None if found is None else found.mT, a, 2, 1, why)
-        return None if found is None else found.mT
+        return _multiply(labels, b.mT, a.mT, why).mT
     of_a, of_b = labels.of(a), labels.of(b)
     along_a = of_a is not None and varies_where_labelled(of_a, 2)
     along_b = of_b is not None and varies_where_labelled(of_b, 1)

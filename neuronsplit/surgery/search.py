@@ -51,26 +51,13 @@ def find_split(
         labels, channels, before, trained = _traced(net, call, layers)
         tolerance = exactness.tolerance(labels.dtypes, dtype) if SPLIT_RULES[rule].exact else float("inf")
         check = _check(net, call, noisy, before, tolerance, trained)
-        search = Search(net, labels, channels, check, rule, np.random.default_rng(rng), unscaled, _once(trial))
+        search = Search(net, labels, channels, check, rule, np.random.default_rng(rng), unscaled, trial)
         return _first_exact(search, candidates, together)
 
     with in_evaluation(net), created_on(torch.device("cpu")):
         with suppress(DoesNotRun), exactness.in_double(net, noise):
             return find(torch.float64)
         return find(None)  # the network fixes a precision
-
-
-def _once(trial: Callable) -> Callable:
-    """A trial that gives the result that it gave before, where other sets stand at the same places."""
-    results: dict[str, tuple] = {}
-
-    def tried(net: nn.Module, record: SplitRecord, check: Check, eps: dict[str, float], *grown: list) -> tuple:
-        key = repr((tuple(record), eps, [sorted({*sizes}) for sizes in grown]))
-        if key not in results:
-            results[key] = trial(net, record, check, eps, *grown)
-        return results[key]
-
-    return tried
 
 
 def _require_parameters(net: nn.Module) -> None:
