@@ -103,7 +103,8 @@ class Labels(Facts):
     def put(self, tensor: Tensor, labels: Tensor) -> None:
         """Label a tensor, and with it all that share its storage. Entries among other labels make channels."""
         if (of_entries := labels < NONE).any() and not of_entries.all():
-            labels = labels.masked_scatter(of_entries, self.as_channels(NONE - 1 - labels[of_entries]))
+            made = self._record_each(NONE - 1 - labels[of_entries], None, MAKES, 0)[2]
+            labels = labels.masked_scatter(of_entries, made)
         labels, storage = labels.expand(tensor.shape), tensor.untyped_storage()
         if tensor.is_complex():
             tensor, labels = as_real(tensor), labels[..., None].expand(*labels.shape, 2)
@@ -155,9 +156,9 @@ class Labels(Facts):
         single.sort(key=lambda axis: own.stride()[axis : axis + 1] != weight.stride()[-1:])
         return self._record_each(entries, labels, role, (*single, 0)[0])
 
-    def as_channels(self, entries: Tensor) -> Tensor:
-        """Labels for entries of parameters (n,) that are used as an activation: each makes a channel."""
-        return self._record_each(entries, None, MAKES, 0)[2]
+    def as_channels(self, weight: Tensor) -> Tensor:
+        """Labels of a weight that is used as an activation (its shape): each of its entries makes a channel."""
+        return self._record_each(NONE - 1 - self.raw(weight).flatten(), None, MAKES, 0)[2].view(weight.shape)
 
     def _record_each(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         """Record entries (n,) of one parameter, or of several that are concatenated."""
@@ -169,7 +170,7 @@ class Labels(Facts):
             own = number == one
             of_own = None if labels is None else labels[own]
             name, axes, recorded[own] = self._record(entries[own], of_own, role, single)
-        return name, axes, recorded
+        return name, axes, self.scales.roots(recorded)
 
     def _record(self, entries: Tensor, labels: Tensor | None, role: str, single: int):
         name, along = self.entries.positions(entries)

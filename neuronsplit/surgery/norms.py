@@ -43,10 +43,7 @@ def _begin_scale(labels: Labels, found: Tensor, given: dict, out: Tensor, why: s
 def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> None:
     """The channels of the last axes are normalised together."""
     x = given["input"]
-    if labels.is_weight(x):
-        found = labels.as_channels(NONE - 1 - labels.raw(x).flatten()).view(x.shape)
-    else:
-        found = labels.of_activation(x)
+    found = labels.as_channels(x) if labels.is_weight(x) else labels.of_activation(x)
     rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
     if len(rows) > 1:
         labels.all_or_none(rows, why, unit=True)

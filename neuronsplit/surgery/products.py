@@ -39,10 +39,7 @@ def _are_parameters(labels: Labels, *factors: Tensor) -> bool:
 def _multiply(labels: Labels, a: Tensor, b: Tensor, why: str) -> Tensor | None:
     """Labels that broadcast to (B, I, J), of the product of a (B, I, K) and b (B, K, J); None if there are none."""
     if labels.is_weight(b):
-        if labels.is_weight(a):  # such as learned queries
-            found = labels.scales.roots(labels.as_channels(NONE - 1 - labels.raw(a).flatten())).view(a.shape)
-        else:
-            found = labels.of(a)
+        found = labels.as_channels(a) if labels.is_weight(a) else labels.of(a)  # a weight such as learned queries
         return read(labels, found, b, 1, 2, why)
     if labels.is_weight(a):
         return _multiply(labels, b.mT, a.mT, why).mT
