@@ -219,7 +219,7 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
             assert lines[4:6] == ["max-fire: running, epoch 2 of 3", "min-fire: missing"]
             assert re.fullmatch(rf"left alone: {units}/foreign.parquet is damaged \(.*\)", lines[6])
             assert lines[7] == "1 done, 2 running, 1 failed, 2 missing"
-            said = r"would run: 2 notebooks for 5 experiments, about \d+\.\d minutes with 2 workers"
+            said = r"would run: 2 notebooks for 5 experiments, about \d+\.\d minutes with 2 workers if idle"
             assert lines[8:] == [] if name == "status" else re.fullmatch(said, *lines[8:])
             assert content(study.parent) == before
     assert command("status", study) == 0

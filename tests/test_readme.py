@@ -11,6 +11,7 @@ from prose import MAX_WORDS, markdown_of, n_words, sentences, too_long
 
 import neuronsplit as ns
 from neuronsplit.analysis import tables
+from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.plots.style import COLORS, color_of
 from neuronsplit.study import cli, grid
 
@@ -107,6 +108,13 @@ def test_the_coverage_is_read_off_the_committed_table():
     alone = (layers.set_size[layers.outcome == "split"] == 1).mean()
     assert 0.45 < alone < 0.55 and ": half of them neuron by neuron, the rest in sets." in README
     assert not table.outcome.isin(["raised", "wrong"]).any()
+
+
+def test_the_rule_whose_twins_part_most_is_read_off_the_committed_table():
+    twins = ns.read_table(ROOT / "figures" / "data" / "twins.parquet").query("optimizer == 'sgd'")
+    last = twins[(twins.epoch == twins.epoch.max()) & twins.growth.isin([*SPLIT_RULES])]
+    angles = last.groupby("growth").angle.median()
+    assert f'Those of `rule="{angles.idxmax()}"` part most' in README and angles["even"] < 0.1
 
 
 def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():

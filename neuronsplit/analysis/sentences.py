@@ -47,7 +47,7 @@ def still_learning(table: pd.DataFrame) -> str:
     said = (
         f"- In {n} of {runs.ngroups} networks the validation loss is lowest at the end: **training was not finished**."
     )
-    return f"{said} Longer training or a larger learning rate can change all differences." * (n > runs.ngroups / 2)
+    return f"{said} More `epochs` or a larger `learning_rate` can change all differences." * (n > runs.ngroups / 2)
 
 
 def definition(table: pd.DataFrame) -> str:

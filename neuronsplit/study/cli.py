@@ -85,6 +85,6 @@ def _status(study: grid.Study, folder: Path, options: argparse.Namespace) -> int
         left = sum(state != "done" for state in states.values())
         seconds = sum(unit.seconds + batches.START_SECONDS for unit in units) / min(options.workers, len(units) or 1)
         seconds += batches.REPORT_SECONDS * (options.command == "run" and bool(units))
-        said = f"about {seconds / 60:.1f} minutes with {count([options.workers], 'worker')}"
+        said = f"about {seconds / 60:.1f} minutes with {count([options.workers], 'worker')} if idle"
         print(f"would run: {count([len(units)], 'notebook')} for {count([left], 'experiment')}, {said}")
     return 0

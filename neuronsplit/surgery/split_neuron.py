@@ -61,11 +61,13 @@ def split_neuron(
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
     example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword ones.
     optimizer: the optimiser, or several, whose state is split too. One that is not given trains the old parameters.
-    rule: a name in SPLIT_RULES. "net2net" is not exact by definition, so it is not refused for that.
+    rule: a name in SPLIT_RULES. Twins of "even" stay equal, and those of "antisymmetric" part most. "net2net" is not
+        exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact.
+    together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact. In
+        nn.MultiheadAttention, these are all heads and the width, because it has one size for them.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
-    state: what the second twin has of the optimiser's state, "carry" or "reset".
+    state: what the second twin has of the optimiser's state: that of its parent by "carry", or nothing by "reset".
     state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
 
     Returns a record of the split, for `replay`.

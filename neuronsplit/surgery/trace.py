@@ -44,7 +44,8 @@ def trace(net: nn.Module, call: Call, labels: Labels) -> Run:
     """
     done = _followed(net, call, labels)
     if done.exception is not None:
-        why = " ".join(f"{type(done.exception).__name__}: {done.exception}".split())
+        said = (str(done.exception).strip().splitlines() or [""])[0]  # torch lists all that it would take behind it
+        why = " ".join(f"{type(done.exception).__name__}: {said}".split())
         what = "example_inputs as you call it: a tensor, a tuple of arguments, or a dict of keyword ones"
         why = f"the network does not run on the example inputs ({why}): allowed are {what}"
         raise DoesNotRun(why) from done.exception
