@@ -17,7 +17,16 @@ from neuronsplit.surgery.exactness import DOUBLE
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.noted_sizes import scaled_eps
 from neuronsplit.surgery.places import places_of
-from neuronsplit.surgery.scales import Sharing, by_mean, by_squares, eps_factors, sharing, tied_names, why_unscaled
+from neuronsplit.surgery.scales import (
+    NO_GAIN,
+    Sharing,
+    by_mean,
+    by_squares,
+    eps_factors,
+    sharing,
+    tied_names,
+    why_unscaled,
+)
 from neuronsplit.surgery.sets import Sets
 from neuronsplit.surgery.trial_runs import Check
 
@@ -138,7 +147,8 @@ def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor
             allowed = [name for name, one in rules.items() if not _scales(one.draw(np.random.default_rng(0), 1))]
             allowed.sort(key="even".__eq__)  # last, since its twins stay equal
             allowed = ", ".join([*allowed, "or unscaled=True"])
-            raise ValueError(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
+            kind = Inexact if whys[0] == NO_GAIN else ValueError
+            raise kind(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
     found = [each if share is None else share(each) for each, (_, share) in zip(drawn, splits)]
     return [[np.asarray(c).tolist() for c in each] for each in found]

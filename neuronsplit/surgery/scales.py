@@ -19,6 +19,7 @@ from neuronsplit.surgery.facts import MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.sets import Sets
 
+NO_GAIN = "a norm without a gain"  # a set that is normalised as a whole may still take the scale
 Sharing = Callable[[Coefficients], Coefficients]  # from coefficients that a rule has drawn
 
 
@@ -92,7 +93,7 @@ def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
         if role == MAKES and bool(read[made].any()):
             whys += [labels.unscaled_weights[name]] if name in labels.unscaled_weights else []
     made = labels.scaled_as([owner for (_, _, role), owner in labels.owners.items() if role == MAKES])
-    not_made = "a norm without a gain", labels.begun[~made[labels.begun]]
+    not_made = NO_GAIN, labels.begun[~made[labels.begun]]
     for why, pinned in [*labels.pinned, *labels.pinned_if_drawn, not_made]:
         pinned = labels.scales.roots(pinned[pinned >= 0])
         if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():

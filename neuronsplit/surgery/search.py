@@ -166,7 +166,8 @@ def _are_alone(search: Search, neurons: dict[str, list[int]], masks: list[Tensor
 def _why_larger(search: Search, sets: Sets, masks: list[Tensor], whys: list[str]) -> str:
     """Why sets that are exact have other channels too. whys: why those before them are not exact."""
     split = torch.stack(masks).any(0)
-    joined = [sets.why_row[row] for row in sets.row_of[split[sets.in_row]][:1]]
+    rows = sets.row_of[split[sets.in_row]]  # once for each of their channels: the largest row says most
+    joined = [sets.why_row[row] for row in rows.mode().values.view(-1)] if len(rows) else []
     why = "; ".join([*joined, *whys[:1]]) or "a shape in the network holds several channels"
     n_channels = sum(int(split[channels].sum()) for channels in search.layers.values())
     others = " with those of other layers" if n_channels == 1 else ""

@@ -100,4 +100,4 @@ def _one_size_for_several(labels: Labels, name: str, module: nn.Module) -> None:
         for other in units[1:]:
             labels.channels.merge(units[0], other)
     elif own:  # embed_dim: of what comes in, and of all heads together
-        labels.all_or_none(torch.cat([*own.values()])[None], f"embed_dim of {name}")
+        labels.all_or_none(torch.cat([*own.values()])[None], f"one embed_dim for all heads of {name!r}")
