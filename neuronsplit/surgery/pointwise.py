@@ -157,7 +157,7 @@ def _computed_weight(labels: Labels, weights: list[Tensor], out: Tensor, why: st
         if whole is None:
             labels.lose(weight, why)
         elif weight.numel() > 1 and not torch.equal(labels.raw(weight.expand(out.shape)), labels.raw(whole)):
-            labels.accompany(whole, weight.expand(out.shape), why, sums and weight.is_floating_point())
+            labels.accompany(whole, weight.expand(out.shape), why, sums and weight.dtype != torch.bool)
     if whole is not None:
         if not keeps:
             labels.unscaled_weights.setdefault(labels.name_of(whole), why)

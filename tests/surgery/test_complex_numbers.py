@@ -34,6 +34,10 @@ TRANSFORMS = {
         lambda n, h: torch.fft.irfft(torch.fft.rfft(h) * torch.view_as_complex(n.w), n=16), w=(6, 9, 2)
     ),
     "a complex filter": channels(lambda n, h: torch.fft.irfft(torch.fft.rfft(h) * n.c, n=16), c=(6, 9)),
+    "a sum of complex filters": channels(
+        lambda n, h: torch.fft.irfft(torch.fft.rfft(h) * (n.c + torch.view_as_complex(n.w)), n=16),
+        c=(6, 9), w=(6, 9, 2),
+    ),
     "a conjugate": channels(lambda n, h: (torch.fft.fft(h) * torch.fft.fft(h.flip(2)).conj()).real),
     "two parts": channels(lambda n, h: torch.view_as_real(torch.complex(h, 2 * h)).sum(-1)),
     "an angle": channels(lambda n, h: torch.fft.fft(h).angle()),
@@ -99,6 +103,19 @@ def test_a_head_with_complex_rotations_splits():
             net, layer, torch.randn(2, 5, 16), [torch.randn(3, 7, 16)], neuron=1, rule="outgoing", together=True
         )
         assert {net.q.out_features, net.k.out_features, net.v.out_features} == {size + 8}
+
+
+def test_complex_weights_that_are_a_sum_split_with_all_terms():
+    torch.manual_seed(0)
+
+    def forward(n, x):
+        return n.out(torch.fft.irfft(torch.einsum("bik,iok->bok", torch.fft.rfft(n.a(x)), n.v + n.w), n=16))
+
+    net = Custom(forward, a=nn.Conv1d(2, 6, 1), out=nn.Conv1d(5, 1, 1))
+    net.v, net.w = (nn.Parameter(torch.randn(6, 5, 9, dtype=torch.complex128)) for _ in "vw")
+    for layer in ("a", "v"):
+        split_exactly(net, layer, torch.randn(SIGNAL), [torch.randn(2, 2, 16)], neuron=1, rule="antisymmetric")
+    assert net.v.shape == net.w.shape == (7, 6, 9)
 
 
 def test_a_transform_over_the_channels_is_refused():
