@@ -81,11 +81,11 @@ table = ns.splittable(resnet, images).set_index("layer")
 table["n_changes"] = table.changes.map(len)
 print("with a channel of layer1.0.conv1 change:", *table.changes["layer1.0.conv1"], sep="\n")
 rows = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer4.1.conv2", "fc"]
-table.loc[rows, ["channels", "splits_together", "n_changes", "reason"]]
+table.loc[rows, ["channels", "splits_together", "rule", "n_changes", "reason"]]
 
 # %% [markdown]
 # `splits_together` says how many channels of the layer must split at once, and 0 means that none can. Notice `fc`: its channels are the
-# network's output. `n_changes` counts the parameters and buffers that change.
+# network's output. `rule` is a rule that is exact for this layer. `n_changes` counts the parameters and buffers that change.
 #
 # Inside a block, a split changes six of them, which the list names. Between blocks there are more, because several layers add to one
 # residual channel.

@@ -20,11 +20,10 @@ from neuronsplit.surgery.places import places_of
 from neuronsplit.surgery.scales import (
     NO_GAIN,
     Sharing,
-    by_mean,
-    by_squares,
     eps_factors,
-    sharing,
-    tied_names,
+    exact_rules,
+    scales,
+    shares_of,
     why_unscaled,
 )
 from neuronsplit.surgery.sets import Sets
@@ -58,9 +57,7 @@ def attempt(search: Search, sets: Sets, neurons: dict[str, list[int]], masks: li
     by_key = dict(zip(keys, masks))
     distinct = [*by_key.values()]
     try:
-        shared = [sharing(labels, sets, mask) for mask in distinct]
-        if sets.even and not (any(shared) if sets.joined else {by_mean, by_squares} & {*shared}):
-            raise Inexact  # nothing is summed or normalised
+        shared = shares_of(labels, sets, distinct)
         layouts, last = _layouts(search, sets, distinct, shared)
     except ValueError as error:
         raise Inexact(str(error)) from error
@@ -135,28 +132,18 @@ def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor
     splits: the set that each splits, and how its twins share.
     """
     masks = [mask for mask, share in splits if share is None]
-    if names := [name for mask in masks for name in tied_names(search.labels, mask)]:
-        raise Inexact(f"{names[0]!r} makes channels and reads them")
     if len(masks) < len(splits) and not SPLIT_RULES[search.rule].exact:
         raise Inexact("what is summed splits by exact rules")
     n_out = n_outputs(places, search.labels.tensors)
     drawn = [SPLIT_RULES[search.rule].draw(search.rng, n_out) for _ in splits]
-    if masks and any(map(_scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
+    if masks and any(map(scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
         if not search.unscaled:
-            rules = {name: one for name, one in SPLIT_RULES.items() if one.exact}
-            allowed = [name for name, one in rules.items() if not _scales(one.draw(np.random.default_rng(0), 1))]
-            allowed.sort(key="even".__eq__)  # last, since its twins stay equal
-            allowed = ", ".join([*allowed, "or unscaled=True"])
+            allowed = ", ".join([*exact_rules(whys), "or unscaled=True"])
             kind = Inexact if whys[0] == NO_GAIN else ValueError
             raise kind(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
     found = [each if share is None else share(each) for each, (_, share) in zip(drawn, splits)]
     return [[np.asarray(c).tolist() for c in each] for each in found]
-
-
-def _scales(coefficients: Coefficients) -> bool:
-    """Whether a split scales what comes into the neuron, which not every activation lets through."""
-    return bool(coefficients.alpha != 1 or coefficients.beta != 1)
 
 
 def _grown_sizes(labels: Labels, sets: Sets, masks: list[Tensor]) -> tuple[list[tuple[int, int]], ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuronsplit.core.split import Coefficients
+from neuronsplit.core.split import SPLIT_RULES, Coefficients
 from neuronsplit.surgery.facts import MAKES, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.sets import Sets
@@ -34,7 +34,21 @@ def by_mean(drawn: Coefficients) -> Coefficients:
     return Coefficients(1.0, 0.0, 1.0, 1.0)
 
 
-def sharing(labels: Labels, sets: Sets, chosen: Tensor) -> Sharing | None:
+def shares_of(labels: Labels, sets: Sets, masks: list[Tensor]) -> list[Sharing | None]:
+    """How the twins of each of some sets (masks) share; None where they do as drawn.
+
+    Raises ValueError where they cannot be copied in the way of these sets.
+    """
+    shared = [_sharing(labels, sets, mask) for mask in masks]
+    if sets.even and not (any(shared) if sets.joined else {by_mean, by_squares} & {*shared}):
+        raise ValueError("nothing is summed or normalised")
+    as_drawn = [mask for mask, share in zip(masks, shared) if share is None]
+    if names := [name for mask in as_drawn for name in tied_names(labels, mask)]:
+        raise ValueError(f"{names[0]!r} makes channels and reads them")
+    return shared
+
+
+def _sharing(labels: Labels, sets: Sets, chosen: Tensor) -> Sharing | None:
     """How the twins of a set (a mask) share; None where they do as drawn.
 
     Raises ValueError where a mean of channels would stay, but something else reads them too.
@@ -99,6 +113,18 @@ def why_unscaled(labels: Labels, sets: list[Tensor]) -> list[str]:
         if (read[pinned] & chosen[labels.channels.roots(pinned)]).any():
             whys.append(why)
     return whys
+
+
+def exact_rules(whys: list[str]) -> tuple[str, ...]:
+    """The names of the rules that are exact: all, or if something lets no scale through, those that scale nothing."""
+    exact = [name for name, rule in SPLIT_RULES.items() if rule.exact]
+    unscaled = [name for name in exact if not scales(SPLIT_RULES[name].draw(np.random.default_rng(0), 1))]
+    return tuple(sorted(unscaled if whys else exact, key="even".__eq__))  # last, since its twins stay equal
+
+
+def scales(coefficients: Coefficients) -> bool:
+    """Whether a split scales what comes into the neuron, which not every activation lets through."""
+    return bool(coefficients.alpha != 1 or coefficients.beta != 1)
 
 
 def scaled_labels(labels: Labels, even: bool) -> Tensor:

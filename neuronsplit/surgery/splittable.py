@@ -13,11 +13,11 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.places import layer_axis, places_of
 from neuronsplit.surgery.runs import require_module
-from neuronsplit.surgery.scales import sharing, tied_names
+from neuronsplit.surgery.scales import exact_rules, shares_of, why_unscaled
 from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
-COLUMNS = "layer channels splits_together changes reason".split()
+COLUMNS = "layer channels splits_together rule changes reason".split()
 
 
 def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
@@ -30,6 +30,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     Columns:
         layer, channels: its name, and the number of its channels.
         splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
+        rule: the first rule of SPLIT_RULES that is exact for this set, such as `outgoing` through GELU.
         changes: the parameters and buffers that change with it.
         reason: why there is no such set.
     Raises ValueError where the network does not run.
@@ -57,25 +58,26 @@ def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> tu
     try:
         channels = layer_axis(labels, layer)
     except ValueError as error:  # such as a cell whose recurrent weights are normalised
-        return layer, 0, 0, (), str(error)
-    mask, changes, reason = smallest_set(int(channels[0]))
-    return layer, len(channels), 0 if mask is None else int(mask[channels].sum()), changes, reason
+        return layer, 0, 0, "", (), str(error)
+    mask, *rest = smallest_set(int(channels[0]))
+    return layer, len(channels), 0 if mask is None else int(mask[channels].sum()), *rest
 
 
-def _smallest_set(labels: Labels, ways_to_copy: list[Callable], channel: int) -> tuple[Tensor | None, tuple, str]:
-    """The smallest set (a mask) with a channel, and the tensors that change with it; or None, and why there is none."""
+def _smallest_set(labels: Labels, ways_to_copy: list[Callable], channel: int) -> tuple[Tensor | None, str, tuple, str]:
+    """The smallest set (a mask) with a channel, its rule, and the tensors that change; or None, and the reason."""
     found, reasons = [], []
     for sets in (way() for way in ways_to_copy):
         for mask, why in sets.candidates(sets.mask(torch.tensor([channel]))):
             try:
-                share = sharing(labels, sets, mask)
-                if why is not None or (share is None if sets.even else tied_names(labels, mask)):
-                    raise ValueError(why or "it makes channels and reads them")
-                places, _ = places_of(labels, sets, [mask], [], [share])
+                if why is not None:
+                    raise ValueError(why)
+                (share,) = shared = shares_of(labels, sets, [mask])
+                places, _ = places_of(labels, sets, [mask], [], shared)
             except ValueError as error:
                 reasons.append(str(error))
                 continue
-            found.append((mask, tuple(place.name for place in places), ""))
+            whys = why_unscaled(labels, [mask]) if share is None else []
+            found.append((mask, exact_rules(whys)[0], tuple(place.name for place in places), ""))
             break
-    refused = None, (), (reasons or ["no set of channels is whole"])[0]
+    refused = None, "", (), (reasons or ["no set of channels is whole"])[0]
     return min(found, key=lambda one: int(one[0].sum()), default=refused)

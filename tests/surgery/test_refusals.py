@@ -252,4 +252,17 @@ def test_a_parameter_of_the_whole_network_is_a_layer_by_its_own_name():
 
 def test_a_network_without_layers_has_an_empty_table():
     table = splittable(nn.ReLU(), torch.randn(4, 5))
-    assert table.empty and table.columns.tolist() == ["layer", "channels", "splits_together", "changes", "reason"]
+    columns = ["layer", "channels", "splits_together", "rule", "changes", "reason"]
+    assert table.empty and table.columns.tolist() == columns
+
+
+@pytest.mark.parametrize("name", [name for name, case in REFUSALS.items() if UNSCALED in case[-1]])
+def test_a_table_names_a_rule_that_is_exact_where_the_default_is_not(name):
+    make, where, inputs, _, _ = REFUSALS[name]
+    rule = splittable(make(), inputs).set_index("layer").rule[where]
+    assert rule == "outgoing"
+    split_neuron(make(), where, 0, example_inputs=inputs, rule=rule)
+
+
+def test_a_table_names_the_default_rule_where_it_is_exact():
+    assert splittable(plain(), FLAT).rule.tolist() == ["scaled", ""]  # the last layer has no rule
