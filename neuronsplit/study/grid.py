@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from neuronsplit.checks import MAX_SEED, does_not_exist, not_allowed, require_name, require_whole_number
+from neuronsplit.checks import MAX_SEED, does_not_exist, require_name, require_whole_number
 from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import NOTEBOOKS, STUDIES
 from neuronsplit.study import base, batches
@@ -83,13 +83,12 @@ def read_study(name: str, changes: Mapping[str, object] | None = None) -> Study:
 
 def study_file(name: str) -> Path:
     """Return the file of a study. Raises ValueError if there is none."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
-    if not file.is_file():
-        if name.endswith((".yaml", ".yml")):
-            raise ValueError(does_not_exist(name, "files of studies"))
-        names = sorted(file.stem for file in STUDIES.glob("*.yaml"))
-        raise ValueError(not_allowed("study", name, names, ", and paths of .yaml files"))
-    return file
+    if not name.endswith((".yaml", ".yml")):
+        require_name("study", name, sorted(file.stem for file in STUDIES.glob("*.yaml")), ", and paths of .yaml files")
+        return STUDIES / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise ValueError(does_not_exist(name, "files of studies"))
+    return Path(name)
 
 
 class Loader(yaml.BaseLoader):

@@ -48,10 +48,11 @@ def note(unit: Batch, folder: Path, **progress: object) -> None:
         write_bytes(json.dumps(noted._asdict()).encode(), file_of(unit, folder))
 
 
-def note_failure(unit: Batch, folder: Path, failure: str) -> None:
-    """Note that the notebook of a unit failed, unless the unit has noted which experiments did."""
-    if not read(folder).get(unit.name, UnitProgress([])).errors:
-        note(unit, folder, errors={e.id: failure for e in unit.experiments})
+def note_failure(unit: Batch, folder: Path, failure: str) -> dict[str, str]:
+    """Note that the notebook of a unit failed. Returns the errors of its experiments: those that it noted, if any."""
+    errors = read(folder).get(unit.name, UnitProgress([])).errors or {e.id: failure for e in unit.experiments}
+    note(unit, folder, errors=errors)
+    return errors
 
 
 def read(folder: Path) -> dict[str, UnitProgress]:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from jinja2 import FileSystemLoader
 from tqdm.auto import tqdm
 
-from neuronsplit.analysis import files, sentences
+from neuronsplit.analysis import files, sentences, wording
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.locations import NOTEBOOKS
 from neuronsplit.study import base, batches, executor, progress, store
@@ -35,7 +35,7 @@ def train_missing(study: Study, folder: Path, workers: int = 1, scheduler: str =
     """Train what a study's folder lacks.
 
     workers: notebooks at once on this machine. scheduler: the address of a Dask cluster that runs them instead.
-    Returns a line for each notebook that failed.
+    Returns a line for each error, with the experiments that it ended.
     Raises OSError where the folder cannot be written.
     """
     os.environ.pop("MPLBACKEND", None)  # notebooks inherit it, and would show no figures with agg
@@ -66,12 +66,12 @@ def _job(unit: batches.Batch, study: Study, folder: Path) -> executor.Job:
 
 
 def _follow(units: list[batches.Batch], ends: Iterator, study: Study, folder: Path, tables: dict) -> list[str]:
-    """Show progress, and the result of each experiment when its last seed has been trained. Returns failures.
+    """Show progress, and the result of each experiment when its last seed has been trained. Returns errors in lines.
 
     ends: yields the number of each unit that has ended, and what went wrong. tables: what was trained before.
     """
-    place, names, failures = folder / store.UNITS, batches.labels(study.plan), []
-    left = batches.missing(study.plan, tables)
+    place, names, failed = folder / store.UNITS, batches.labels(study.plan), {}
+    left, by_id = batches.missing(study.plan, tables), {e.id: name for e, name in names.items()}
     with progress.bar(units, place, lambda: f"{len(names) - len(left)} of {len(names)} experiments") as end:
         for n, failure in ends:
             end((unit := units[n]).name)
@@ -80,13 +80,13 @@ def _follow(units: list[batches.Batch], ends: Iterator, study: Study, folder: Pa
             if not failure and batches.missing(unit.plan, tables):
                 failure = f"{place}/{unit.name} left no results: allowed are workers with this folder and version"
             if failure:
-                failures.append(failure)
-                progress.note_failure(unit, place, failure)
+                for id, error in progress.note_failure(unit, place, failure).items():
+                    failed.setdefault(error, {})[by_id[id]] = None  # each once, and in order
             for e in unit.experiments:
                 if not batches.missing({e: study.plan[e]}, tables):
                     left.pop(e, None)
                     tqdm.write(f"{names[e]}: {sentences.result(tables[e.id])}")
-    return failures
+    return [f"{wording.join(ended)}: {error}" for error, ended in failed.items()]
 
 
 def report(study: Study, folder: Path) -> list[str]:
