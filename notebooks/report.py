@@ -22,6 +22,7 @@ figures: str = ""  # where pictures go, and how their names begin: figures/fashi
 title: str = ""  # of the study; the name of the file by default
 
 # %%
+import itertools
 import platform
 import re
 
@@ -31,7 +32,7 @@ from IPython.display import Markdown, display
 
 import neuronsplit as ns
 from neuronsplit.analysis import comparison, sentences, stats, study_sentences, tables
-from neuronsplit.analysis.wording import code
+from neuronsplit.analysis.wording import code, join
 from neuronsplit.locations import ROOT
 from neuronsplit.plots import comparisons, curves, families, style
 
@@ -70,31 +71,32 @@ if failed:
 # %%
 METRICS = ["test_accuracy", "test_loss"]
 BETTER = {"test_accuracy": "→ better", "test_loss": "← better"}
-MOST = 40  # experiments in a figure with the baseline; of more the lines cannot be told apart
+MOST = 40  # experiments in a figure with the baselines; of more the lines cannot be told apart
 in_figures = dict(settings)
 for setting, rows in settings.items():
     if rows.policy.nunique() > MOST + 1:
         best = tables.summary(rows, METRICS[0])["mean"].nlargest(MOST).index
-        baseline = comparison.baseline_of(rows)
-        in_figures[setting] = rows[rows.policy.isin([*best, baseline])]
+        baselines = [name for name in map(comparison.baseline_of, comparison.families_of(rows)) if name]
+        in_figures[setting] = rows[rows.policy.isin([*best, *baselines])]
         heading(setting)
-        also = f", and {code(baseline)}" if baseline else ""
+        also = f", and {join(map(code, baselines))}" if baselines else ""
         display(Markdown(f"Figures show the {MOST} experiments of the highest final test accuracy{also}."))
 
 # %%
-differences = {
-    setting: {metric: comparison.paired_differences(style.printable(rows), metric) for metric in METRICS}
-    for setting, rows in in_figures.items()
-    if comparison.paired_differences(rows, METRICS[0]).size
-}
-if differences:
-    display(Markdown("## At the same seed\n\nA difference takes out what the seed decides for all experiments alike."))
-for setting, found in differences.items():
-    heading(setting)
-    for metric, values in found.items():
-        baseline = comparison.baseline_of(style.printable(in_figures[setting]))
+paired = {setting: comparison.families_of(style.printable(rows)) for setting, rows in in_figures.items()}
+for setting, compared in paired.items():
+    paired[setting] = [part for part in compared if comparison.paired_differences(part, METRICS[0]).size]
+if any(paired.values()):
+    of_seeds = "A difference takes out what the seed decides for all experiments alike."
+    of_growing = "Where there is a control, those that grow are also compared with one of them."
+    display(Markdown(f"## At the same seed\n\n{of_seeds} {of_growing}"))
+for setting, compared in paired.items():
+    heading(setting if compared else "")
+    for part, metric in itertools.product(compared, METRICS):
+        baseline = comparison.baseline_of(part)
         label = f"final {style.TITLES[metric]} − that of {baseline} ({BETTER[metric]})"
-        show(comparisons.paired_differences({label: values}), f"differences-{metric}", setting)
+        figure = comparisons.paired_differences({label: comparison.paired_differences(part, metric)})
+        show(figure, f"differences-{metric}-to-{baseline}", setting)
 
 # %%
 drawn = {setting: style.printable(comparison.without_diverged(rows)) for setting, rows in in_figures.items()}

@@ -449,7 +449,7 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     assert found == ["`a {title}`", *sections]
     assert text.count("### `learning rate 0.1`") == text.count("### `learning rate 0.01`") == 9
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
-    assert len(saved) == n_figures == 18 and "cost-learning-rate-0.1.png" in saved
+    assert len(saved) == n_figures == 22 and "cost-learning-rate-0.1.png" in saved
 
 
 def test_all_numbers_have_the_differences_to_the_control_and_to_random_in_both_metrics(tmp_path):
@@ -471,11 +471,11 @@ def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_pa
     shifts = {"no-split": 0.1, **{f"mine-{n}": n / 100 for n in range(60)}}
     write_table(shifted(shifts, n_seeds=2, epochs=2), tmp_path / "t.parquet", {})
     _, text, n_figures = run(tmp_path / "t.parquet", tmp_path)
-    assert "Figures show the 40 experiments of the highest final test accuracy, and `no-split`." in text
-    assert text.startswith("## `t.parquet`\n\n61 experiments") and n_figures == 8
+    assert "Figures show the 40 experiments of the highest final test accuracy, and `no-split` and `mine-0`." in text
+    assert text.startswith("## `t.parquet`\n\n61 experiments") and n_figures == 10
     drawn = [o.metadata["image/png"]["alt"] for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
              for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]  # fmt: skip
-    for alt in drawn[:6]:  # differences, curves and final values
+    for alt in drawn[:8]:  # differences, curves and final values
         assert "mine-59" in alt and "mine-20" in alt and "mine-19" not in alt
 
 
