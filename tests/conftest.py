@@ -42,6 +42,18 @@ print(len(ns.read_table(table)), "rows")
 """
 
 
+# Notebooks of half a minute each. CI executes each of them in a job of its own too.
+LONG_NOTEBOOKS = ("04", "07", "08", "09", "10", "11", "12", "13", "15", "16", "design")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Mark the cells of long notebooks as tests that take long are marked."""
+    for item in items:
+        if item.path.suffix == ".ipynb" and item.path.name.startswith(LONG_NOTEBOOKS):
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_collection_finish():
     """Set aside what imports and collection have made: the search for optimisers then has less to look through."""
     gc.collect()

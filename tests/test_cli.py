@@ -185,9 +185,9 @@ def test_status_and_dry_run_say_how_far_a_study_is_and_change_nothing(study, no_
     unit = Batch((running, left), (0,))
     progress.note(unit, units, fraction=0.5, at="epoch 2 of 3", errors={left.id: "not yet known"})
     progress.note(Batch((failed,), (0, 1)), units, errors={failed.id: "ZeroDivisionError: on purpose"})
-    stale = Batch((over,), (0, 1))  # of a process that was killed; its number is in use again, as 1 is in a container
+    stale = Batch((over,), (0, 1))  # of a process that was killed
     progress.note(stale, units, fraction=0.1, at="epoch 1 of 3")
-    progress.file_of(stale, units).with_suffix(".lock").write_text("1")
+    progress.file_of(stale, units).with_suffix(".lock").touch()
     (units / f".{stale.name}.1.part").write_text("{}")
     (units / "foreign.parquet").write_text("text")
     for n, text in enumerate(
@@ -297,6 +297,7 @@ def test_what_is_damaged_is_named_and_left_alone(study, train_here, capsys):
     assert ns.read_table(study.parent / "results" / "table.parquet").equals(table)
 
 
+@pytest.mark.long
 def test_all_splits_are_run_and_taken_up_as_other_experiments(study, train_here, capsys):
     study.write_text("type: all-splits\nn_seeds: 2\nepochs_before: [1, 2]\nwidth: 3\n")
     assert command("run", study) == 0

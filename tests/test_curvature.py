@@ -13,6 +13,7 @@ from neuronsplit.growing.scores import forward_blocks
 from neuronsplit.growing.train import Run
 
 
+@pytest.mark.long
 @given(seed=st.integers(0, 1000), n=st.integers(20, 300), n_in=st.integers(1, 40))
 def test_the_steepest_direction_is_the_eigenvector_of_the_smallest_eigenvalue(seed, n, n_in):
     g = torch.Generator().manual_seed(seed)
@@ -30,6 +31,7 @@ def test_the_steepest_direction_is_the_eigenvector_of_the_smallest_eigenvalue(se
         assert (u @ matrix @ u).item() == pytest.approx(smallest, abs=bound)
 
 
+@pytest.mark.long
 def test_the_smallest_eigenvalue_is_found_at_the_size_of_fashion_mnist():
     """By Lanczos' method, in float32, for a network half trained on images of 784 pixels."""
     g = torch.Generator().manual_seed(0)

@@ -108,6 +108,7 @@ def scaled(examples, penalty):
     return torch.linalg.lstsq(a, b[:, None]).solution[:, 0] / sd
 
 
+@pytest.mark.long
 @given(seed=st.integers(0, 50), penalty=st.sampled_from([1e-3, 0.1, 10.0]))
 def test_ridge_regression_is_least_squares_with_a_row_for_each_penalty(seed, penalty):
     examples = some_examples(12, seed) + some_examples(5, seed + 1, dataset="mnist-1d")

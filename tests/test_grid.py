@@ -59,6 +59,7 @@ def trained(plan):
     return {(e.canonical, seed) for e, seeds in plan.items() for seed in seeds}
 
 
+@pytest.mark.long
 @given(grids(), st.lists(grids().filter(bool), max_size=3), st.booleans())
 def test_a_study_has_the_experiments_of_parameter_grid(scratch, top, further, flow):
     text = top | ({"grids": further} if further else {})

@@ -206,6 +206,7 @@ def test_a_report_of_ones_own_is_given_the_table(failed):
     assert f"report:  {results}/report.html\n" in out and "mine" in (results / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_study_of_all_splits_is_trained_and_reported_by_its_own_notebook(tmp_path):
     (tmp_path / "mine.yaml").write_text("type: all-splits\nn_seeds: 1\nepochs_before: 1\nwidth: 3\n")
     code, out, err = start(tmp_path, "mine.yaml", "results", "--workers", "1")
@@ -219,6 +220,7 @@ def test_a_study_of_all_splits_is_trained_and_reported_by_its_own_notebook(tmp_p
     assert (tmp_path / "results" / "report.html").read_text(encoding="utf-8").count("data:image/png") >= 1
 
 
+@pytest.mark.long
 def test_the_experiment_notebook_by_hand_is_what_a_study_runs(tmp_path, capsys):
     """By papermill's own command, with fields as parameters; then the study finds that nothing is missing."""
     words = ["-p", "policy", "max-loss", "-p", "splits", "2", "-p", "epochs", "3", "-p", "learning_rate", "0.1"]

@@ -82,6 +82,7 @@ def test_settings_are_labelled_by_what_they_are():
     assert set(oracle.setting_labels(young)) == {"adam 5e-05 · even · width 4, after 1 epoch, 1 prior split"}
 
 
+@pytest.mark.long
 def test_variances_find_again_what_losses_were_made_of():
     """Unbiased: means over many networks; choice of sd 2, coefficients of 0, shuffle of 3, residual of 1."""
     table, rng = all_splits_table(widths=(10,), seeds=range(2000)), np.random.default_rng(1)

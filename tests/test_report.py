@@ -436,6 +436,7 @@ def run(file, tmp_path, **parameters):
     return re.findall("^## (.*)", text, re.M), text, sum("image/png" in data for data in shown)
 
 
+@pytest.mark.long
 def test_the_report_of_awkward_names_and_settings(tmp_path):
     names = ["no-split", "<script>", "None", "a|b`c`", r"$\foo$ _y_", "_hidden", "né{run} ü"]
     table = pd.concat(
@@ -466,6 +467,7 @@ def test_all_numbers_have_the_differences_to_the_control_and_to_random_in_both_m
     assert tests.prob_improvement["mine"] == (1 + 1 / 2) / 4
 
 
+@pytest.mark.long
 def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_path):
     """A figure of hundreds of lines takes long, and says nothing."""
     shifts = {"no-split": 0.1, **{f"mine-{n}": n / 100 for n in range(60)}}

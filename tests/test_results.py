@@ -52,6 +52,7 @@ def test_a_folder_is_one_table(packed, tmp_path):
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
 
 
+@pytest.mark.long
 @settings(max_examples=50)
 @given(st.lists(st.sets(st.integers(0, 5), min_size=1), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_whatever_holds_the_seeds_the_table_is_the_same(tmp_path_factory, parts, random):

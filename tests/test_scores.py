@@ -90,6 +90,7 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("replicas, width", [(10, 1000), (70, 60), (1, 20_000)])
 def test_the_ablation_loss_makes_no_tensor_above_80_megabytes(replicas, width):
     mlp, n = MLP((2, width, 10), range(replicas)), 10_000

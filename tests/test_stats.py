@@ -80,6 +80,7 @@ def far_apart(rng):
     return dependent(rng) + np.array([0, 3, 0, 0, -10, 0, 30])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "draw, without", [(dependent, range(7)), (skewed, range(7)), (incomplete, range(7)), (far_apart, [0, 2, 3, 5])]
 )

@@ -78,6 +78,7 @@ def test_an_unknown_name_has_a_color_that_no_other_name_has():
     assert {name: style.color_of(name) for name in reversed(names)} == colors  # remembered
 
 
+@pytest.mark.long
 def test_hundreds_of_unknown_names_have_colors_of_their_own():
     assert len({style.color_of(f"policy-{n}") for n in range(300)} | set(style.COLORS.values())) == 300 + len(
         set(style.COLORS.values())
@@ -164,6 +165,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["agg", "svg", "pdf", "TkAgg"])
 def test_a_notebook_has_its_figures_as_png_whatever_the_environment_says(backend, monkeypatch):
     """In a real kernel, which takes over the environment."""

@@ -67,6 +67,7 @@ def split_network(drawn):
     return mlp, batches
 
 
+@pytest.mark.long
 @given(alpha=st.floats(0.3, 2), ratio=st.floats(0.3, 2))
 def test_with_kappa_1_twins_stay_collinear_under_sgd(alpha, ratio):
     """(α, β, γ, δ) with γ/α = δ/β."""

@@ -90,6 +90,7 @@ def test_no_program_is_too_large_unless_it_has_one_seed(plan):
                 assert len(policies) == 1 or policies <= {*POLICIES}
 
 
+@pytest.mark.long
 @given(plans(), st.randoms(use_true_random=False))
 def test_what_is_missing_is_what_no_file_holds_and_units_stay_what_they_are(plan, random):
     """Units depend on the plan alone: else a result would depend, in its rounding, on what was there before."""
@@ -103,6 +104,7 @@ def test_what_is_missing_is_what_no_file_holds_and_units_stay_what_they_are(plan
     assert all(unit in missing for unit in units if not set(held) & set(pairs([unit])))
 
 
+@pytest.mark.long
 @given(plans(), st.data())
 def test_a_finished_unit_leaves_the_others_as_they_are(plan, data):
     units = cut_into_units(plan)
@@ -113,6 +115,7 @@ def test_a_finished_unit_leaves_the_others_as_they_are(plan, data):
     assert missing_units(plan, {"of another study": pd.DataFrame({"seed": [0]})}) == units
 
 
+@pytest.mark.long
 @given(plans())
 def test_units_have_names_for_files_of_any_system(plan):
     names = [unit.name for unit in cut_into_units(plan)]

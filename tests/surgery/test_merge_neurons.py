@@ -37,6 +37,7 @@ def differences(net, other):
     return [relative_change(a, b) for a, b in pairs if a.is_floating_point()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in CONSTRUCTIONS if name not in WHOLE_AXES])
 def test_a_split_and_a_merge_give_back_the_network(name):
     """MLPs, convolutions with norms, recurrent units, heads of attention, gates, packed and concatenated channels."""
@@ -62,6 +63,7 @@ def test_a_split_and_a_merge_give_back_the_network(name):
         assert max(differences(merged, again)) == 0
 
 
+@pytest.mark.long
 @settings(max_examples=N_EXAMPLES // 4)
 @given(data=st.data())
 def test_any_two_neurons_are_merged_as_by_hand_and_the_change_is_said(data):
@@ -86,6 +88,7 @@ def test_any_two_neurons_are_merged_as_by_hand_and_the_change_is_said(data):
     assert (net[0].out_features, net[2].in_features) == (hidden - 1, hidden - 1)
 
 
+@pytest.mark.long
 @settings(max_examples=N_EXAMPLES // 8)
 @given(data=st.data())
 def test_a_drawn_network_is_given_back_or_the_merge_is_refused(data):

@@ -80,6 +80,7 @@ def test_a_drawn_network_is_split_exactly_or_refused(data):
     check_exact_or_refused(net, where, options, inputs)
 
 
+@pytest.mark.long
 @settings(max_examples=N_EXAMPLES // 3)
 @given(data=st.data())
 def test_so_it_is_if_the_example_shows_nearly_nothing(data):
