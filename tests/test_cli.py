@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -522,18 +523,20 @@ def test_a_kernel_that_does_not_start_is_started_once_more(errors, calls, result
 
 
 def test_notebooks_run_at_once_and_what_has_ended_is_known_at_once(monkeypatch):
+    others_are_known, found, waited = threading.Event(), [], []
+
     def execute(notebook, out, parameters):
-        time.sleep(parameters["seconds"])
+        if "waits" in parameters:
+            waited.append(others_are_known.wait(60))
         return parameters.get("error")
 
     monkeypatch.setattr(executor, "execute", execute)
-    jobs = [(Path(), Path(), {"seconds": 1.0}), (Path(), Path(), {"seconds": 0.1, "error": "broken"})]
-    jobs += [(Path(), Path(), {"seconds": 0.1})] * 3
-    begun, found = time.monotonic(), []
-    for n, failure in executor.execute_all(jobs, 2):
-        found.append((n, failure, time.monotonic() - begun))
-    assert [(n, failure) for n, failure, _ in found] == [(1, "broken"), (2, None), (3, None), (4, None), (0, None)]
-    assert found[0][2] < 0.8 and found[-1][2] < 1.3
+    jobs = [(Path(), Path(), parameters) for parameters in ({"waits": True}, {"error": "broken"}, {}, {}, {})]
+    for end in executor.execute_all(jobs, 2):
+        found.append(end)
+        if len(found) == 4:
+            others_are_known.set()
+    assert found == [(1, "broken"), (2, None), (3, None), (4, None), (0, None)] and waited == [True]
 
 
 def test_kernels_leave_nothing_open_and_run_in_the_interpreter_of_the_command(tmp_path):
