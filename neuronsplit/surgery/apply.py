@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from neuronsplit.core.split import Coefficients, Twins, twins
 from neuronsplit.surgery.edits import Place, TensorEdit, apply_edits, edits_of, n_outputs
+from neuronsplit.surgery.entries import extent
 from neuronsplit.surgery.exactness import named_tensors, set_tensors
 from neuronsplit.surgery.merges import merge_edits
 from neuronsplit.surgery.noted_sizes import Number, set_numbers, weight_norms
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
+from neuronsplit.surgery.shadow import storage_of
 from neuronsplit.surgery.trace import created_on
 
 MERGE = "merge"  # the rule in the record of a merge
@@ -46,11 +48,29 @@ def recorded_edits(record: SplitRecord, net: nn.Module, tensors: dict[str, Tenso
     for name, (before, _) in record.shapes.items():
         if (shape := list(tensors[name].shape)) != list(before):
             raise ValueError(f"{name!r} has the shape {shape}: allowed is {list(before)}, as recorded")
+    for name in dict.fromkeys(place.name for place in places):
+        _require_memory_of_its_own(name, tensors)
     if record.rule == MERGE:
         return merge_edits(places, tensors, record.coefficients[0][3], weight_norms(net))
     drawn = [Coefficients(*(np.array(c) for c in each)) for each in record.coefficients]
     of_sets: Twins = twins(max(record.sets) + 1, n_outputs(places, tensors), record.sets, drawn)
     return edits_of(places, tensors, of_sets, record.last, weight_norms(net))
+
+
+def _require_memory_of_its_own(name: str, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where another tensor shares entries with one: only one of them would see a change."""
+    tensor = tensors[name]
+    for other, one in tensors.items():
+        if one is not tensor and storage_of(one) == storage_of(tensor) and _overlap(one, tensor):
+            raise ValueError(f"{other!r} has entries of {name!r} in its memory: allowed is one parameter for both")
+
+
+def _overlap(*tensors: Tensor) -> bool:
+    """Whether the ranges of two tensors in one storage overlap."""
+    (first, end), (other_first, other_end) = (
+        (of.data_ptr(), of.data_ptr() + of.itemsize * extent(of)) for of in tensors
+    )
+    return first < other_end and other_first < end
 
 
 def edited(name: str, tensor: Tensor, edits: list[TensorEdit]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def with_widths(widths: dict[str, int], layers: dict[str, Tensor], sets: Sets) -
     Raises ValueError for a width that is not above the present one, and for two widths of the same channels.
     """
     for where, width in widths.items():
-        if type(width) is not int or width <= len(layers[where]):
+        if not isinstance(width, Integral) or isinstance(width, bool) or width <= len(layers[where]):
             raise ValueError(f"width {width!r} of {where!r}: allowed are whole numbers above {len(layers[where])}")
     for (one, width), (other, its_width) in combinations(widths.items(), 2):
         if width != its_width and torch.equal(layers[one].sort().values, layers[other].sort().values):

@@ -21,7 +21,7 @@ class Entries:
         self.first, self.extent, total = {}, {}, 0
         for name, tensor in self.tensors.items():
             self.in_storage.setdefault(storage_of(tensor), []).append(name)
-            self.first[name], self.extent[name] = total, _extent(tensor)  # a module may resize it
+            self.first[name], self.extent[name] = total, extent(tensor)  # a module may resize it
             total += self.extent[name]
         self.names, self.starts = [*self.first], torch.tensor([*self.first.values(), total])
 
@@ -68,7 +68,8 @@ def line(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, -1)[(0,) * (tensor.dim() - 1)]
 
 
-def _extent(tensor: Tensor) -> int:
+def extent(tensor: Tensor) -> int:
+    """How many places in memory a tensor's entries span."""
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from neuronsplit.surgery.modes import seeded
+from neuronsplit.surgery.modes import kept_generators, seeded
 from neuronsplit.surgery.runs import Call, tensors_of
 from neuronsplit.surgery.trace import DoesNotRun, created_on
 from neuronsplit.surgery.transparent import transparent
@@ -54,7 +54,7 @@ def call_with(
 
     def call() -> object:
         given = tree_map_only(Tensor, Tensor.clone, inputs)
-        with seeded(), created_on(device), opened():
+        with seeded(), kept_generators(net), created_on(device), opened():
             return net(**given) if named else net(*given)
 
     return call

@@ -3,12 +3,15 @@
 import copy
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+DEPTH = 4  # of lists and dicts in each other, in which a run may note something
 
 
 @contextmanager
@@ -45,22 +48,55 @@ def in_training(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def kept_state(net: nn.Module) -> Iterator[None]:
     """Attributes and buffers of a network's modules are as before at the end: a run may note something in them."""
-    attributes = {module: dict(vars(module)) for module in net.modules()}
-    kinds = list, deque, dict, set
-    held = [(one, copy.copy(one)) for of in attributes.values() for one in of.values() if isinstance(one, kinds)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in net.buffers()]
+    undo = [one for module in net.modules() for one in _undo(vars(module), DEPTH)]
     try:
         yield
     finally:
-        for module, before in attributes.items():
-            vars(module).clear()
-            vars(module).update(before)
-        for one, before in held:
-            one.clear()
-            (one.update if isinstance(one, dict | set) else one.extend)(before)
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.resize_(before.shape).copy_(before)
+            for put_back in undo:
+                put_back()
+
+
+@contextmanager
+def kept_generators(net: nn.Module) -> Iterator[None]:
+    """Random generators that modules hold as attributes are as before at the end."""
+    undo = [one for module in net.modules() for held in vars(module).values() for one in _undo(held, 0)]
+    try:
+        yield
+    finally:
+        for put_back in undo:
+            put_back()
+
+
+def _undo(value: object, depth: int) -> Iterator[Callable[[], object]]:
+    """What puts a value back that may be changed in place, and what it holds; at a depth of 0, only a generator."""
+    match value:
+        case torch.Generator():
+            yield partial(value.set_state, value.get_state())
+        case random.Random():
+            yield partial(value.setstate, value.getstate())
+        case np.random.RandomState():
+            yield partial(value.set_state, value.get_state())
+        case np.random.Generator():
+            yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+        case Tensor() if depth and not isinstance(value, nn.Parameter) and value.layout == torch.strided:
+            yield partial(_put_numbers, value, value.detach().clone())
+        case np.ndarray() if depth:
+            yield partial(np.copyto, value, value.copy())
+        case list() | deque() | dict() | set() if depth:
+            yield partial(_put_items, value, copy.copy(value))
+            for one in value.values() if isinstance(value, dict) else value:
+                yield from _undo(one, depth - 1)
+
+
+def _put_numbers(tensor: Tensor, before: Tensor) -> None:
+    if tensor.shape != before.shape or not (tensor.is_meta or torch.equal(tensor, before)):
+        tensor.resize_(before.shape).copy_(before)
+
+
+def _put_items(items: list | deque | dict | set, before: list | deque | dict | set) -> None:
+    items.clear()
+    (items.update if isinstance(items, dict | set) else items.extend)(before)
 
 
 @contextmanager

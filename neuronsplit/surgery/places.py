@@ -43,7 +43,7 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
         raise ValueError(
             f"layer {where!r} ({why}): allowed are layers that make channels, here {_some_layers(_layers(labels))}"
         )
-    prefix = f"{where}." if where else ""
+    prefix = f"{where}." if isinstance(where, str) and where else ""
     if isinstance(where, str) and (inner := [one for one in _layers(labels) if one.startswith(prefix)]):
         raise ValueError(f"layer {where!r} is a container: allowed are its layers, here {_some_layers(inner)}")
     given = repr(where) + nearest(where, [*_layers(labels), *labels.tensors])

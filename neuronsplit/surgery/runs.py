@@ -37,12 +37,15 @@ class Run(NamedTuple):
 
 
 def require_module(net: object) -> None:
-    """Raise ValueError for what is no network."""
+    """Raise ValueError for what is no network, or has no parameters yet."""
     if not isinstance(net, nn.Module):
         such = f", such as {net.__name__}()" if isinstance(net, type) else ""
         raise ValueError(f"net of type {type(net).__name__}: allowed are torch.nn.Module{such}")
     if isinstance(net, torch.jit.ScriptModule):
         raise ValueError(f"net of type {type(net).__name__}: allowed are torch.nn.Module, before torch.jit compiles it")
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(f"{name!r} is a {type(module).__name__} that has not run: run the network once first")
 
 
 def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:

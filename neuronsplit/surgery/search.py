@@ -61,11 +61,8 @@ def find_split(
 
 
 def _require_parameters(net: nn.Module) -> None:
-    """Raise ValueError where parameters are not there yet, or are kept elsewhere."""
-    for name, module in net.named_modules():
-        kind = type(module).__name__
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError(f"{name!r} is a {kind} that has not run: run the network once first")
+    """Raise ValueError where parameters are kept elsewhere."""
+    for module in net.modules():
         of_class = {one.__name__ for one in type(module).__mro__}
         for wrapper in of_class & {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}:
             raise ValueError(f"{wrapper} keeps parameters of its own: allowed is the network inside, before")

@@ -30,6 +30,8 @@ from neuronsplit.checks import require_name
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery.apply import MERGE, SplitRecord, make_split
 from neuronsplit.surgery.candidates import with_neurons, with_widths
+from neuronsplit.surgery.exactness import named_tensors, set_tensors
+from neuronsplit.surgery.noted_sizes import Number, set_numbers
 from neuronsplit.surgery.optimizer_state import optimizers_of
 from neuronsplit.surgery.runs import require_module
 from neuronsplit.surgery.saved_config import follow_config
@@ -64,8 +66,8 @@ def split_neuron(
     rule: a name in SPLIT_RULES. Twins of "even" stay equal, and those of "antisymmetric" part most. "net2net" is not
         exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
-    together: split all channels that a head, a group or a norm joins to the neuron, the smallest set that is exact. In
-        nn.MultiheadAttention, these are all heads and the width, because it has one size for them.
+    together: split all channels that a head, a group or a norm joins to the neuron, the smallest such set that is
+        exact. In nn.MultiheadAttention, these are all heads and the width, because it has one size for them.
     unscaled: use α = β = 1 where the rule scales but the network lets no scale through, instead of refusing the split.
     state: what the second twin has of the optimiser's state: that of its parent by "carry", or nothing by "reset".
     state_exponents: for optimisers not of torch: the power of the gradient, 1 or 2, that each of their states averages.
@@ -114,15 +116,23 @@ def replay(records: Iterable[SplitRecord], net: nn.Module) -> None:
 
     records: what `split_neuron`, `widen` and `merge_neurons` returned. They can come from a JSON file that
         json.dump(records, file) wrote.
-    Raises ValueError where one of them cannot be made on this network.
+    Raises ValueError where one of them cannot be made on this network, which is then unchanged.
     """
     require_module(net)
-    for record in [records] if isinstance(records, SplitRecord) else records:
-        fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
-        _require(fits, f"record {str(record)[:60]!r}: allowed are records of split_neuron, or what JSON made of them")
-        record = SplitRecord(*record)
-        _require_options("even" if record.rule == MERGE else record.rule)
-        make_split(net, record, [], "carry", {})
+    tensors, changed = named_tensors(net), []
+    try:
+        for record in [records] if isinstance(records, SplitRecord) else records:
+            fits = isinstance(record, list | tuple) and len(record) == len(SplitRecord._fields)
+            what = f"record {str(record)[:60]!r}"
+            _require(fits, f"{what}: allowed are records of split_neuron, or what JSON made of them")
+            record = SplitRecord(*record)
+            _require_options("even" if record.rule == MERGE else record.rule)
+            make_split(net, record, [], "carry", {})
+            changed += [Number(*number) for number in record.numbers]
+    except Exception:
+        set_tensors(net, tensors, {})
+        set_numbers(net, reversed(changed), old=True)
+        raise
 
 
 def _numbers(neuron: int | None, neurons: Sequence[int] | None) -> list[int]:

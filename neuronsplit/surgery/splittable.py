@@ -30,6 +30,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     Columns:
         layer, channels: its name, and the number of its channels.
         splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
+            Where it is 1, the channel splits alone, without together=True.
         rule: the first rule of SPLIT_RULES that is exact for this set, such as `outgoing` through GELU.
         changes: the parameters and buffers that change with it.
         reason: why there is no such set.

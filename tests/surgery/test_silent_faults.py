@@ -1,6 +1,7 @@
 """Faults that strangers found: accepted splits that changed something, and other exceptions than ValueError."""
 
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from neuronsplit.surgery.split_neuron import split_neuron
+from neuronsplit.surgery.neuron_scores import neuron_scores
+from neuronsplit.surgery.split_neuron import replay, split_neuron
 from neuronsplit.surgery.splittable import splittable
 
 FLAT = (4, 5)
@@ -228,3 +230,83 @@ def test_one_layer_that_is_not_found_hides_no_other_from_the_table():
     table = splittable(net, torch.randn(FLAT)).set_index("layer")
     assert table.splits_together["a"] == 1 and table.reason["a"] == ""
     assert (table.splits_together == 0).sum() > 0
+
+
+def tied_by_memory(tie):
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 5))
+    if tie == "parameter":
+        net[2].weight = nn.Parameter(net[0].weight.t())
+    elif tie == "data":
+        net[2].weight.data = net[0].weight.data.t()
+    else:
+        net.register_buffer("flat", net[0].weight.data.view(-1))
+    return net
+
+
+@pytest.mark.parametrize("tie", ["parameter", "data", "a buffer"])
+def test_two_parameters_with_one_memory_are_refused_and_stay_tied(tie):
+    net, x = tied_by_memory(tie), torch.randn(FLAT)
+    before = net[0].weight.data_ptr()
+    with pytest.raises(ValueError, match="^'(2.weight|flat)' has entries of '0.weight' in its memory: allowed is one"):
+        split_neuron(net, "0", 1, example_inputs=x)
+    assert net[0].weight.data_ptr() == before and net[0].weight.shape == (6, 5)
+
+
+def test_parameters_that_are_parts_of_one_memory_split():
+    net, flat = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(100)
+    net[0].weight.data, net[2].weight.data = flat[:30].view(6, 5), flat[30:42].view(2, 6)
+    x = torch.randn(FLAT)
+    before = outputs(net, x)
+    split_neuron(net, "0", 1, example_inputs=x)
+    assert net[0].out_features == 7 and relative_change(before, outputs(net, x)) < 1e-5
+
+
+GENERATORS = {
+    "torch": (lambda: torch.Generator().manual_seed(3), lambda g: float(torch.randn(1, generator=g))),
+    "numpy": (lambda: np.random.default_rng(3), lambda g: g.normal()),
+    "an old numpy": (lambda: np.random.RandomState(3), lambda g: g.normal()),
+    "python": (lambda: random.Random(3), lambda g: g.gauss(0, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_that_a_network_holds_draws_the_same_in_every_run_and_stays(kind):
+    make, draw = GENERATORS[kind]
+    net = Custom(lambda n, x: n.out(torch.relu(n.a(x))) + draw(n.rng), a=nn.Linear(5, 6), out=nn.Linear(6, 2))
+    net.rng, x = make(), torch.randn(FLAT)
+    splittable(net, x)
+    split_neuron(net, "a", 1, example_inputs=x)
+    assert net.a.out_features == 7 and draw(net.rng) == draw(make())
+
+
+def test_what_a_run_notes_in_tensors_and_nested_lists_is_as_before():
+    def forward(n, x):
+        n.steps += 1
+        n.array += 1
+        n.seen["shapes"][0].append(x.shape)
+        return n.out(torch.relu(n.a(x)))
+
+    net = Custom(forward, a=nn.Linear(5, 6), out=nn.Linear(6, 2))
+    net.steps, net.array, net.seen = torch.zeros(2), np.zeros(3), {"shapes": [[]]}
+    splittable(net, torch.randn(FLAT))
+    split_neuron(net, "a", 1, example_inputs=torch.randn(FLAT))
+    assert net.steps.tolist() == [0, 0] and net.array.tolist() == [0, 0, 0] and net.seen == {"shapes": [[]]}
+
+
+def test_a_network_that_has_not_run_is_named_by_every_function():
+    def lazy():
+        return nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 2))
+
+    x = torch.randn(FLAT)
+    for call in (partial(splittable, lazy(), x), partial(neuron_scores, lazy(), "0", lambda n, b: n(b).mean(), [x])):
+        with pytest.raises(ValueError, match="^'0' is a LazyLinear that has not run: run the network once first$"):
+            call()
+
+
+def test_records_that_cannot_all_be_replayed_change_nothing():
+    net, other = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)) for _ in range(2))
+    record = split_neuron(net, "0", 1, example_inputs=torch.randn(FLAT))
+    before = dict(other.named_parameters())
+    with pytest.raises(ValueError, match=r"has the shape \[2, 7\]: allowed is \[2, 6\], as recorded$"):
+        replay([record, record], other)
+    assert other[0].out_features == 6 and all(one is before[name] for name, one in other.named_parameters())

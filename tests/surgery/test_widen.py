@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from networks import in_double, outputs, relative_change, rng, settle
@@ -132,3 +133,9 @@ def test_widths_that_cannot_be_are_refused_and_nothing_changes(widths, message):
 def test_a_state_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="^state 'drop': allowed are carry, reset$"):
         widen(settle(Encoder()), {"up": 20}, example_inputs=X, state="drop")
+
+
+def test_a_width_may_be_a_whole_number_of_numpy():
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
+    widen(net, {"0": np.int64(9)}, example_inputs=torch.randn(3, 5))
+    assert net[0].out_features == 9
