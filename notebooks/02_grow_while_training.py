@@ -213,8 +213,8 @@ born_later.round(3)
 #
 # ## Epoch by epoch
 #
-# Now all of this together. In a running notebook, press play or move the slider. Notice that the framed tiles, the newest twins, look alike,
-# and that the loss goes on without a step. Most angles stay below 10 degrees. Grey lines show what comes later.
+# Now all of this together. In a running notebook, press play or move the slider. Notice that the framed tiles, the newest twins, look alike.
+# At the end both are pale, because their weights are small. The loss goes on without a step. Most angles stay below 10 degrees. Grey lines show what comes later.
 
 # %% tags=["nbval-ignore-output"]
 show(

@@ -14,7 +14,7 @@
 # # When to grow, how, which neuron, and what it costs
 #
 # Start with the final width, and grow only if you do not know it. In test loss on digits, MNIST-1D and Fashion-MNIST, no way to grow ends below the final width at equal multiply-adds.
-# To save compute, train the final width for fewer epochs, which ends at most 0.003 above. If you grow, split random neurons. When is unclear: one per epoch is best on MNIST-1D, and making all splits in one epoch is better on the other two. Avoid the growths `even` and `net2net`, which are worse on digits and MNIST-1D.
+# To save compute, train the final width for fewer epochs, which ends at most 0.003 above. If you grow, split random neurons. When is unclear: one per epoch is best on MNIST-1D. On the other two, a schedule that makes all splits in one epoch is better, but not the same one. Avoid the growths `even` and `net2net`, which are worse on digits and MNIST-1D.
 # None of the other growths or schedules is better on two of the three. One random split per epoch saves 14 to 21 % of the multiply-adds and 1 to 4 % of the time, and ends 0.02 to 0.06 above in test loss.
 #
 # The answer comes first, from [the registered design](studies/design.md), whose arms were tuned by the same budget. On Fashion-MNIST, policies share the settings of the base arm. Then one study is taken apart as an example of a comparison: eight experiments on
@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 design_tables: dict = {}  # data set: the table of its design; by default those in figures/data that are there
-table: str = "figures/data/fashion-mnist.parquet"  # the eight experiments, from the project's folder
+table: str = "figures/data/fashion-mnist.parquet"  # the eight experiments; for a table of your own, use report.ipynb
 figures: str = ""  # where pictures go, and how their names begin: figures/; none are saved by default
 
 # %%
@@ -285,8 +285,9 @@ family_sizes.round(2)
 
 # %%
 one_family, as_random = ["min-loss", "max-fire", "min-fire", "half-fire"], ["max-loss", "loss-probs"]
+assert len(to_control) == 7, "this is about the eight experiments: report.ipynb says what another table shows"
 assert to_control["mean"].between(-0.0145, -0.0115).all() and (to_control.high < -0.009).all()
-assert (to_control.verdict == "worse").all() and len(to_control) == 7
+assert (to_control.verdict == "worse").all()
 assert cost.relative_cost(results, NO_SPLIT).drop(NO_SPLIT).round(2).eq(0.79).all()
 assert (to_random["mean"].abs() < 0.002).all() and (to_random["mean"][as_random].abs() < 0.001).all()
 assert to_random["mean"][one_family].between(-0.002, -0.001).all()

@@ -85,7 +85,7 @@ table.loc[rows, ["channels", "splits_together", "rule", "n_changes", "reason"]]
 
 # %% [markdown]
 # `splits_together` says how many channels of the layer must split at once, and 0 means that none can. Notice `fc`: its channels are the
-# network's output. `rule` is a rule that is exact for this layer. `n_changes` counts the parameters and buffers that change.
+# network's output. `rule` is a rule that is exact for them. `n_changes` counts the parameters and buffers that change.
 #
 # Inside a block, a split changes six of them, which the list names. Between blocks there are more, because several layers add to one
 # residual channel.
@@ -254,7 +254,7 @@ relative.round(2).rename("mean loss, relative to no split").to_frame()
 
 # %% [markdown]
 # Notice that the blue line crosses the dotted one on the grey band, and leaves the band only slowly. A new optimiser sets training back. The
-# table has the mean loss of the first 10 steps after the splits.
+# table has the mean loss of the first 10 steps after the splits. What follows later differs by chance too: this is one run.
 #
 # ## Merge two neurons
 #

@@ -17,7 +17,8 @@
 # or in [Binder](https://mybinder.org/v2/gh/YOUR_NAME/neuronsplit/main?labpath=notebooks%2F13_grow_a_language_model.ipynb).
 #
 # Can a transformer grow in mid-training, and is that worth it? It can: its hidden layers, its heads and its residual stream double without a
-# change of its output, and the optimiser goes on. The first figure says what that is worth.
+# change of its output, and the optimiser goes on. At equal multiply-adds, growing
+# ends below staying small, and above starting large.
 #
 # The networks are small GPTs that read Python's standard library as bytes. What decides is the validation loss at equal multiply-adds. The
 # limits: one small size, one text, learning rates that change at a growth at most, and no growth of depth.

@@ -88,7 +88,7 @@ for setting, compared in paired.items():
     paired[setting] = [part for part in compared if comparison.paired_differences(part, METRICS[0]).size]
 if any(paired.values()):
     of_seeds = "A difference takes out what the seed decides for all experiments alike."
-    of_growing = "Where there is a control, those that grow are also compared with one of them."
+    of_growing = "Where there is a control, those that grow are also compared with `random`, or else with one of them."
     display(Markdown(f"## At the same seed\n\n{of_seeds} {of_growing}"))
 for setting, compared in paired.items():
     heading(setting if compared else "")
@@ -104,7 +104,7 @@ drawn = {setting: rows for setting, rows in drawn.items() if len(rows)}
 baselines = {setting: comparison.baseline_of(style.printable(in_figures[setting])) for setting in drawn}
 baselines = {setting: name for setting, name in baselines.items() if name in set(drawn[setting].policy)}
 if drawn:
-    display(Markdown("## While training"))
+    display(Markdown("## While training\n\nWhere lines lie on each other, see the differences above."))
 for setting, rows in drawn.items():
     heading(setting)
     for metric in METRICS:

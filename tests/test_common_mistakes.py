@@ -166,7 +166,7 @@ IN_PYTHON = [  # what is done, and the message
     (lambda: ns.Experiment(learningrate=0.1), "Experiment field 'learningrate' (did you mean 'learning_rate'?): allowed are …"),
     (lambda: ns.run_experiment(ns.Experiment(), seeds=3), "seeds 3: allowed is a list, such as range(5)"),
     (a_function_in_place_of_a_policy, "POLICIES['mine'] is a function: allowed is a Policy with a text as its name"),
-    (a_score_of_the_wrong_shape, "score of policy 'mine', Tensor of shape (1, 10, 10): allowed is a tensor of shape (1, 10)"),
+    (a_score_of_the_wrong_shape, "score of policy 'mine', Tensor of shape (1, 10, 10): allowed is a tensor of shape (1, 10), networks by neurons"),
     (lambda: ns.read_table(TABLE.with_name("fashion-mist.parquet")), "….parquet does not exist (did you mean 'fashion-mnist.parquet'?): allowed are files of tables"),
     (lambda: tables.summary(labelled(), "test_acc"), "column 'test_acc' (did you mean 'test_accuracy'?): allowed are …"),
     (lambda: curves.mean_curves(labelled(), "test_loss"), "metrics 'test_loss': allowed is a list, such as ['test_loss']"),

@@ -114,7 +114,13 @@ def test_the_rule_whose_twins_part_most_is_read_off_the_committed_table():
     twins = ns.read_table(ROOT / "figures" / "data" / "twins.parquet").query("optimizer == 'sgd'")
     last = twins[(twins.epoch == twins.epoch.max()) & twins.growth.isin([*SPLIT_RULES])]
     angles = last.groupby("growth").angle.median()
-    assert f'Those of `rule="{angles.idxmax()}"` part most' in README and angles["even"] < 0.1
+    assert f'With one hidden layer, those of `rule="{angles.idxmax()}"` part most' in README and angles["even"] < 0.1
+
+
+def test_where_antisymmetric_twins_stay_alike_is_read_off_the_committed_table():
+    table = ns.read_table(ROOT / "figures" / "data" / "language-model.parquet").query("arm == 'antisymmetric'")
+    assert "In a residual stream they stay alike" in README
+    assert table.distance_width.max() < 1e-6 < 0.1 < table.distance_MLP.max()
 
 
 def test_each_way_to_extend_takes_fewer_than_ten_lines_of_code():

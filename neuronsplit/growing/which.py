@@ -99,7 +99,8 @@ def choose(policies: list[str], mlp: MLP, blocks: list[Activations], rngs: list[
         found, expected = score(mlp[replicas], own_blocks), (len(rngs[replicas]), mlp.width)
         if not isinstance(found, Tensor) or found.shape != expected:
             given = f"{type(found).__name__} of shape {tuple(getattr(found, 'shape', ()))}"
-            raise ValueError(f"score of policy {policy!r}, {given}: allowed is a tensor of shape {expected}")
+            allowed = f"a tensor of shape {expected}, networks by neurons"
+            raise ValueError(f"score of policy {policy!r}, {given}: allowed is {allowed}")
         neurons[replicas] = pick(found.double().nan_to_num(), rngs[replicas])
     return neurons
 

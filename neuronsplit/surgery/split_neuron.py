@@ -63,8 +63,8 @@ def split_neuron(
     neuron, neurons: one neuron, or several at once. A neuron named again has its first twin split once more.
     example_inputs: what the network is called with: a tensor, a tuple or list of arguments, or a dict of keyword ones.
     optimizer: the optimiser, or several, whose state is split too. One that is not given trains the old parameters.
-    rule: a name in SPLIT_RULES. Twins of "even" stay equal, and those of "antisymmetric" part most. "net2net" is not
-        exact by definition, so it is not refused for that.
+    rule: a name in SPLIT_RULES. Twins of "even" stay equal. In one hidden layer, those of "antisymmetric" part most.
+        "net2net" is not exact by definition, so it is not refused for that.
     rng: draws the coefficients; by default, they differ at every call.
     together: split all channels that a head, a group or a norm joins to the neuron, the smallest such set that is
         exact. In nn.MultiheadAttention, these are all heads and the width, because it has one size for them.
