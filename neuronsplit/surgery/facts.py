@@ -54,6 +54,7 @@ class Facts:
         self.gains: set[str] = set()  # parameters that multiply what is normalised
         self.pinned: list[tuple[str, Tensor]] = []  # labels that cannot be scaled, with the reason
         self.pinned_if_drawn: list[tuple[str, Tensor]] = []  # those that can be if all are scaled alike, by √½ or so
+        self.bent: list[tuple[str, Tensor, bool]] = []  # what a function bends, with its name; if a scale passes it
         self.factors: dict[int, int] = {}  # of the label of a product: that of its other factor
         self.module = ""  # the one that runs
         self.companions: dict[str, list[tuple[Tensor, bool]]] = {}  # of a parameter: others of its shape; if alike
@@ -117,6 +118,10 @@ class Facts:
     def pin(self, labels: Tensor, why: str, if_drawn: bool = False) -> None:
         """Note that channels cannot be scaled, or only all alike."""
         (self.pinned_if_drawn if if_drawn else self.pinned).append((why, torch.unique(core(labels))))
+
+    def bend(self, labels: Tensor, why: str, passes: bool) -> None:
+        """Note that channels pass a function that is not linear, and whether a scale does."""
+        self.bent.append((why, torch.unique(core(labels)), passes))
 
     def add_up(self, why: str, *factors: Tensor, made: Tensor | None = None) -> None:
         """Note a sum over channels (n,), which are copied one by one with others that they are multiplied by."""

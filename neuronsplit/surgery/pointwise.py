@@ -20,6 +20,9 @@ HOMOGENEOUS = set(
     "rrelu_with_noise conj_physical _conj_physical".split()
 )
 
+LINEAR = set("neg clone _to_copy native_dropout zero zeros_like positive conj_physical _conj_physical".split())
+NOT_BENT = SUMS | FACTORS | LINEAR | {"pow", "masked_fill", "fill"}
+
 
 def unknown(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
     """Bar the channels that an operation without a rule meets."""
@@ -53,6 +56,8 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
         labels.pin(merged, why, if_drawn=True)
     elif not passes:
         labels.pin(merged, why)
+    if channels and name not in NOT_BENT:
+        labels.bend(merged, why, passes)
     merged = labels.begin_scale(labels.scales.roots(merged), why) if begins else labels.scales.roots(merged)
     for weight in weights:
         begun = name in FACTORS and bool(torch.isin(labels.scales.roots(labels.begun), core(merged)).any())

@@ -55,15 +55,32 @@ def _sharing(labels: Labels, sets: Sets, chosen: Tensor) -> Sharing | None:
     """
     means = [one for one in labels.means if sets.even and chosen[labels.channels.roots(one.channels)].any()]
     if means and not sets.joined:
-        if all(one.squares for one in means):
+        of_squares, averaged = all(one.squares for one in means), averaged_channels(labels)
+        if why := _why_none_alone(labels, chosen, of_squares, averaged):
+            raise ValueError(f"{why} and a norm over channels let no single one through")
+        if of_squares:
             return by_squares
-        averaged = averaged_channels(labels)
         for (name, _, role), owner in labels.owners.items():
             if role == READS and (averaged[owner] & chosen[labels.channels.roots(owner)]).any():
                 raise ValueError(f"{name!r} reads channels whose mean is taken")
         return by_mean
     gain = _even_gain(labels, chosen) if sets.even else None
     return None if gain is None else lambda drawn: Coefficients(gain, gain, 0.5 / gain, 0.5 / gain)  # αγ + βδ = 1
+
+
+def _why_none_alone(labels: Labels, chosen: Tensor, of_squares: bool, averaged: Tensor) -> str:
+    """What bends channels such that no single one comes through a norm; "" if nothing does.
+
+    Before a mean that has to stay, nothing may bend them. Where twins differ in scale, a scale has to pass.
+    """
+    in_norms = labels.scaled_as([*(one.channels for one in labels.means), *(of for _, _, of in labels.normalised)])
+    scaled, straight = (in_norms, in_norms & ~in_norms) if of_squares else (labels.scaled_as([labels.begun]), averaged)
+    for why, bent, passes in labels.bent:
+        bent = labels.scales.roots(bent[bent >= 0])
+        bars = straight if passes else straight | scaled
+        if (bars[bent] & chosen[labels.channels.roots(bent)]).any():
+            return why
+    return ""
 
 
 def _even_gain(labels: Labels, chosen: Tensor) -> float | None:

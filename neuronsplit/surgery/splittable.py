@@ -25,7 +25,6 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
 
     Its rows are candidates, found by a run in evaluation and one in training. Nothing is tried: only `split_neuron`
     does that, and may refuse one. It does so where a size is written into the network's forward, as in view(-1, 288).
-    It may do so for a single channel where a norm over channels comes right before or behind an activation.
 
     net, example_inputs: as for `split_neuron`.
     Columns:

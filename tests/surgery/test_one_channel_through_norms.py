@@ -11,9 +11,11 @@ import pytest
 import torch
 from language_models import CASES, EPS, IDS, OTHER, RMS, eps_of, model
 from networks import EXACT, outputs, relative_change, rng
+from torch import nn
 
 from neuronsplit.surgery import attempt, scales
 from neuronsplit.surgery.split_neuron import replay, split_neuron
+from neuronsplit.surgery.splittable import splittable
 
 
 @pytest.mark.parametrize("name, tied", CASES)
@@ -101,3 +103,28 @@ def test_the_check_finds_a_wrong_share_and_a_wrong_eps(monkeypatch):
             with pytest.raises(ValueError, match="^a neuron of 'embed' has no exact split alone .*it would change the"):
                 split_neuron(net, "embed", 3, example_inputs=IDS, rng=rng())
     assert net.embed.weight.shape == (11, 6) and net.first.eps == EPS
+
+
+NORMS = {
+    "RMSNorm": lambda: nn.RMSNorm(5),
+    "LayerNorm": lambda: nn.LayerNorm(5),
+    "no gain": lambda: nn.LayerNorm(5, elementwise_affine=False),
+    "no gain, RMSNorm": lambda: nn.RMSNorm(5, elementwise_affine=False),
+}
+
+
+@pytest.mark.parametrize("order", ["norm, f", "f, norm", "f, norm, f"])
+@pytest.mark.parametrize("f", [nn.ReLU, nn.GELU, nn.Dropout], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_table_says_whether_a_channel_splits_alone_next_to_a_norm(norm, f, order):
+    between = [{"norm": NORMS[norm], "f": f}[name]() for name in order.split(", ")]
+    net, x = nn.Sequential(nn.Linear(4, 5), *between, nn.Linear(5, 4)), torch.randn(7, 4)
+    row = splittable(net, x).set_index("layer").loc["0"]
+    for rule in (row["rule"], "outgoing"):
+        if row.splits_together == 1:
+            split_neuron(copy.deepcopy(net), "0", 2, example_inputs=x, rule=rule)
+        else:
+            assert row.splits_together == 5
+            with pytest.raises(ValueError, match="has no exact split alone .*together=True|is not exact through"):
+                split_neuron(copy.deepcopy(net), "0", 2, example_inputs=x, rule=rule)
+            split_neuron(copy.deepcopy(net), "0", 2, example_inputs=x, rule=rule, together=True)
