@@ -161,7 +161,7 @@ REFUSALS = {
     "layer norm": (lambda: normed(nn.Sequential(nn.LayerNorm(4), nn.Sigmoid())), "0", FLAT, ALONE,
                    r".*'0' has no exact split alone .layer_norm in '1.0'; it would change .* 4 "),
     "rms norm": (lambda: normed(nn.Sequential(nn.RMSNorm(4), nn.Sigmoid())), "0", FLAT, ALONE,
-                 r".*'0' has no exact split alone \(mean in '1.0'; sigmoid in '1.1' and a norm .*\): allowed is together=True, .* 4 "),
+                 r".*'0' has no exact split alone \(mean in '1.0'; sigmoid in '1.1' and .*\).* together=True, .* 4 "),
     "group norm": (lambda: normed(nn.GroupNorm(2, 4)), "0", FLAT, ALONE,
                    r".*'0' has no exact split alone .*.*group_norm in '?1'?.* 2 "),
     "a group": (grouped, "0", IMAGE, ALONE,
