@@ -80,8 +80,8 @@ def _follow(units: list[batches.Batch], ends: Iterator, study: Study, folder: Pa
             if not failure and batches.missing(unit.plan, tables):
                 failure = f"{place}/{unit.name} left no results: allowed are workers with this folder and version"
             if failure:
-                for id, error in progress.note_failure(unit, place, failure).items():
-                    failed.setdefault(error, {})[by_id[id]] = None  # each once, and in order
+                for name, error in progress.note_failure(unit, place, failure).items():
+                    failed.setdefault(error, {})[by_id[name]] = None  # each once, and in order
             for e in unit.experiments:
                 if not batches.missing({e: study.plan[e]}, tables):
                     left.pop(e, None)

@@ -3,7 +3,7 @@
 import copy
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -48,24 +48,27 @@ def in_training(net: nn.Module) -> Iterator[None]:
 @contextmanager
 def kept_state(net: nn.Module) -> Iterator[None]:
     """Attributes and buffers of a network's modules are as before at the end: a run may note something in them."""
-    undo = [one for module in net.modules() for one in _undo(vars(module), DEPTH)]
+    with _undone(one for module in net.modules() for one in _undo(vars(module), DEPTH)):
+        yield
+
+
+@contextmanager
+def kept_generators(net: nn.Module) -> Iterator[None]:
+    """Random generators that modules hold as attributes are as before at the end."""
+    with _undone(one for module in net.modules() for held in vars(module).values() for one in _undo(held, 0)):
+        yield
+
+
+@contextmanager
+def _undone(undo: Iterable[Callable[[], object]]) -> Iterator[None]:
+    """What puts values back is called at the end."""
+    undo = [*undo]
     try:
         yield
     finally:
         with torch.no_grad():
             for put_back in undo:
                 put_back()
-
-
-@contextmanager
-def kept_generators(net: nn.Module) -> Iterator[None]:
-    """Random generators that modules hold as attributes are as before at the end."""
-    undo = [one for module in net.modules() for held in vars(module).values() for one in _undo(held, 0)]
-    try:
-        yield
-    finally:
-        for put_back in undo:
-            put_back()
 
 
 def _undo(value: object, depth: int) -> Iterator[Callable[[], object]]:

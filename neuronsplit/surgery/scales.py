@@ -74,7 +74,8 @@ def _why_none_alone(labels: Labels, chosen: Tensor, of_squares: bool, averaged: 
     Before a mean that has to stay, nothing may bend them. Where twins differ in scale, a scale has to pass.
     """
     in_norms = labels.scaled_as([*(one.channels for one in labels.means), *(of for _, _, of in labels.normalised)])
-    scaled, straight = (in_norms, in_norms & ~in_norms) if of_squares else (labels.scaled_as([labels.begun]), averaged)
+    scaled = in_norms if of_squares else labels.scaled_as([labels.begun])
+    straight = torch.zeros_like(averaged) if of_squares else averaged
     for why, bent, passes in labels.bent:
         bent = labels.scales.roots(bent[bent >= 0])
         bars = straight if passes else straight | scaled
