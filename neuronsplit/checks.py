@@ -8,6 +8,7 @@ from pathlib import Path
 from traceback import walk_tb
 
 MAX_SEED = 2**32
+MAX_COUNT = 100_000  # the largest number of neurons, epochs, seeds and the like
 EXTENSIONS = "neuronsplit_extensions"  # the name that a file of a user has as a module
 NEAR = 0.75  # the similarity from which a name is suggested; at 0.6, "width" would be suggested for "depth"
 

@@ -38,11 +38,11 @@ import torch
 import neuronsplit as ns
 from neuronsplit.analysis import design, oracle
 from neuronsplit.analysis.stats import intervals, paired_tests
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 from neuronsplit.locations import ROOT
 from neuronsplit.measuring.all_splits import HORIZONS, policy_choices
 from neuronsplit.names import NEURON, SHUFFLE_LOSSES
 from neuronsplit.plots import comparisons, style
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 
 torch.set_num_threads(1)
 style.use_style()

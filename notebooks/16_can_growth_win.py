@@ -45,10 +45,11 @@ import neuronsplit as ns
 from neuronsplit.analysis import cost, stats, variance
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import write_table
+from neuronsplit.experiments import random_search
 from neuronsplit.locations import ROOT
 from neuronsplit.names import ID_COLUMNS, NO_SPLIT
 from neuronsplit.plots import search, style
-from neuronsplit.study import grid, store, tune
+from neuronsplit.study import grid, store
 
 torch.set_num_threads(1)
 style.use_style()
@@ -98,7 +99,7 @@ def candidates(base, n, grows):
     drawn = []
     for _ in range(n):
         way = dict(zip(WAY, (str(rng.choice([*names])) for names in (ns.POLICIES, ns.GROWTHS, ns.SCHEDULES))))
-        settings = {name: draw(rng, base) for name, draw in tune.SPACE.items()}
+        settings = {name: draw(rng, base) for name, draw in random_search.SPACE.items()}
         drawn.append(replace(base, **settings, **(way if grows else {"policy": NO_SPLIT})))
     return list({one.canonical: one for one in drawn}.values())
 
@@ -173,7 +174,7 @@ style.save_figure(figure, figures, "search-rungs")
 for name, runs in found.items():
     grown = runs[(runs.role == "growth") & (runs.stage != "compared")]
     last = grown[grown.groupby([*ID_COLUMNS, "seed"]).cumcount(ascending=False) == 0]
-    by_candidate = last.groupby([*WAY, *tune.SPACE], as_index=False).agg(
+    by_candidate = last.groupby([*WAY, *random_search.SPACE], as_index=False).agg(
         n=("seed", "size"), val_loss=("val_loss", "mean"), test_loss=("test_loss", "mean")
     )
     display(Markdown(f"### {name}"))

@@ -47,6 +47,7 @@ from IPython.display import Markdown, display
 
 import neuronsplit as ns
 from neuronsplit.analysis import oracle, split_sentences, study_sentences, wording
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
 from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import ROOT
 from neuronsplit.measuring.all_splits import policy_choices
@@ -54,7 +55,6 @@ from neuronsplit.names import NEURON, SHUFFLE_LOSSES, UNSPLIT
 from neuronsplit.plots import comparisons
 from neuronsplit.plots.style import save_figure, use_style
 from neuronsplit.study import store
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
 
 torch.set_num_threads(1)  # notebooks run at the same time, one per core
 use_style()

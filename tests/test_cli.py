@@ -23,13 +23,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError
 
 import neuronsplit as ns
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment, run_experiment
 from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.locations import ROOT, STUDIES
 from neuronsplit.study import cli, executor, progress, run
 from neuronsplit.study.batches import Batch, cut_into_units, missing_units
 from neuronsplit.study.cli import main
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment, run_experiment
 from neuronsplit.study.grid import read_study
 from neuronsplit.study.store import load_or_run
 

@@ -7,6 +7,7 @@ from synthetic import study_table
 
 from neuronsplit.analysis import cost, design, stats, tables
 from neuronsplit.analysis.files import read_table
+from neuronsplit.experiments import random_search
 from neuronsplit.locations import ROOT
 from neuronsplit.locations import STUDIES as STUDIES_FOLDER
 from neuronsplit.names import ID_COLUMNS
@@ -139,7 +140,9 @@ def test_the_written_design_says_what_the_code_does():
     found = [f"{stats.minimum_detectable_effect(20, 0.05 / n):.2f} {words}" for n, words in sizes.items()]
     assert f"{found[0]}, {found[1]}, {found[2]} and {found[3]}" in text
     assert f"less than {design.SAME_COST:.0%}".replace("%", " %") in text
-    assert f"tries the same {tune.N_CONFIGURATIONS} configurations on the seeds 1,000,000 and 1,000,001" in text
+    assert (
+        f"tries the same {random_search.N_CONFIGURATIONS} configurations on the seeds 1,000,000 and 1,000,001" in text
+    )
     assert list(tune.SEEDS) == [1_000_000, 1_000_001]
 
 

@@ -6,10 +6,10 @@ import torch
 
 from neuronsplit.core.mlp import MLP
 from neuronsplit.data.datasets import load_dataset
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
+from neuronsplit.experiments.experiment import run_experiment
 from neuronsplit.growing.train import Run
 from neuronsplit.measuring.all_splits import HORIZONS, N_COEFFICIENT_DRAWS, run_all_splits, train_with_random_splits
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
-from neuronsplit.study.experiment import run_experiment
 
 SMALL = ExhaustiveSplits(width=4, prior_splits=1, epochs_before=2)
 

@@ -13,6 +13,7 @@ from in_process import train_in_process
 import neuronsplit as ns
 from neuronsplit.checks import describe_error
 from neuronsplit.data.datasets import DATASETS
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.extensions import load_extensions
 from neuronsplit.growing.how import GROWTHS, Growth
 from neuronsplit.growing.when import SCHEDULES, Schedule, every
@@ -20,7 +21,6 @@ from neuronsplit.growing.which import POLICIES, Policy, argmax, argmin
 from neuronsplit.names import CONTROLS, GREEDY
 from neuronsplit.study import executor
 from neuronsplit.study.cli import main
-from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.store import load_or_run
 
 MINE = '''
@@ -296,7 +296,7 @@ IN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PRINT_IDS = """
 import sys
 from neuronsplit.extensions import load_extensions
-from neuronsplit.study.experiment import Experiment
+from neuronsplit.experiments.experiment import Experiment
 
 load_extensions(sys.argv[1])
 experiments = Experiment("random"), Experiment("größe", "digits", "thirds", "every-other"), Experiment("no-split")

@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.model_selection import ParameterGrid
 
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.locations import NOTEBOOKS, STUDIES
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import read_study, study_file
 
 NAMES = ["None", "NA", "nan", "null", "1", "1e-3", "true", "~", "0.5", "größe"]

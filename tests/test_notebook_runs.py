@@ -13,14 +13,14 @@ import pytest
 from test_extensions import MINE, STUDY
 
 import neuronsplit as ns
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.locations import NOTEBOOKS
 from neuronsplit.names import RESULTS_VERSION
 from neuronsplit.study import batches, grid
 from neuronsplit.study.cli import main
 from neuronsplit.study.executor import execute
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment
 
 AWKWARD = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "MPLBACKEND": "svg"}
 NAMES = ["no-split", "random", "NA", "None", "nan", "größe"]
@@ -249,7 +249,7 @@ def test_in_a_notebook_progress_is_a_widget(tmp_path):
 from pathlib import Path
 from neuronsplit.study import progress
 from neuronsplit.study.batches import Batch
-from neuronsplit.study.experiment import Experiment
+from neuronsplit.experiments.experiment import Experiment
 unit = Batch((Experiment(splits=1, epochs=2),), (0,))
 with progress.bar([unit], Path({str(tmp_path)!r}), lambda: "0 of 1 experiments") as end:
     end(unit.name)

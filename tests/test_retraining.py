@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import neuronsplit as ns
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
+from neuronsplit.experiments.experiment import Experiment, train_growing
 from neuronsplit.measuring.twin_divergence import track_twins
 from neuronsplit.names import ID_COLUMNS, NETWORK_KEYS, NEURON, NO_GROWTH, RESULTS_VERSION, SHUFFLE_LOSSES, UNSPLIT
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
-from neuronsplit.study.experiment import Experiment, train_growing
 
 FOLDER = Path(__file__).parents[1] / "figures" / "data"
 N_EPOCHS, N_SAMPLED = 4, 4  # the first epochs of some experiments

@@ -15,12 +15,13 @@ import neuronsplit as ns
 from neuronsplit.analysis import circumstances, files, tables
 from neuronsplit.analysis.files import read_results
 from neuronsplit.data.datasets import DATASETS
+from neuronsplit.experiments import base
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment, run_experiment
 from neuronsplit.growing.which import POLICIES, Policy, argmax
 from neuronsplit.names import EXPERIMENT, RESULTS_VERSION
-from neuronsplit.study import base, progress, store
+from neuronsplit.study import progress, store
 from neuronsplit.study.batches import Batch
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment, run_experiment
 from neuronsplit.study.store import load_or_run
 
 TINY = Experiment(width=3, splits=1, epochs=2)

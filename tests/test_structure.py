@@ -21,7 +21,8 @@ MAY_IMPORT = {  # besides itself, `names` and `checks`
     "measuring": {"core", "data", "growing", "surgery"},
     "surgery": {"core"}, "analysis": {"locations"}, "plots": {"analysis", "locations"},
     "extensions": {"data", "growing"},
-    "study": {"core", "data", "growing", "measuring", "extensions", "analysis", "locations"},
+    "experiments": {"core", "data", "growing", "measuring", "extensions"},
+    "study": {"experiments", "extensions", "analysis", "locations"},
     "__init__": set(), "__main__": {"study"},
 }  # fmt: skip
 
@@ -80,8 +81,8 @@ def test_what_must_be_read_is_at_most_1200_lines_of_code():
     assert sum(code_lines(file) for file in FILES if part_of(file) in ("core", "data", "growing")) <= 1200
 
 
-def test_the_study_package_is_at_most_840_lines_of_code():
-    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 840
+def test_the_study_package_is_at_most_600_lines_of_code():
+    assert sum(code_lines(file) for file in FILES if part_of(file) == "study") <= 600
 
 
 @each_file

@@ -14,16 +14,16 @@ from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.data.datasets import DATASETS, Dataset, Subset, load_dataset
+from neuronsplit.experiments.base import policy_names
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment, run_experiment, train_growing
 from neuronsplit.growing import learned
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.train import Run
 from neuronsplit.growing.when import SCHEDULES, Schedule
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.names import EXPERIMENT, GREEDY, NO_PARENT, TABLE_COLUMNS
-from neuronsplit.study.base import policy_names
 from neuronsplit.study.batches import Batch
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment, run_experiment, train_growing
 
 SMALL = Experiment(width=4, splits=4, epochs=6)
 SEEDS = (0, 1, 2)

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 import neuronsplit as ns
+from neuronsplit.experiments import random_search
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.names import CONTROLS
 from neuronsplit.study import tune
-from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import read_study
 
 ARMS = """
@@ -31,15 +32,15 @@ def test_every_arm_tries_as_many_configurations_with_the_same_draws(study):
     plan = tune.tuning_study(study).plan
     assert {*plan.values()} == {tuple(tune.SEEDS)}
     by_policy = {arm.policy: [one for one in plan if one.policy == arm.policy] for arm in study.plan}
-    assert {len(found) for found in by_policy.values()} == {tune.N_CONFIGURATIONS}
+    assert {len(found) for found in by_policy.values()} == {random_search.N_CONFIGURATIONS}
     shared = [[(e.learning_rate, e.weight_decay, e.dropout, e.rate_schedule) for e in found]
               for found in by_policy.values()]  # fmt: skip
-    assert all(found == shared[0] for found in shared) and len({*shared[0]}) == tune.N_CONFIGURATIONS
+    assert all(found == shared[0] for found in shared) and len({*shared[0]}) == random_search.N_CONFIGURATIONS
 
 
 def test_the_ranges_are_covered_and_only_a_control_without_splits_tunes_its_width(study):
     for arm in [*study.plan, replace(next(iter(study.plan)), width=9, splits=0)]:
-        found = tune.configurations(arm)
+        found = random_search.configurations(arm)
         assert found[0] == arm and all(0.005 <= one.learning_rate <= 0.5 for one in found)
         assert {one.rate_schedule for one in found} == {"constant", "cosine"}
         assert {one.dropout for one in found} == {0, 0.1, 0.2, 0.3}
@@ -51,7 +52,7 @@ def test_the_ranges_are_covered_and_only_a_control_without_splits_tunes_its_widt
 
 
 def test_configurations_of_a_policy_train_as_one_program(study):
-    found = [one for arm in study.plan if arm.policy not in CONTROLS for one in tune.configurations(arm)]
+    found = [one for arm in study.plan if arm.policy not in CONTROLS for one in random_search.configurations(arm)]
     assert len({one.group for one in found}) == 1
 
 
@@ -59,7 +60,7 @@ def tables_with_best(study, best):
     """Tables of the tuning study, in which one configuration of each arm has the lowest validation loss."""
     tables = {}
     for arm in study.plan:
-        for number, one in enumerate(tune.configurations(arm)):
+        for number, one in enumerate(random_search.configurations(arm)):
             losses = [2.0, 1.0 if number == best[arm.policy] else 1.1, 3.0]
             frames = [pd.DataFrame({"seed": seed, "val_loss": losses}) for seed in (0, 1)]
             tables[one.id] = pd.concat(frames)
@@ -70,7 +71,7 @@ def test_validation_picks_at_its_best_epoch_and_the_study_that_is_written_is_rea
     best = dict(zip([arm.policy for arm in study.plan], (3, 0, 7, 15)))
     monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, best), []))
     tuned = read_study(str(tune.write_tuned(study, tmp_path)))
-    expected = [tune.configurations(arm)[best[arm.policy]] for arm in study.plan]
+    expected = [random_search.configurations(arm)[best[arm.policy]] for arm in study.plan]
     assert [asdict(one) for one in tuned.plan] == [asdict(one) for one in expected]
     assert {*tuned.plan.values()} == {(10, 11, 12)}
 
@@ -84,7 +85,7 @@ def test_policies_that_share_settings_get_those_of_the_first_of_them(study, tmp_
     monkeypatch.setattr(tune, "read_results", lambda folder: (tables_with_best(study, best), []))
     tuned = read_study(str(tune.write_tuned(study, tmp_path, share=True))).plan
     numbers = [best[arm.policy if arm.policy != "max-importance" else "random"] for arm in study.plan]
-    assert [*tuned] == [tune.configurations(arm)[number] for arm, number in zip(study.plan, numbers)]
+    assert [*tuned] == [random_search.configurations(arm)[number] for arm, number in zip(study.plan, numbers)]
 
 
 def test_seeds_with_gaps_come_back(study, tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_a_policy_of_ones_own_is_found_again(tmp_path, monkeypatch):
         (tmp_path / "results").mkdir()
         tuned = read_study(str(tune.write_tuned(study, tmp_path / "results")))
         assert tuned.extensions == study.extensions
-        assert [*tuned.plan] == [tune.configurations(arm)[2] for arm in study.plan]
+        assert [*tuned.plan] == [random_search.configurations(arm)[2] for arm in study.plan]
     finally:
         ns.POLICIES.pop("tuned-own", None)
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.study.batches import MAX_NETWORKS, UNIT_SECONDS, Batch, cut_into_units, labels, missing_units
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment
 
 SEVEN = ["random", "max-loss", "min-loss", "loss-probs", "max-fire", "min-fire", "half-fire"]
 SEEDS = st.tuples(st.integers(0, 30), st.integers(1, 30)).map(lambda pair: tuple(range(pair[0], sum(pair))))

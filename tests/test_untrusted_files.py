@@ -16,10 +16,10 @@ import yaml
 
 import neuronsplit as ns
 from neuronsplit.analysis.files import read_results
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.locations import NOTEBOOKS, ROOT
 from neuronsplit.study import executor, grid, progress, store
 from neuronsplit.study.cli import main
-from neuronsplit.study.experiment import Experiment
 
 TINY = Experiment(splits=1, epochs=2, width=3)
 UNSAFE = {

@@ -8,6 +8,7 @@ trained on with two shuffles of the mini-batches, which give the two validation 
 import numpy as np
 import pandas as pd
 
+from neuronsplit.analysis.tables import with_labels
 from neuronsplit.names import DRAW, NETWORK_KEYS, NEURON, SHUFFLE_LOSSES, UNSPLIT
 
 SETTING_KEYS = [name for name in NETWORK_KEYS if name not in ("seed", "horizon")]
@@ -29,6 +30,11 @@ def setting_labels(table: pd.DataFrame) -> pd.Series:
 
     labels = {tuple(row): label(row) for _, row in table[SETTING_KEYS].drop_duplicates().iterrows()}
     return pd.Series([labels[row] for row in table[SETTING_KEYS].itertuples(index=False, name=None)], table.index)
+
+
+def experiment_labels(fields: pd.DataFrame) -> pd.Series:
+    """Return a label for each row of fields of experiments, which all have policies or all are of every split."""
+    return with_labels(fields)["policy"] if "policy" in fields else setting_labels(fields)
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Experiments, studies of many experiments, and their files.
+"""Studies of many experiments, and their files.
 
 A unit of work is one run of a notebook. It trains a list of experiments with a list of seeds, and saves one Parquet
 file. `03_experiment` trains experiments, the greedy choice included. A row is identified by the columns of ID_COLUMNS,
@@ -36,5 +36,5 @@ import lazy_loader
 from neuronsplit.checks import suggesting
 
 # The modules are imported when they are first used, and completion shows them.
-_MODULES = "base batches cli executor exhaustive_splits experiment grid progress run store tune".split()
+_MODULES = "batches cli executor grid progress run store tune".split()
 __getattr__, __dir__, __all__ = suggesting(*lazy_loader.attach(__name__, submodules=_MODULES))

@@ -8,17 +8,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neuronsplit.analysis.oracle import setting_labels
-from neuronsplit.analysis.tables import with_labels
-from neuronsplit.study.base import BaseExperiment, dataset_of
+from neuronsplit.analysis.oracle import experiment_labels
+from neuronsplit.experiments.base import BaseExperiment, training_seconds
 
 MAX_NETWORKS = 40  # that train as one tensor program; more do not fit into the cache, and are slower
 FEW_PROGRAMS = 8  # with fewer programs than this, each is cut in two, so that there is work for two processes
 UNIT_SECONDS = 60  # of training at least, if there is so much, because a notebook's start takes time
 START_SECONDS, REPORT_SECONDS = 5, 20  # of a notebook's start, and of a report with its figures
-# Seconds of a training step on a core with AVX-512: of the step, of each network, and of a multiply-add. They were
-# fitted to 1 to 35 networks of 10 to 60 neurons.
-STEP_SECONDS, NETWORK_SECONDS, MULTIPLY_ADD_SECONDS = 2e-4, 1e-5, 6e-12
 
 Plan = Mapping[BaseExperiment, tuple[int, ...]]  # the seeds of each experiment
 Tables = Mapping[str, pd.DataFrame]  # what has been trained, by the id of the experiment
@@ -38,13 +34,12 @@ class Batch(NamedTuple):
     @property
     def name(self) -> str:
         """A name for files, a hash of all that decides the result."""
-        text = json.dumps([[e.id for e in self.experiments], self.seeds])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([[e.id for e in self.experiments], self.seeds]).encode()).hexdigest()[:16]
 
     @property
     def seconds(self) -> float:
         """Roughly the seconds that it trains on one core."""
-        return sum(map(_seconds, self.programs()))
+        return sum(training_seconds(program.experiments, len(program.seeds)) for program in self.programs())
 
     def alone(self) -> list["Batch"]:
         """Return a batch of each experiment."""
@@ -67,8 +62,7 @@ class Batch(NamedTuple):
 
 def _cut(items: Sequence, n_parts: int) -> list[Sequence]:
     """Cut items into parts of similar size, which are not more than the items."""
-    n_parts = min(n_parts, len(items))
-    return [items[part::n_parts] for part in range(n_parts)]
+    return [part for n in range(n_parts) if (part := items[n::n_parts])]
 
 
 def _grouped(items: Iterable, key: Callable) -> dict[Hashable, list]:
@@ -77,16 +71,6 @@ def _grouped(items: Iterable, key: Callable) -> dict[Hashable, list]:
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def _seconds(program: Batch) -> float:
-    first, dataset = program.experiments[0], dataset_of(program.experiments[0])
-    n_networks, n_runs = len(program.experiments) * len(program.seeds), len(program.seeds) if first.by_seed else 1
-    weights = (first.width + getattr(first, "splits", 0)) * (dataset.train.images.shape[-1] + len(dataset.classes))
-    multiply_adds = 3 * first.batch_size * weights  # forward, and two products backward
-    of_networks = n_networks * first.n_networks * (NETWORK_SECONDS + MULTIPLY_ADD_SECONDS * multiply_adds)
-    n_steps = first.epochs * (dataset.train.labels.shape[-1] // first.batch_size)
-    return n_steps * (STEP_SECONDS * n_runs + of_networks)
 
 
 def make_plan(pairs: Iterable[tuple[BaseExperiment, Iterable[int]]]) -> Plan:
@@ -100,8 +84,7 @@ def make_plan(pairs: Iterable[tuple[BaseExperiment, Iterable[int]]]) -> Plan:
 
 def labels(plan: Plan) -> dict[BaseExperiment, str]:
     """Return a name for each experiment, as reports have them: the fields that differ, such as "random · even"."""
-    fields = pd.DataFrame(list(plan))
-    return dict(zip(plan, with_labels(fields)["policy"] if "policy" in fields else setting_labels(fields)))
+    return dict(zip(plan, experiment_labels(pd.DataFrame(list(plan)))))
 
 
 def missing(plan: Plan, tables: Tables) -> dict[BaseExperiment, tuple[int, ...]]:
@@ -127,11 +110,11 @@ def cut_into_units(plan: Plan) -> list[Batch]:
     programs = [program for batch in batches for program in batch.programs()]
     if len(programs) < FEW_PROGRAMS:
         programs = [program for batch in batches for program in batch.programs(at_least=2)]
-    programs.sort(key=_seconds, reverse=True)
-    units = [program for program in programs if _seconds(program) >= UNIT_SECONDS]
+    programs.sort(key=attrgetter("seconds"), reverse=True)
+    units = [program for program in programs if program.seconds >= UNIT_SECONDS]
     for seeds, short in _grouped(programs[len(units) :], attrgetter("seeds")).items():
         n_units = min(2, len(short)) if len(short) == len(programs) else 1  # two processes have work
-        while sum(map(_seconds, short[2 * n_units - 1 :: 2 * n_units])) >= UNIT_SECONDS:
+        while sum(program.seconds for program in short[2 * n_units - 1 :: 2 * n_units]) >= UNIT_SECONDS:
             n_units *= 2
         for n in range(n_units):
             units.append(Batch(tuple(e for program in short[n::n_units] for e in program.experiments), seeds))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from neuronsplit.analysis.files import read_results
 from neuronsplit.analysis.wording import count
-from neuronsplit.checks import require_whole_number
+from neuronsplit.checks import MAX_COUNT, require_whole_number
 from neuronsplit.locations import ROOT
-from neuronsplit.study import base, batches, grid, progress, run, tune
+from neuronsplit.study import batches, grid, progress, run, tune
 
 COMMANDS = {"run": "Train what is missing, and report.", "status": "Say what is done, running, failed or missing."}
 COMMANDS |= {"tune": "Find the best settings of each experiment, and write STUDY-tuned.yaml, a study of them."}
@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # any text can be printed, also where LC_ALL=C
     options = parser().parse_args(arguments)
     try:
-        require_whole_number("workers", options.workers, 1, base.MAX_COUNT)
-        study = grid.read_study(options.study, dict(options.changes))
+        require_whole_number("workers", options.workers, 1, MAX_COUNT)
+        study = grid.read_study(options.study, dict(options.changes or []))
         planned = tune.tuning_study(study, options.share) if options.command == "tune" else study
         folder = (options.folder or ROOT / "runs" / planned.name).absolute()
         if options.command == "tune":
@@ -52,8 +52,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         add = commands.add_parser(name, help=text, description=text).add_argument
         add("study", help="quick, full or another study of the package, or the path of a .yaml file")
-        pair = {"nargs": 2, "metavar": ("K", "VALUE"), "help": "change a parameter of the study, as with papermill"}
-        add("-p", action="append", default=[], dest="changes", **pair)
+        add("-p", nargs=2, metavar=("K", "VALUE"), action="append", dest="changes", help="set a parameter of the study")
         add("--folder", type=Path, help="where results go, from the current folder (default: in the project's runs)")
         if name != "status":
             add("--workers", type=int, default=os.cpu_count(), help="notebooks at once (default: one per core)")

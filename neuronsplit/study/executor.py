@@ -27,10 +27,10 @@ class RunningInterpreter(AsyncKernelManager):
         return KernelSpecManager(kernel_dirs=[])
 
 
-KERNEL = {"kernel_name": "python3", "language": "python", "kernel_manager_class": RunningInterpreter}
-KERNEL |= {"shutdown_kernel": "immediate"}  # its files are written by then, and to free its memory would take seconds
-# Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported.
-ARGUMENTS = ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]
+# Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported. When
+# it is shut down its files are written, and to free its memory would take seconds.
+KERNEL = dict(kernel_name="python3", language="python", kernel_manager_class=RunningInterpreter, progress_bar=False)
+KERNEL |= {"shutdown_kernel": "immediate", "extra_arguments": ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]}
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
@@ -45,7 +45,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, out)]
     for may_start_again in (True, False):
         try:
-            papermill.execute_notebook(*paths, parameters, **KERNEL, extra_arguments=ARGUMENTS, progress_bar=False)
+            papermill.execute_notebook(*paths, parameters, **KERNEL)
             return None
         except Exception as error:
             if not (may_start_again and isinstance(error, RuntimeError)):

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import yaml
 
-from neuronsplit.checks import MAX_SEED, does_not_exist, require_name, require_whole_number
+from neuronsplit.checks import MAX_COUNT, MAX_SEED, does_not_exist, require_name, require_whole_number
+from neuronsplit.experiments import base
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.extensions import load_extensions
 from neuronsplit.locations import NOTEBOOKS, STUDIES
-from neuronsplit.study import base, batches
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment
+from neuronsplit.study import batches
 
 MAX_EXPERIMENTS = 10_000  # in a study
 TYPES = {"experiment": Experiment, "all-splits": ExhaustiveSplits}
@@ -136,7 +137,7 @@ def _expand(kind: type[base.BaseExperiment], grid: Grid, file: Path) -> Iterator
         given = dict(zip(grid, values))
         n_seeds, first = given.pop("n_seeds", 5), given.pop("first_seed", 0)
         try:
-            require_whole_number("n_seeds", n_seeds, 1, base.MAX_COUNT)
+            require_whole_number("n_seeds", n_seeds, 1, MAX_COUNT)
             require_whole_number("first_seed", first, 0, MAX_SEED + 1 - n_seeds)
             experiment = kind(**given)
         except ValueError as error:  # its message begins with the field's name, or says what else would be allowed

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from neuronsplit.analysis.files import write_bytes
-from neuronsplit.study.base import BaseExperiment
+from neuronsplit.experiments.base import BaseExperiment
 from neuronsplit.study.batches import Batch, Plan, Tables, missing
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"

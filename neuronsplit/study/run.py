@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from neuronsplit.analysis import files, sentences, wording
 from neuronsplit.analysis.circumstances import circumstances
+from neuronsplit.experiments import base
 from neuronsplit.locations import NOTEBOOKS
-from neuronsplit.study import base, batches, executor, progress, store
+from neuronsplit.study import batches, executor, progress, store
 from neuronsplit.study.grid import Study
 
 PAGE = Path(__file__).with_name("page.html.j2")
@@ -61,8 +62,8 @@ def _job(unit: batches.Batch, study: Study, folder: Path) -> executor.Job:
     """Return the notebook that trains a unit, where it goes when it has been executed, and its parameters."""
     parameters = {"experiments": [asdict(e) for e in unit.experiments], "seeds": list(unit.seeds)}
     parameters |= {"folder": str(folder), "extensions": study.extensions}
-    notebook = NOTEBOOKS / f"{unit.experiments[0].notebook}.ipynb"
-    return notebook, folder / store.UNITS / f"{unit.name}.ipynb", parameters
+    notebook = f"{unit.experiments[0].notebook}.ipynb"
+    return NOTEBOOKS / notebook, folder / store.UNITS / f"{unit.name}.ipynb", parameters
 
 
 def _follow(units: list[batches.Batch], ends: Iterator, study: Study, folder: Path, tables: dict) -> list[str]:

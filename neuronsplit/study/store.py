@@ -11,9 +11,9 @@ import pandas as pd
 from neuronsplit.analysis.circumstances import circumstances
 from neuronsplit.analysis.files import read_results, remove_parts, write_table
 from neuronsplit.checks import checked_seeds, describe_error
+from neuronsplit.experiments.base import BaseExperiment
 from neuronsplit.names import EXPERIMENT
 from neuronsplit.study import progress
-from neuronsplit.study.base import BaseExperiment
 from neuronsplit.study.batches import Batch, Plan, Tables, group_by_seeds, labels, make_plan, missing
 
 NOTE_SECONDS = 0.2  # between two notes of a unit's progress
@@ -48,8 +48,7 @@ def collect(plan: Plan, tables: Tables) -> pd.DataFrame:
     """Put the table of a plan together, in its order; what is missing is left out."""
     parts = []
     for experiment, seeds in plan.items():
-        if experiment.id in tables:
-            rows = tables[experiment.id]
+        if (rows := tables.get(experiment.id)) is not None:
             rows = rows[rows["seed"].isin(seeds)].assign(**asdict(experiment))  # names without effect as in this plan
             parts.append(rows.sort_values(["epoch" if "epoch" in rows else "horizon", "seed"], kind="stable"))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -8,9 +8,9 @@ import torch
 from timing import BATCH_SIZE, publish, seconds
 
 from neuronsplit.data.datasets import load_dataset
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 from neuronsplit.measuring.all_splits import HORIZONS, N_COEFFICIENT_DRAWS
 from neuronsplit.names import SHUFFLE_LOSSES
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits, run_exhaustive_splits
 
 DATASET, WIDTHS, RATE, ROUNDS = "fashion-mnist", (10, 20, 40), 0.01, 3
 

@@ -21,10 +21,10 @@ import torch
 from timing import BATCH_SIZE, RATE, command, parameters_of, publish, seconds
 
 from neuronsplit.data.datasets import load_dataset
+from neuronsplit.experiments.experiment import Experiment
 from neuronsplit.growing.which import POLICIES
 from neuronsplit.locations import ROOT
 from neuronsplit.names import NO_SPLIT
-from neuronsplit.study.experiment import Experiment
 from neuronsplit.study.grid import read_study
 
 HERE = Path(__file__).parent

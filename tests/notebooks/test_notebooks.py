@@ -9,8 +9,8 @@ import nbformat
 import papermill
 import pytest
 
-from neuronsplit.study.exhaustive_splits import ExhaustiveSplits
-from neuronsplit.study.experiment import Experiment
+from neuronsplit.experiments.exhaustive_splits import ExhaustiveSplits
+from neuronsplit.experiments.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -11,11 +11,11 @@ import torch
 from neuronsplit.checks import checked_seeds
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.optimizers import OPTIMIZERS
+from neuronsplit.experiments.base import BaseExperiment, dataset_of
 from neuronsplit.growing import greedy, train
 from neuronsplit.growing.how import GROWTHS
 from neuronsplit.growing.when import SCHEDULES, require_all_splits
 from neuronsplit.names import CONTROLS, EXPERIMENT, GREEDY, GROWTH_COLUMNS, ID_COLUMNS, NO_SPLIT, TABLE_COLUMNS
-from neuronsplit.study.base import BaseExperiment, dataset_of
 
 OF_REPLICAS = ("learning_rate", "weight_decay", "dropout", "rate_after_split", "annealing_epochs")  # values of a `Run`
 

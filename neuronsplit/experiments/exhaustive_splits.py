@@ -7,10 +7,10 @@ import pandas as pd
 
 from neuronsplit.checks import checked_seeds, require_name
 from neuronsplit.core.mlp import MLP
+from neuronsplit.experiments.base import BaseExperiment, dataset_of
 from neuronsplit.growing import how, train
 from neuronsplit.measuring import all_splits
 from neuronsplit.names import EXPERIMENT, SHUFFLE_LOSSES
-from neuronsplit.study.base import BaseExperiment, dataset_of
 
 
 def train_all_splits(group: Sequence["ExhaustiveSplits"], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
