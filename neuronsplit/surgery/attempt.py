@@ -47,6 +47,10 @@ class Inexact(Exception):
     """A set does not split exactly; a larger one may."""
 
 
+class OtherRule(Inexact):
+    """The same, and by another rule it does."""
+
+
 def attempt(search: Search, sets: Sets, neurons: dict[str, list[int]], masks: list[Tensor]) -> SplitRecord:
     """Try a split of neurons of some layers, with the set (a mask) of each in turn.
 
@@ -139,7 +143,7 @@ def _coefficients(search: Search, places: list[Place], splits: list[tuple[Tensor
     if masks and any(map(scales, drawn)) and (whys := why_unscaled(search.labels, masks)):
         if not search.unscaled:
             allowed = ", ".join([*exact_rules(whys), "or unscaled=True"])
-            kind = Inexact if whys[0] == NO_GAIN else ValueError
+            kind = OtherRule if whys[0] == NO_GAIN else ValueError
             raise kind(f"rule {search.rule!r} is not exact through {whys[0]}: allowed are {allowed}")
         drawn = [Coefficients(1.0, 1.0, g / (g + d), d / (g + d)) for _, _, g, d in drawn]
     found = [each if share is None else share(each) for each, (_, share) in zip(drawn, splits)]

@@ -16,6 +16,8 @@ class Entries:
 
     def __init__(self, net: nn.Module):
         named = [*net.named_parameters(), *net.named_buffers()]
+        first = {id(tensor): name for name, tensor in named}
+        self.tied = {name: first[id(one)] for name, one in net.named_parameters(remove_duplicate=False)}  # first names
         self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point() or tensor.is_complex()}
         self.in_storage: dict[int, list[str]] = {}
         self.first, self.extent, total = {}, {}, 0

@@ -44,7 +44,7 @@ def call_with(
         value = value.detach().clone()
         if value.is_floating_point() or value.is_complex():
             value = value.to(_precise(value, dtype))
-            if noise and value.numel() > 1:
+            if noise and value.numel() > 1 and value.layout == torch.strided:
                 value += torch.randn(value.shape, generator=rng).to(value) * value.std().clamp(min=1)
         return value
 

@@ -1,11 +1,12 @@
 """Rules for norms, reductions and the like: they work on each channel by itself, or on several together."""
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from neuronsplit.surgery.axes import core, lines_along, varies
+from neuronsplit.surgery.axes import core, lines_along, varies, varies_where_labelled
 from neuronsplit.surgery.facts import ALONG, MAKES, Mean
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
@@ -44,17 +45,26 @@ def layer_norm(labels: Labels, name: str, given: dict, out: tuple, why: str) -> 
     """The channels of the last axes are normalised together."""
     x = given["input"]
     found = labels.as_channels(x) if labels.is_weight(x) else labels.of_activation(x)
-    rows = lines_along(found, *range(-len(given["normalized_shape"]), 0))
-    if len(rows) > 1:
-        labels.all_or_none(rows, why, unit=True)
+    axes, squares = range(-len(given["normalized_shape"]), 0), "rms" in name
+    rows = lines_along(found, *axes)
+    if len(rows) == 1 and (squares or _are_single(found, axes)):
+        labels.means.append(Mean(why, rows[0], squares))
     else:
-        labels.means.append(Mean(why, rows[0], squares="rms" in name))
+        labels.all_or_none(rows, why, unit=True)
     made = labels.begin_scale(found, why)
     for key in ("weight", "bias"):
         if labels.is_weight(given.get(key)):
             meets(labels, given[key], made, MAKES)
             labels.gains |= {labels.name_of(given[key])} if key == "weight" else set()
     labels.put(out[0], labels.scales.roots(made))
+
+
+def _are_single(found: Tensor, axes: Iterable[int]) -> bool:
+    """Whether channels have one number each along some axes, and not one for each place of an image, say.
+
+    Only then can a channel more be the mean of all.
+    """
+    return all(found.shape[axis] == 1 or varies(found, axis) for axis in axes)
 
 
 def reduction(labels: Labels, name: str, given: dict, out: object, why: str) -> None:
@@ -96,7 +106,10 @@ def _over_channels(
     elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
         labels.pin(found, why, if_drawn=True)
         squares = name == "mean" and all(label in labels.factors for label in rows[0].tolist())
-        labels.means.append(Mean(why, rows[0], squares))
+        if squares or _are_single(found, axes):
+            labels.means.append(Mean(why, rows[0], squares))
+        else:
+            labels.all_or_none(rows, why)
         statistic = labels.new(1)
         labels.statistics.add(int(statistic))
         for one in tensors_in([out]):
@@ -148,6 +161,9 @@ def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> No
     if found.dim() <= n_axes:
         return unknown(labels, name, given, out, why)
     channels = found.shape[: found.dim() - n_axes]
-    found = labels.settle(found.reshape(channels.numel(), -1).mT, 1)
+    found = found.reshape(channels.numel(), -1)
+    if not varies(found, 0) and varies_where_labelled(found, 1):  # a window of channels
+        return labels.bar(found, f"{why}, over channels")
+    found = labels.settle(found.mT, 1)
     for one in tensors_in([out]):
         labels.put(one, found.view(*channels, *[1] * n_axes))

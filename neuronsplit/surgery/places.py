@@ -46,7 +46,9 @@ def layer_axis(labels: Labels, where: str) -> Tensor:
     prefix = f"{where}." if isinstance(where, str) and where else ""
     if isinstance(where, str) and (inner := [one for one in _layers(labels) if one.startswith(prefix)]):
         raise ValueError(f"layer {where!r} is a container: allowed are its layers, here {_some_layers(inner)}")
-    given = repr(where) + nearest(where, [*_layers(labels), *labels.tensors])
+    tied = [f"{name!r} is {labels.entries.tied[name]!r}" for name in names if name in labels.entries.tied]
+    near = nearest(where, [*_layers(labels), *labels.tensors])
+    given = repr(where) + (f" ({tied[0]})" if tied else near)
     given = given if isinstance(where, str) else f"of type {type(where).__name__}"
     raise ValueError(f"layer {given}: allowed are {_some_layers(_layers(labels))}, or parameters by name")
 

@@ -48,6 +48,13 @@ def require_module(net: object) -> None:
             raise ValueError(f"{name!r} is a {type(module).__name__} that has not run: run the network once first")
 
 
+def require_numbers(net: nn.Module) -> None:
+    """Raise ValueError where parameters have a shape only."""
+    for name, tensor in net.named_parameters():
+        if tensor.is_meta:
+            raise ValueError(f"{name!r} is on the device meta, without numbers: allowed is a network that has them")
+
+
 def run(net: nn.Module, call: Call, follow: Callable[..., None] | None, forbidden: Mapping[int, str]) -> Run:
     """Run a network by a call of it. Its parameters are as before at the end, whatever it does to them.
 

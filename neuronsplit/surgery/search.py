@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from neuronsplit.core.split import SPLIT_RULES
 from neuronsplit.surgery import exactness
 from neuronsplit.surgery.apply import SplitRecord
-from neuronsplit.surgery.attempt import Inexact, Search, attempt
+from neuronsplit.surgery.attempt import Inexact, OtherRule, Search, attempt
 from neuronsplit.surgery.candidates import Candidates
 from neuronsplit.surgery.facts import ACROSS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_evaluation, in_training
 from neuronsplit.surgery.places import layer_axis
-from neuronsplit.surgery.runs import Call, Run, require_module, run
+from neuronsplit.surgery.runs import Call, Run, require_module, require_numbers, run
 from neuronsplit.surgery.sets import Sets, ways
 from neuronsplit.surgery.trace import DoesNotRun, created_on, opened_kernels, trace, trace_in_training
 from neuronsplit.surgery.trial_runs import Check, try_split
@@ -42,6 +42,7 @@ def find_split(
     Raises ValueError where there are none.
     """
     require_module(net)
+    require_numbers(net)
     _require_parameters(net)
     device = torch.get_default_device()  # for the network's own tensors; labels are on the CPU
     noise = NOISE if SPLIT_RULES[rule].exact else 0.0  # an inexact split's change is that of the network itself
@@ -122,7 +123,7 @@ def _first_exact(
     search: Search, candidates: Callable[[dict[str, Tensor], Sets], Candidates], together: bool
 ) -> SplitRecord:
     """The first candidate that is exact. Raises ValueError where there is none, or only larger sets."""
-    whys, random_state = [], search.rng.bit_generator.state
+    whys, of_rule, random_state = [], [], search.rng.bit_generator.state
     for sets, (neurons, masks, why) in _in_order(search, candidates, together):
         search.rng.bit_generator.state = random_state  # all sets are tried with the same coefficients
         try:
@@ -131,10 +132,13 @@ def _first_exact(
             record = attempt(search, sets, neurons, masks)
         except Inexact as error:
             whys += error.args
+            of_rule += error.args if isinstance(error, OtherRule) else ()
             continue
         if together or _are_alone(search, neurons, masks):
             return record
         raise ValueError(_why_larger(search, sets, masks, whys))
+    if of_rule:
+        raise ValueError(of_rule[0])
     why = (whys or ["no set is whole"])[0]
     where, allowed = next(iter(search.layers)), "layers that split, for which ns.splittable lists candidates"
     raise ValueError(f"{where!r} has no exact split known ({why}): allowed are {allowed}")

@@ -19,7 +19,7 @@ powers. "carry" gives the second twin the state of its parent, and "reset" sets 
 """
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -76,6 +76,7 @@ def split_neuron(
     Raises ValueError where no exact split is known. Network and optimiser are then unchanged.
     """
     _require_options(rule, rng, state)
+    _require(isinstance(where, Hashable), f"layer {where!r}: allowed is one by its name; ns.widen takes several")
     optimizers, candidates = optimizers_of(optimizer), partial(with_neurons, {where: _numbers(neuron, neurons)})
     found = find_split(net, [where], candidates, example_inputs, rule, rng, together, unscaled)
     return follow_config(net, make_split(net, found, optimizers, state, state_exponents or {}), example_inputs)

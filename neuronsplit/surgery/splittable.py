@@ -12,7 +12,7 @@ from neuronsplit.surgery.facts import MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.places import layer_axis, places_of
-from neuronsplit.surgery.runs import require_module
+from neuronsplit.surgery.runs import require_module, require_numbers
 from neuronsplit.surgery.scales import exact_rules, shares_of, why_unscaled
 from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
@@ -37,6 +37,7 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     Raises ValueError where the network does not run.
     """
     require_module(net)
+    require_numbers(net)
     labels = Labels(net)
     device = torch.get_default_device()
     with in_evaluation(net), created_on(torch.device("cpu")):

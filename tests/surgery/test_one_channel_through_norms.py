@@ -113,6 +113,37 @@ NORMS = {
 }
 
 
+class CenteredByHand(nn.Module):
+    def forward(self, x):
+        return x - x.mean((1, 2, 3), keepdim=True)
+
+
+OVER_IMAGES = {
+    "LayerNorm": lambda: nn.LayerNorm([5, 3, 3]),
+    "RMSNorm": lambda: nn.RMSNorm([5, 3, 3]),
+    "GroupNorm": lambda: nn.GroupNorm(1, 5),
+    "by hand": CenteredByHand,
+    "LocalResponseNorm": lambda: nn.LocalResponseNorm(3),
+}
+
+
+@pytest.mark.parametrize("norm", OVER_IMAGES)
+def test_the_table_says_what_splits_next_to_a_norm_over_whole_images(norm):
+    """No channel more can be the mean over channels and places, and a window of channels has other ones with copies."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 5, 3), OVER_IMAGES[norm](), nn.ReLU(), nn.Conv2d(5, 2, 3))
+    x = torch.randn(4, 2, 5, 5)
+    row = splittable(net, x).set_index("layer").loc["0"]
+    assert row.splits_together == {"LocalResponseNorm": 0, "RMSNorm": 1}.get(norm, 5)
+    for together in (False, True):
+        options = {"example_inputs": x, "rule": row["rule"] or "even", "together": together}
+        if row.splits_together == 1 or (row.splits_together == 5 and together):
+            split_neuron(copy.deepcopy(net), "0", 2, **options)
+        else:
+            with pytest.raises(ValueError, match="has no exact split alone .*together=True|avg_pool3d in '1', over"):
+                split_neuron(copy.deepcopy(net), "0", 2, **options)
+
+
 @pytest.mark.parametrize("order", ["norm, f", "f, norm", "f, norm, f"])
 @pytest.mark.parametrize("f", [nn.ReLU, nn.GELU, nn.Dropout], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("norm", NORMS)

@@ -266,3 +266,40 @@ def test_a_table_names_a_rule_that_is_exact_where_the_default_is_not(name):
 
 def test_a_table_names_the_default_rule_where_it_is_exact():
     assert splittable(plain(), FLAT).rule.tolist() == ["scaled", ""]  # the last layer has no rule
+
+
+def test_a_layer_with_a_parameter_of_another_is_explained():
+    with pytest.raises(ValueError, match=r"^layer 'b' \('b.weight' is 'a.weight'\): allowed are a, c, or parameters"):
+        split_neuron(Tied(), "b", 0, example_inputs=FLAT)
+
+
+def test_one_layer_is_split_at_a_time():
+    with pytest.raises(ValueError, match=r"^layer \['0'\]: allowed is one by its name; ns.widen takes several"):
+        split_neuron(plain(), ["0"], 0, example_inputs=FLAT)
+
+
+def test_a_network_without_numbers_is_refused():
+    for call in (splittable, lambda net, x: split_neuron(net, "0", 0, example_inputs=x)):
+        with pytest.raises(
+            ValueError, match="^'0.weight' is on the device meta, without numbers: allowed is a network"
+        ):
+            call(plain().to("meta"), FLAT)
+
+
+def test_a_sparse_input_is_read_as_the_same_one_that_is_dense():
+    net, x = plain().double(), torch.randn(4, 5).relu().double()
+    record = split_neuron(net, "0", 0, example_inputs=x.to_sparse())
+    assert record.change < 1e-12 and len(record.shapes) == 3
+
+
+def test_a_set_that_splits_by_another_rule_only_is_refused_with_that_rule():
+    net = Custom(
+        lambda n, x: n.b((h := torch.relu(n.a(x))) - h.mean(-1, keepdim=True)), a=nn.Linear(5, 6), b=nn.Linear(6, 2)
+    )
+    with pytest.raises(
+        ValueError, match="^rule 'scaled' is not exact through a norm without a gain: allowed are outgo"
+    ):
+        split_neuron(net, "a", 0, example_inputs=torch.randn(4, 5))
+    with pytest.raises(ValueError, match="has no exact split alone .*: allowed is together=True, which splits 6 of"):
+        split_neuron(net, "a", 0, example_inputs=torch.randn(4, 5), rule="outgoing")
+    split_neuron(net, "a", 0, example_inputs=torch.randn(4, 5), rule="outgoing", together=True)
