@@ -45,6 +45,14 @@ def test_mean_curves_are_means_in_the_colors_of_their_policies(table):
     assert text_of(figure).startswith("mean of n = 3 seeds")
 
 
+@pytest.mark.parametrize(("first", "is_shown"), [(2.0, True), (50.0, False), (np.inf, False)])
+def test_first_epochs_are_left_out_only_where_they_would_flatten_the_rest(first, is_shown):
+    losses = [first, *np.linspace(1.9, 0.3, 19)]
+    table = pd.DataFrame({"policy": "random", "seed": 0, "epoch": range(1, 21), "test_loss": losses})
+    low, high = curves.mean_curves(table, ["test_loss"]).axes[0].get_ylim()
+    assert (high > first) == is_shown and low < 0.3 and (is_shown or high < 2.1)
+
+
 def test_curves_per_policy_draw_every_seed(table):
     figure = curves.curves_per_policy(table, ["train_loss"])
     panels = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}

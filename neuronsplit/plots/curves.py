@@ -7,6 +7,7 @@ import textwrap
 from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -120,7 +121,14 @@ def _dotted(table: pd.DataFrame) -> str:
 def _fit_to_metric(axis: plt.Axes, table: pd.DataFrame, metric: str) -> None:
     """Label the y axis with the metric, and fit it to the metric.
 
-    The first tenth of the epochs is left out, because it would flatten the rest.
+    The first tenth of the epochs is left out where the rest would be flattened to less than half of the height.
     """
     axis.set_ylabel(style.TITLES[metric])
-    style.fit_y(axis, table.loc[table["epoch"] > table["epoch"].max() / 10, metric])
+    late = table.loc[table["epoch"] > table["epoch"].max() / 10, metric]
+    is_flat = _range(late) < _range(table[metric]) / 2
+    style.fit_y(axis, late if is_flat else table[metric])
+
+
+def _range(values: pd.Series) -> float:
+    finite = values[np.isfinite(values)]
+    return finite.max() - finite.min()

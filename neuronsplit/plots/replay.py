@@ -20,7 +20,7 @@ def compare_with_published(points: pd.DataFrame, published: pd.DataFrame, titles
             axis.bar(x, high - low, bottom=low, width=0.7, color="0.88", label="published range" if x == 0 else None)
         _draw_columns(axis, points, metric, mean_color="black")
         axis.set_ylabel(title)
-    axes[0].legend(frameon=False, loc="lower left")
+    style.add_legend(figure, axes[0])
     style.set_title(figure, f"a point per replayed seed, {_n_seeds(points)} per column; black: their mean")
     return figure
 
