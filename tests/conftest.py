@@ -17,7 +17,7 @@ from neuronsplit.analysis import files  # noqa: E402
 from neuronsplit.locations import ROOT  # noqa: E402
 from neuronsplit.study import batches, grid, store  # noqa: E402
 
-settings.register_profile("default", deadline=None, max_examples=200)
+settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("deep", deadline=None, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -42,8 +42,8 @@ print(len(ns.read_table(table)), "rows")
 """
 
 
-# Notebooks of half a minute each. CI executes each of them in a job of its own too.
-LONG_NOTEBOOKS = ("04", "07", "08", "09", "10", "11", "12", "13", "15", "16", "design")
+# Notebooks that take longest. CI executes each of them in a job of its own too.
+LONG_NOTEBOOKS = ("04", "07", "08", "09", "10", "11", "12", "13", "15", "16", "all_splits", "design")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

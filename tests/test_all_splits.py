@@ -1,3 +1,4 @@
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pandas as pd
 import pytest
 import reference
 import torch
+from sampling import one_in
 
 from neuronsplit.core.mlp import MLP
 from neuronsplit.core.seeds import stream
@@ -63,8 +65,7 @@ def branches_of(seed):
     yield "unsplit", None, 0, None
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("shuffle", [0, 1])
+@pytest.mark.parametrize("seed, shuffle", one_in(4, product(SEEDS, (0, 1))))
 def test_a_branch_is_what_its_network_becomes_alone(table, seed, shuffle):
     """Each branch is split and trained on with torch.nn and torch.optim; the last one is not split."""
     run, options = trained(), SimpleNamespace(learning_rate=0.05, batch_size=BATCH_SIZE)

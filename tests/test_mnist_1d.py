@@ -44,6 +44,7 @@ def test_it_is_what_the_package_makes_and_the_global_streams_stay_as_they_are(tm
         np.testing.assert_array_equal(part[:, -1], made[f"y{name}"])
 
 
+@pytest.mark.long
 def test_others_may_read_the_file_as_the_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
@@ -57,6 +58,7 @@ def test_what_was_made_once_is_read(copied, tmp_path):
     assert ensure_mnist_1d(tmp_path).shape == (5000, 41)
 
 
+@pytest.mark.long
 def test_a_damaged_file_is_made_again(folder, tmp_path):
     whole = (folder / "mnist-1d.npy").read_bytes()
     (tmp_path / "mnist-1d.npy").write_bytes(whole[:-100])

@@ -481,6 +481,7 @@ def test_the_figures_of_a_report_show_the_control_and_those_that_end_best(tmp_pa
         assert "mine-59" in alt and "mine-20" in alt and "mine-19" not in alt
 
 
+@pytest.mark.long
 def test_the_report_of_a_csv_of_one_experiment_and_one_seed(tmp_path):
     study_table(["random"], n_seeds=1)[comparison.REQUIRED].to_csv(tmp_path / "mine.csv")
     found, text, n_figures = run(tmp_path / "mine.csv", tmp_path)
@@ -488,6 +489,7 @@ def test_the_report_of_a_csv_of_one_experiment_and_one_seed(tmp_path):
     assert "has no provenance" in text and "established" not in text.lower() and n_figures == 5
 
 
+@pytest.mark.long
 def test_the_report_of_a_study_that_diverged(tmp_path):
     write_table(study_table(["no-split", "random"]).assign(test_loss=np.inf), tmp_path / "t.parquet", {})
     found, text, n_figures = run(tmp_path / "t.parquet", tmp_path)
