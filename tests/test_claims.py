@@ -5,6 +5,7 @@ What a notebook claims is asserted by its own cells, from the tables in BY_NOTEB
 them.
 """
 
+import ast
 import inspect
 import re
 from functools import cache
@@ -16,7 +17,7 @@ from prose import MAX_WORDS, n_words, sentences
 
 import neuronsplit as ns
 from neuronsplit.analysis import cost, design
-from neuronsplit.names import NO_SPLIT
+from neuronsplit.names import NO_SPLIT, STAY_NARROW
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "figures" / "data"
@@ -127,7 +128,10 @@ def test_each_finding_of_the_readme_is_one_of_these_claims():
 
 def test_the_table_of_the_readme_is_read_off_the_committed_ones():
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", FINDINGS, re.M)
-    assert len(rows) == 5
+    in_figure = re.search(
+        r"^NAMED = (.*)$", (ROOT / "notebooks" / "04_comparison.py").read_text(encoding="utf-8"), re.M
+    )
+    assert {name.strip("`") for name, _ in rows[1:]} == {*ast.literal_eval(in_figure[1]), STAY_NARROW}
     for name, cells in rows:
         costs, expected = [], []
         for dataset in design.COMMITTED:
@@ -148,6 +152,8 @@ def test_what_the_caption_says_of_the_figure():
         grown = arms[~arms.index.str.startswith(NO_SPLIT)]
         assert (grown["mean"] > 0).all() and set(table["hidden"]) >= {10, 60}
         assert grown["mean"]["random"] > arms["mean"][fewer_epochs(dataset)]
+        at_1 = design.with_arms(table).query("policy == 'all-at-1'")
+        assert set(at_1["hidden"]) == {60} and at_1["epoch"].min() == 1
     for dataset in ("digits", "mnist-1d"):
         table = design.with_arms(ns.read_table(DATA / f"design-{dataset}.parquet"))
         half = table.query("policy == 'zero-outgoing · all-at-half'").groupby("epoch")["hidden"].max()
