@@ -36,7 +36,7 @@ def narrowed(*labels: Tensor) -> list[Tensor]:
 def varies(labels: Tensor, axis: int) -> bool:
     """Whether labels differ along an axis."""
     expanded = labels.shape[axis] <= 1 or not labels.stride(axis)
-    return not expanded and bool((labels != labels.narrow(axis, 0, 1)).any())
+    return not expanded and not torch.equal(labels, labels.narrow(axis, 0, 1).expand_as(labels))
 
 
 def varies_where_labelled(labels: Tensor, axis: int) -> bool:
