@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -160,10 +161,12 @@ def spatial(labels: Labels, name: str, given: dict, out: object, why: str) -> No
     n_axes = int(re.search(r"(\d)d", name).group(1))
     if found.dim() <= n_axes:
         return unknown(labels, name, given, out, why)
+    kernel = given.get("kernel_size", [])
+    windows = zip(range(-n_axes, 0), cycle(kernel), cycle(given.get("stride") or kernel))
+    overlap = any(size > stride and varies_where_labelled(found, axis) for axis, size, stride in windows)
+    if overlap and not varies(found, -n_axes - 1):
+        return labels.bar(found, f"{why}, over channels in windows that overlap")
     channels = found.shape[: found.dim() - n_axes]
-    found = found.reshape(channels.numel(), -1)
-    if not varies(found, 0) and varies_where_labelled(found, 1):  # a window of channels
-        return labels.bar(found, f"{why}, over channels")
-    found = labels.settle(found.mT, 1)
+    found = labels.settle(found.reshape(channels.numel(), -1).mT, 1)
     for one in tensors_in([out]):
         labels.put(one, found.view(*channels, *[1] * n_axes))
