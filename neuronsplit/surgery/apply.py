@@ -13,7 +13,7 @@ from neuronsplit.surgery.exactness import named_tensors, set_tensors
 from neuronsplit.surgery.merges import merge_edits
 from neuronsplit.surgery.noted_sizes import Number, set_numbers, weight_norms
 from neuronsplit.surgery.optimizer_state import replace_parameters, split_state
-from neuronsplit.surgery.shadow import storage_of
+from neuronsplit.surgery.shadow import has_memory, storage_of
 from neuronsplit.surgery.trace import created_on
 
 MERGE = "merge"  # the rule in the record of a merge
@@ -61,7 +61,7 @@ def _require_memory_of_its_own(name: str, tensors: dict[str, Tensor]) -> None:
     """Raise ValueError where another tensor shares entries with one: only one of them would see a change."""
     tensor = tensors[name]
     for other, one in tensors.items():
-        if one is not tensor and storage_of(one) == storage_of(tensor) and _overlap(one, tensor):
+        if one is not tensor and has_memory(one) and storage_of(one) == storage_of(tensor) and _overlap(one, tensor):
             raise ValueError(f"{other!r} has entries of {name!r} in its memory: allowed is one parameter for both")
 
 

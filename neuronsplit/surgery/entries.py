@@ -1,11 +1,12 @@
 """The entries of a network's parameters and buffers, numbered through, and which of them a tensor consists of."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from neuronsplit.surgery.shadow import as_real, storage_of
+from neuronsplit.surgery.shadow import as_real, has_memory, storage_of
 
 
 class Entries:
@@ -15,7 +16,7 @@ class Entries:
     """
 
     def __init__(self, net: nn.Module):
-        named = [*net.named_parameters(), *net.named_buffers()]
+        named = [(name, one) for name, one in chain(net.named_parameters(), net.named_buffers()) if has_memory(one)]
         first = {id(tensor): name for name, tensor in named}
         self.tied = {name: first[id(one)] for name, one in net.named_parameters(remove_duplicate=False)}  # first names
         self.tensors = {name: tensor for name, tensor in named if tensor.is_floating_point() or tensor.is_complex()}

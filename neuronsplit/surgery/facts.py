@@ -59,6 +59,7 @@ class Facts:
         self.module = ""  # the one that runs
         self.companions: dict[str, list[tuple[Tensor, bool]]] = {}  # of a parameter: others of its shape; if alike
         self.dtypes: set[torch.dtype] = set()  # of what is computed
+        self.reached: set[int] = set()  # the storages of tensors that are used
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
         # Of norms by module: labels whose scale has no effect, and those of what is normalised.

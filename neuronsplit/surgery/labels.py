@@ -29,7 +29,7 @@ from neuronsplit.surgery.entries import Entries
 from neuronsplit.surgery.facts import ALONG, MAKES, READS, Facts
 from neuronsplit.surgery.noted_sizes import weight_norms
 from neuronsplit.surgery.partition import NONE
-from neuronsplit.surgery.shadow import Shadow, as_real, storage_of, view_of
+from neuronsplit.surgery.shadow import Shadow, as_real, has_memory, storage_of, view_of
 
 
 class Labels(Facts):
@@ -48,7 +48,7 @@ class Labels(Facts):
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor has labels, or is a parameter or buffer."""
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.numel():
+        if not isinstance(tensor, Tensor) or not has_memory(tensor) or not tensor.numel():
             return False
         storage = storage_of(tensor)
         return storage in self.shadows or storage in self.entries.in_storage or storage in self.products

@@ -5,8 +5,8 @@ of the network in which the second neuron is a twin of the first one. There, the
 
 The first neuron stays, and what read the second one reads it instead (Srinivas & Babu 2015, arXiv 1507.06149). Where a
 scale comes through, that is multiplied by the ratio of the norms of what makes the two (Kim et al. 2020, arXiv
-2010.13160). So a merge of twins is exact, whatever rule they were split by. Of scaled twins, the one that stays keeps
-its scale.
+2010.13160). So a merge of twins is exact, whatever rule they were split by. Those that a tied parameter or a norm
+made are refused. Of scaled twins, the one that stays keeps its scale.
 
 The state of an optimiser follows the gradients. Those of what reads the first neuron stay, and those of what makes the
 two are added. Of mean squares, the roots are added, which is their upper bound. That is exact for twins whose γ and δ

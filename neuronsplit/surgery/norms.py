@@ -96,11 +96,8 @@ def _over_channels(
     lines = found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).reshape(torch.Size(rest).numel(), -1)
     rows, number = torch.unique(lines, dim=0, return_inverse=True)
     order = given.get("ord", given.get("p", 2))
-    if len(rows) > 1 and labels.on_one_axis(rows[0]):  # such as heads: each makes a number of its own
-        labels.all_or_none(rows, why, unit=True)
-        labels.pin(rows, why)
-    elif len(rows) > 1:  # such as layers that are stacked: what they make is added up
-        made = labels.made_of(rows, why, unit=False)
+    if len(rows) > 1:  # such as heads, of which each makes a number; or layers that are stacked: those are added up
+        made = labels.made_of(rows, why, unit=labels.on_one_axis(rows[0]))
         labels.pin(made, why)
         for one in tensors_in([out]):
             labels.put(one, made[number].view(one.shape))

@@ -1,5 +1,6 @@
 """Where the channels of a set stand in the parameters: from a trace's labels to places along axes."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 
@@ -15,6 +16,7 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.scales import Sharing, averaged_channels, by_mean, scaled_labels
 from neuronsplit.surgery.sets import Sets
+from neuronsplit.surgery.shadow import storage_of
 
 UNSCALED = "unscaled"  # the role of what makes channels that cannot be scaled: it goes along
 
@@ -107,7 +109,21 @@ def places_of(
             rest = [*labels.outputs.get((name, axes), ())], plain, stretches(tuple(line.tolist()))
             _add(found, (name, axes[axis], taken), inside, number, rest)
     _add_shared(found, labels, masks)
-    return _merged(found, len(masks)), last
+    places = _merged(found, len(masks))
+    _require_reached(labels, places)
+    return places, last
+
+
+def _require_reached(labels: Labels, places: list[Place]) -> None:
+    """Raise ValueError where something changes, and its like in another block is not reached, as that of an expert."""
+
+    def in_any_block(name: str) -> tuple[str, torch.Size]:
+        return re.sub(r"\d+", "#", name), labels.tensors[name].shape
+
+    like = {in_any_block(place.name): place.name for place in places}
+    for name, tensor in labels.tensors.items():
+        if (changed := like.get(in_any_block(name))) and storage_of(tensor) not in labels.reached:
+            raise ValueError(f"the example inputs reach {changed!r} and not {name!r}: allowed are such as reach both")
 
 
 def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str]:

@@ -85,7 +85,8 @@ def _meet(labels: Labels, name: str, a: Tensor, b: Tensor, why: str) -> Tensor:
     if pairs.shape[1] == n_a * n_b and not one_a and not one_b:
         other, kept = sorted((a, b), key=lambda of: next(axis for axis in range(of.dim()) if varies(of, axis)))
         kept, other = (kept, other) if labels.mixing else (other, kept)
-        labels.bar(other, f"{why}, {ACROSS}")
+        for of in (kept, other) if labels.mixing and name in SUMS else (other,):  # a term has places of its own
+            labels.bar(of, f"{why}, {ACROSS}")
     elif name in SUMS and (one_a == one_b or min(n_a, n_b) > 1):
         labels.tie(a, b)
     elif one_a == one_b:

@@ -11,11 +11,13 @@ from neuronsplit.surgery.low_rank import postpone
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import pointwise, unknown
 from neuronsplit.surgery.runs import tensors_in
+from neuronsplit.surgery.shadow import has_memory
 
 
 def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:
     """Multiply matrices or vectors; what is added to the product, such as a bias, comes first among the arguments."""
     *added, a, b = tensors_in(given.values())
+    a, b = (one if has_memory(one) else torch.empty(()).expand(one.shape) for one in (a, b))  # numbers, as of a graph
     b, out = (b[:, None], out[..., None]) if b.dim() == 1 else (b, out)
     a, out = (a[None], out[None]) if a.dim() == 1 else (a, out)
     a, b, out = (tensor if tensor.dim() == 3 else tensor[None] for tensor in (a, b, out))
@@ -26,7 +28,7 @@ def product(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> No
         postpone(labels, a[0], b[0], out, lambda: labels.put(out, _multiply(labels, a, b, why)))
     elif (found := _multiply(labels, a, b, why)) is not None:
         labels.put(out, found)
-    if added:
+    if added and (labels.knows(added[0]) or added[0].any()):
         pointwise(labels, "add", {"self": out, "other": added[0]}, out, why)
 
 

@@ -22,6 +22,7 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.partition import NONE
 from neuronsplit.surgery.pointwise import glu, pointwise, unknown, weight_norm
 from neuronsplit.surgery.runs import tensors_in
+from neuronsplit.surgery.shadow import storage_of
 
 POINTWISE_UNTAGGED = set(
     "_to_copy copy hardswish gelu mish threshold prelu _prelu_kernel log_sigmoid_forward masked_fill rsub where fill "
@@ -54,6 +55,7 @@ def follow(labels: Labels, op, given: dict, out: object, where: str) -> None:
     name = op._schema.name.split("::")[1]
     name = name if name.startswith("__") else name.rstrip("_")
     known = [tensor for tensor in tensors_in(given.values()) if labels.knows(tensor)]
+    labels.reached |= set(map(storage_of, known))
     if not known or name in SHAPES_ONLY:
         return
     if name == "view" and "dtype" in given:
@@ -103,6 +105,9 @@ def moves(labels: Labels, name: str, given: dict, out: object, why: str) -> None
     if name in ("tril", "triu") and found is not None and (varies(found, -1) or varies(found, -2)):
         return labels.bar(found, f"{why}, over channels")
 
+    if name in ("roll", "flip") and found is not None and any(varies(found, axis) for axis in given["dims"]):
+        labels.pin(found, why)  # copies come after others in the new order
+
     def code(tensor: object) -> object:  # 0 stands for no label, so that what is filled with 0 has none
         return (labels.raw(tensor) + 1).double() if isinstance(tensor, Tensor) else tensor
 
@@ -147,7 +152,7 @@ RULES: dict[str, Callable] = {
     **dict.fromkeys(POINTWISE_UNTAGGED, pointwise),
     **dict.fromkeys(MOVES, moves),
     **dict.fromkeys({"index_add", "scatter_add"}, adds),
-    **dict.fromkeys("mm bmm addmm baddbmm mv addmv dot vdot".split(), products.product),
+    **dict.fromkeys("mm bmm addmm baddbmm mv addmv dot vdot _sparse_addmm".split(), products.product),
     "convolution": products.convolution,
     "_trilinear": products.bilinear,
     **dict.fromkeys("embedding _embedding_bag _embedding_bag_forward_only".split(), products.embedding),

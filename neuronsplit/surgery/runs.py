@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuronsplit.surgery.shadow import storage_of
+from neuronsplit.surgery.shadow import has_memory, storage_of
 
 Call = Callable[[], object]  # runs a network on its example inputs
 DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d  # what they compute stands for what comes in
@@ -110,10 +110,10 @@ class _Observer(TorchDispatchMode):
         super().__init__()
         self.follow, self.forbidden = follow, forbidden
         self.operation, self.operations, self.running, self.stopped, self.is_random = "", [], [], [], False
-        self.parameters = {storage_of(tensor) for tensor in net.parameters() if _has_memory(tensor)}
+        self.parameters = {storage_of(tensor) for tensor in net.parameters() if has_memory(tensor)}
         self.written: list[tuple] = []  # the memory of parameters that the network writes to, and what was in it
         named = chain(net.named_parameters(), net.named_buffers())
-        self.sources: dict[int, object] = {storage_of(tensor): name for name, tensor in named if _has_memory(tensor)}
+        self.sources: dict[int, object] = {storage_of(tensor): name for name, tensor in named if has_memory(tensor)}
         self.dropouts = {name for name, module in net.named_modules() if type(module) in DROPOUTS}
 
     def hooks(self, net: nn.Module) -> list:
@@ -135,12 +135,12 @@ class _Observer(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         name, short, keys, writes = _described(op)
         given = dict(zip(keys, args)) | (kwargs or {})
-        where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if _has_memory(t)]
+        where, tensors = (self.running or [""])[-1], [t for t in tensors_in(given.values()) if has_memory(t)]
         if used := [self.forbidden[at] for at in map(storage_of, tensors) if at in self.forbidden]:
             raise ValueError(f"it still uses the old {used[0]!r}, which something outside its module holds")
         self.operation, self.is_random = short, self.is_random or torch.Tag.nondeterministic_seeded in op.tags
         for tensor in tensors_in([given[key] for key in writes if key in given]):
-            if _has_memory(tensor) and (at := storage_of(tensor)) in self.parameters:
+            if has_memory(tensor) and (at := storage_of(tensor)) in self.parameters:
                 self.parameters.remove(at)
                 self.written.append((tensor.untyped_storage(), tensor.untyped_storage().clone()))
         arguments = {key: self.described(value) for key, value in given.items() if "train" not in key}
@@ -148,7 +148,7 @@ class _Observer(TorchDispatchMode):
         self.operation = ""
         is_dropout = where in self.dropouts and bool(tensors)
         source = self.sources.get(storage_of(tensors[0])) if is_dropout else len(self.operations)
-        self.sources |= {storage_of(tensor): source for tensor in tensors_in([out]) if _has_memory(tensor)}
+        self.sources |= {storage_of(tensor): source for tensor in tensors_in([out]) if has_memory(tensor)}
         if not is_dropout and any(tensor.is_floating_point() for tensor in tensors):  # not counts of steps and the like
             self.operations.append((name, where, arguments))
         if self.follow:
@@ -159,7 +159,7 @@ class _Observer(TorchDispatchMode):
         if isinstance(value, list | tuple):
             return [self.described(one) for one in value]
         if isinstance(value, Tensor):
-            return "tensor", self.sources.get(storage_of(value)) if _has_memory(value) else None
+            return "tensor", self.sources.get(storage_of(value)) if has_memory(value) else None
         return value if isinstance(value, int | float | str) else type(value)
 
 
@@ -169,7 +169,3 @@ def _described(op) -> tuple[str, str, list[str], list[str]]:
     short, arguments = op._schema.name.split("::")[1].strip("_"), op._schema.arguments
     writes = [one.name for one in arguments if one.alias_info is not None and one.alias_info.is_write]
     return str(op), short, [argument.name for argument in arguments], writes
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided  # not a sparse one

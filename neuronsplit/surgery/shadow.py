@@ -15,6 +15,11 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor has a memory of its entries, as a sparse one has not."""
+    return tensor.layout == torch.strided
+
+
 def as_real(tensor: Tensor) -> Tensor:
     """The memory of complex numbers (…) as that of pairs of real ones (…, 2)."""
     return torch.view_as_real(tensor.conj() if tensor.is_conj() else tensor)

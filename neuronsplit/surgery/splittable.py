@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronsplit.surgery import exactness
-from neuronsplit.surgery.facts import MAKES
+from neuronsplit.surgery.facts import ACROSS, MAKES
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_evaluation
 from neuronsplit.surgery.places import layer_axis, places_of
@@ -17,7 +17,7 @@ from neuronsplit.surgery.scales import exact_rules, shares_of, why_unscaled
 from neuronsplit.surgery.sets import ways
 from neuronsplit.surgery.trace import created_on, trace, trace_in_training
 
-COLUMNS = "layer channels splits_together rule changes reason".split()
+COLUMNS = "layer channels splits_together together rule changes reason".split()
 
 
 def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
@@ -30,7 +30,8 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     Columns:
         layer, channels: its name, and the number of its channels.
         splits_together: how many of them are in the smallest set with the first channel; 0 if there is no such set.
-            Where it is 1, the channel splits alone, without together=True.
+        together: whether `split_neuron` needs together=True for it. Channels that always meet one by one go along
+            without it, such as a gate and what it gates.
         rule: the first rule of SPLIT_RULES that is exact for this set, such as `outgoing` through GELU.
         changes: the parameters and buffers that change with it.
         reason: why there is no such set.
@@ -38,15 +39,23 @@ def splittable(net: nn.Module, example_inputs: object) -> pd.DataFrame:
     """
     require_module(net)
     require_numbers(net)
-    labels = Labels(net)
-    device = torch.get_default_device()
+    device, rows = torch.get_default_device(), {}
     with in_evaluation(net), created_on(torch.device("cpu")):
         call = exactness.call_with(net, example_inputs, device, None, 0.0)
-        trace_in_training(net, call, labels, trace(net, call, labels))
-        makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
-        smallest_set = cache(partial(_smallest_set, labels, ways(labels)))
-        rows = [_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        for mixing in (False, True):
+            labels = Labels(net, mixing)
+            trace_in_training(net, call, labels, trace(net, call, labels))
+            found = {row[0]: row for row in _rows(labels)}
+            rows = found | {layer: row for layer, row in rows.items() if ACROSS not in row[-1]}
+            if not any(ACROSS in why for why, _ in labels.barred):
+                break
+        return pd.DataFrame(rows.values(), columns=COLUMNS)
+
+
+def _rows(labels: Labels) -> list[tuple]:
+    makers = [name for name, _, role in labels.owners if role == MAKES and labels.tensors[name].dim() > 1]
+    smallest_set = cache(partial(_smallest_set, labels, ways(labels)))
+    return [_row(labels, smallest_set, layer) for layer in dict.fromkeys(map(_layer_of, makers))]
 
 
 def _layer_of(parameter: str) -> str:
@@ -60,9 +69,11 @@ def _row(labels: Labels, smallest_set: Callable[[int], tuple], layer: str) -> tu
     try:
         channels = layer_axis(labels, layer)
     except ValueError as error:  # such as a cell whose recurrent weights are normalised
-        return layer, 0, 0, "", (), str(error)
+        return layer, 0, 0, False, "", (), str(error)
     mask, *rest = smallest_set(int(channels[0]))
-    return layer, len(channels), 0 if mask is None else int(mask[channels].sum()), *rest
+    if mask is None:
+        return layer, len(channels), 0, False, *rest
+    return layer, len(channels), int(mask[channels].sum()), int(mask.sum()) > 1, *rest
 
 
 def _smallest_set(labels: Labels, ways_to_copy: list[Callable], channel: int) -> tuple[Tensor | None, str, tuple, str]:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from neuronsplit.surgery import rules
 from neuronsplit.surgery.facts import ALONG, READS
@@ -13,9 +14,25 @@ from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_training
 from neuronsplit.surgery.runs import Call, Run, run, tensors_in, tensors_of
 
+EXITS = Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist
+
 
 class DoesNotRun(ValueError):
     """A network does not run on its example inputs."""
+
+
+class _Exits(TorchFunctionMode):
+    """Bars channels whose numbers leave the network, for NumPy or Python, which no operation shows."""
+
+    def __init__(self, labels: Labels):
+        super().__init__()
+        self.labels = labels
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in EXITS:
+            name = function.__name__.strip("_")
+            self.labels.bar(self.labels.of(args[0]), f"{name}() takes its numbers out of the network")
+        return function(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -80,7 +97,7 @@ def _followed(net: nn.Module, call: Call, labels: Labels) -> Run:
         with created_on(cpu):  # whatever device the user's tensors are created on
             rules.follow(labels, op, given, out, where)
 
-    with opened_kernels():
+    with opened_kernels(), _Exits(labels):
         done = run(net, call, follow, {})
     for tensor in tensors_of(done.out):
         labels.bar(labels.of(tensor), "it is in the network's output")

@@ -126,6 +126,42 @@ def one_channel():
     return net
 
 
+class Grouped(nn.Module):
+    """One number of every two channels."""
+
+    def __init__(self, reduce):
+        super().__init__()
+        self.a, self.b, self.reduce = nn.Linear(5, 6), nn.Linear(3, 2), reduce
+
+    def forward(self, x):
+        return self.b(self.reduce(self.a(x).view(len(x), -1, 2)))
+
+
+class Mixer(nn.Module):
+    """A layer reads the five tokens of each channel (Tolstikhin et al. 2021, arXiv 2105.01601)."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up, self.down, self.out = nn.Linear(7, 4), nn.Linear(5, 6), nn.Linear(6, 5), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.embed(x).mT
+        return self.out((h + self.down(torch.relu(self.up(h)))).mean(2))
+
+
+class OnGraph(nn.Module):
+    """A graph convolution (Kipf & Welling 2017, arXiv 1609.02907) by a sparse matrix, and one that is not used."""
+
+    def __init__(self, to_sparse):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 2)
+        self.register_buffer("graph", to_sparse(torch.ones(3, 3) / 3))
+        self.register_buffer("unused", to_sparse(torch.eye(2)))
+
+    def forward(self, x):
+        return torch.sparse.mm(self.graph.to(x.dtype), self.b(torch.relu(self.graph.to(x.dtype) @ self.a(x))))
+
+
 EVEN, TOGETHER = {"rule": "even"}, {"rule": "outgoing", "together": True}
 SPLITS = {
     "a reader of two layers": (Reused, "a", FLAT, EVEN, {"a": 6, "c": 6, "b": (2, 6)}),
@@ -149,6 +185,15 @@ SPLITS = {
     "stacked branches": (Stacked, "a", FLAT, TOGETHER, {"a": 5, "b": 5, "c": (2, 10)}),
     "channels that are pooled": (lambda: nn.Sequential(nn.Linear(5, 4), nn.AvgPool1d(2), nn.Linear(2, 2)), "0",
                                  IMAGE[:, :, :5], TOGETHER | {"neuron": 0}, {"0": 8, "2": (2, 4)}),
+    "the larger of two channels": (lambda: Grouped(lambda h: h.amax(2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
+    "sums of two channels": (lambda: Grouped(lambda h: h.relu().sum(2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
+    "lengths of two channels": (lambda: Grouped(lambda h: h.norm(dim=2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
+    "a layer across tokens": (Mixer, "up", IMAGE, {}, {"embed": 4, "up": 7, "down": (5, 7)}),
+    "neighbours of channels": (lambda: Custom(lambda n, x: n.b(torch.relu((h := n.a(x)) + h.roll(1, 1))),
+                                              a=nn.Linear(5, 4), b=nn.Linear(4, 2)), "a", FLAT, TOGETHER,
+                               {"a": 8, "b": (2, 8)}),
+    "a graph": (lambda: OnGraph(torch.Tensor.to_sparse), "a", FLAT, {}, {"a": 7, "b": (2, 7)}),
+    "a graph in rows": (lambda: OnGraph(torch.Tensor.to_sparse_csr), "a", FLAT, {}, {"a": 7, "b": (2, 7)}),
 }  # fmt: skip
 
 

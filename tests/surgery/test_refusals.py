@@ -252,7 +252,7 @@ def test_a_parameter_of_the_whole_network_is_a_layer_by_its_own_name():
 
 def test_a_network_without_layers_has_an_empty_table():
     table = splittable(nn.ReLU(), torch.randn(4, 5))
-    columns = ["layer", "channels", "splits_together", "rule", "changes", "reason"]
+    columns = ["layer", "channels", "splits_together", "together", "rule", "changes", "reason"]
     assert table.empty and table.columns.tolist() == columns
 
 
@@ -303,3 +303,18 @@ def test_a_set_that_splits_by_another_rule_only_is_refused_with_that_rule():
     with pytest.raises(ValueError, match="has no exact split alone .*: allowed is together=True, which splits 6 of"):
         split_neuron(net, "a", 0, example_inputs=torch.randn(4, 5), rule="outgoing")
     split_neuron(net, "a", 0, example_inputs=torch.randn(4, 5), rule="outgoing", together=True)
+
+
+@pytest.mark.parametrize(("between", "channels", "n", "together"), [
+    (nn.GLU(1), 6, 2, False), (nn.GroupNorm(2, 6), 6, 3, True), (nn.ReLU(), 6, 1, False),
+])  # fmt: skip
+def test_a_table_says_whether_a_set_has_to_be_asked_for(between, channels, n, together):
+    net, x = nn.Sequential(nn.Linear(5, channels), between, nn.LazyLinear(2)), torch.randn(4, 5)
+    net(x)
+    row = splittable(net, x).set_index("layer").loc["0"]
+    assert (row.splits_together, row.together) == (n, together)
+    if together:
+        with pytest.raises(ValueError, match="allowed is together=True, which splits 3 of its channels"):
+            split_neuron(net, "0", 0, example_inputs=x, rule=row["rule"])
+    split_neuron(net, "0", 0, example_inputs=x, rule=row["rule"], together=together)
+    assert net[0].out_features == channels + n

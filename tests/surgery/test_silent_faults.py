@@ -1,6 +1,7 @@
 """Faults that strangers found: accepted splits that changed something, and other exceptions than ValueError."""
 
 import random
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -291,6 +292,51 @@ def test_what_a_run_notes_in_tensors_and_nested_lists_is_as_before():
     splittable(net, torch.randn(FLAT))
     split_neuron(net, "a", 1, example_inputs=torch.randn(FLAT))
     assert net.steps.tolist() == [0, 0] and net.array.tolist() == [0, 0, 0] and net.seen == {"shapes": [[]]}
+
+
+EXITS = {
+    "numpy": lambda h: h.detach().numpy().sum(),
+    "array": lambda h: np.asarray(h.detach()).sum(),
+    "tolist": lambda h: sum(map(sum, h.tolist())),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_numbers_that_leave_the_network_bar_their_channels(name):
+    """The limit is not reached by the example inputs, so no check would see what it depends on."""
+    net = Custom(
+        lambda n, x: n.out((h := torch.relu(n.a(x))) * min(1.0, 60 / (float(EXITS[name](h)) + 1e-9))),
+        a=nn.Linear(5, 6), out=nn.Linear(6, 2),
+    )  # fmt: skip
+    x = 0.01 * torch.randn(FLAT)
+    why = rf"{name}\(\) takes its numbers out of the network"
+    assert re.search(why, splittable(net, x).reason[0])
+    for rule in ("scaled", "outgoing"):
+        with pytest.raises(ValueError, match=rf"^'a' has no exact split known \({why}\): allowed are"):
+            split_neuron(net, "a", 1, example_inputs=x, rule=rule)
+
+
+class Experts(nn.Module):
+    """Two layers of which one call may use only one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 2)
+        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+
+    def forward(self, x, which=(0,)):
+        return self.b(sum(self.experts[i](torch.relu(self.a(x))) for i in which))
+
+
+def test_experts_are_split_only_where_the_inputs_reach_them_all():
+    """One that is not reached would go on reading as many channels as before."""
+    net, x = Experts(), torch.randn(FLAT)
+    why = "the example inputs reach 'experts.0.weight' and not 'experts.1.weight': allowed are such as reach both"
+    assert splittable(net, x).set_index("layer").reason["a"] == why
+    with pytest.raises(ValueError, match=re.escape(f"'a' has no exact split known ({why})")):
+        split_neuron(net, "a", 1, example_inputs=x)
+    split_neuron(net, "a", 1, example_inputs={"x": x, "which": (0, 1)})
+    assert [expert.in_features for expert in net.experts] == [7, 7]
 
 
 def test_a_network_that_has_not_run_is_named_by_every_function():
