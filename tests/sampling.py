@@ -7,5 +7,5 @@ import pytest
 
 def one_in(n: int, cases: Iterable) -> list:
     """Return cases for `parametrize`, of which every n-th is short; a tuple has a value for each name."""
-    tuples = [case if isinstance(case, tuple) else (case,) for case in cases]
+    tuples = [case if type(case) is tuple else (case,) for case in cases]
     return [pytest.param(*case, marks=[pytest.mark.long] if i % n else []) for i, case in enumerate(tuples)]

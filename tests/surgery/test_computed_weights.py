@@ -3,6 +3,7 @@
 import pytest
 import torch
 from networks import EXACT, Custom, outputs, relative_change, rng, split_exactly
+from sampling import one_in
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
@@ -63,7 +64,7 @@ def computed(weight, n_in, n_out):
 
 
 @pytest.mark.parametrize("rule", ["outgoing", "scaled", "antisymmetric"])
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", one_in(2, WEIGHTS))
 def test_weights_that_are_computed_of_several_parameters(name, rule):
     torch.manual_seed(0)
     weight = WEIGHTS[name]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import ACTIVATIONS, EXACT, FLAT, HOMOGENEOUS, Branching, Residual, cnn, mlp, outputs, plain, rng, settle
+from sampling import one_in
 from torch import nn
 
 from neuronsplit.data.download import import_torchvision_datasets
@@ -62,17 +64,17 @@ def test_other_precisions_keep_the_output_to_their_rounding(rule, dtype, bound):
 
 
 RESNET = ["conv1", "layer1.0.conv1", "layer1.1.conv2", "layer2.0.conv2", "layer2.0.downsample.0", "layer4.1.conv1"]
-MODELS = [
-    *[("resnet18", layer, "scaled") for layer in RESNET],
-    *[pytest.param("vgg11_bn", layer, "scaled-outgoing", marks=pytest.mark.long)
-      for layer in ("features.0", "features.25", "classifier.0")],
-    *[
-        ("mobilenet_v3_small", layer, "outgoing")
-        for layer in ("features.0.0", "features.1.block.0.0", "features.1.block.1.fc1", "features.4.block.1.0",
-                      "features.8.block.3.0", "features.12.0", "classifier.0")
-    ],
-    pytest.param("vit_b_16", "encoder.layers.encoder_layer_3.mlp.0", "outgoing", marks=pytest.mark.long),
+MOBILENET = [
+    "features.0.0", "features.1.block.0.0", "features.1.block.1.fc1", "features.4.block.1.0", "features.8.block.3.0",
+    "features.12.0", "classifier.0",
 ]  # fmt: skip
+VGG = ["features.0", "features.25", "classifier.0"]
+SMALL = [*product(["resnet18"], RESNET, ["scaled"]), *product(["mobilenet_v3_small"], MOBILENET, ["outgoing"])]
+LARGE = [
+    *product(["vgg11_bn"], VGG, ["scaled-outgoing"]),
+    ("vit_b_16", "encoder.layers.encoder_layer_3.mlp.0", "outgoing"),
+]
+MODELS = [*one_in(3, SMALL), *(pytest.param(*case, marks=pytest.mark.long) for case in LARGE)]
 
 
 @pytest.mark.parametrize("name, layer, rule", MODELS, ids=lambda value: str(value))
