@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -122,6 +123,11 @@ def test_every_module_of_a_sub_package_is_listed_and_can_be_had():
             modules = {file.stem for file in (PACKAGE / name).glob("*.py")} - {"__init__"}
             sub_package = getattr(neuronsplit, name)
             assert set(dir(sub_package)) == modules and all(hasattr(sub_package, module) for module in modules)
+
+
+def test_the_guide_to_surgery_names_every_module():
+    modules = {file.stem for file in (PACKAGE / "surgery").glob("*.py")} - {"__init__"}
+    assert modules <= set(re.findall(r"\w+", neuronsplit.surgery.__doc__))
 
 
 def test_every_public_name_is_listed_and_can_be_had():

@@ -109,13 +109,11 @@ def places_of(
             rest = [*labels.outputs.get((name, axes), ())], plain, stretches(tuple(line.tolist()))
             _add(found, (name, axes[axis], taken), inside, number, rest)
     _add_shared(found, labels, masks)
-    places = _merged(found, len(masks))
-    _require_reached(labels, places)
-    return places, last
+    return _reached(labels, _merged(found, len(masks))), last
 
 
-def _require_reached(labels: Labels, places: list[Place]) -> None:
-    """Raise ValueError where something changes, and its like in another block is not reached, as that of an expert."""
+def _reached(labels: Labels, places: list[Place]) -> list[Place]:
+    """The places, if what is like them in other blocks is reached too, such as the layers of all experts."""
 
     def in_any_block(name: str) -> tuple[str, torch.Size]:
         return re.sub(r"\d+", "#", name), labels.tensors[name].shape
@@ -124,6 +122,7 @@ def _require_reached(labels: Labels, places: list[Place]) -> None:
     for name, tensor in labels.tensors.items():
         if (changed := like.get(in_any_block(name))) and storage_of(tensor) not in labels.reached:
             raise ValueError(f"the example inputs reach {changed!r} and not {name!r}: allowed are such as reach both")
+    return places
 
 
 def _roles_of_norms(labels: Labels) -> Callable[[str, Tensor, str, Sharing], str]:
