@@ -9,7 +9,7 @@ other inputs, such as optional ones left out, is not followed.
 
 Some neurons have no exact split alone, but in a set of channels, such as a head of attention or a group. The smallest
 such set is split where together=True, and the neuron is refused otherwise. Channels that always meet one by one count
-as one here, such as the terms of a residual sum, or a gate and what it gates.
+as one here, such as a gate and what it gates, or the terms of a sum.
 
 Channels that a norm joins split in both ways: all of them where together=True, and otherwise one alone (scales.py). For
 it, the twins have α² + β² = 1 through RMSNorm. Through LayerNorm there are no twins: the new channel is the mean of
