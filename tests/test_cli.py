@@ -474,14 +474,30 @@ def test_in_a_log_file_there_is_a_line_now_and_then(tmp_path, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.02)
     unit, begun = noted_unit(tmp_path / "units", fraction=0.5, at="epoch 2 of 3"), time.monotonic()
     with progress.bar([unit], tmp_path / "units", lambda: "0 of 1 experiments"):
         with progress.lock(progress.file_of(unit, tmp_path / "units")):
             time.sleep(0.55)
     lines = log.getvalue().splitlines()
-    assert 1 <= len(lines) <= (time.monotonic() - begun) / 0.1
+    assert 1 <= len(lines) <= 1 + (time.monotonic() - begun) / 0.1
     assert log.getvalue().isascii() and "\r" not in log.getvalue()
     assert re.match(r"0 of 1 experiments, epoch 2 of 3 +50% \|.{20}\| 00:\d\d, \S+ left$", lines[0])
+
+
+def test_the_first_line_of_a_log_file_comes_with_the_first_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", log := io.StringIO())
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.02)
+    unit = noted_unit(tmp_path / "units")
+    with progress.bar([unit], tmp_path / "units", lambda: "0 of 1 experiments"):
+        with progress.lock(progress.file_of(unit, tmp_path / "units")):
+            time.sleep(0.2)
+            assert log.getvalue() == ""  # nothing has been done
+            noted_unit(tmp_path / "units", fraction=0.1, at="epoch 1 of 3")
+            while not log.getvalue():
+                time.sleep(0.02)
+            time.sleep(0.2)
+    assert log.getvalue().count("\n") == 1 and "epoch 1 of 3" in log.getvalue()
 
 
 def test_a_short_run_leaves_no_line_in_a_log_file(tmp_path, monkeypatch):

@@ -98,13 +98,13 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
     with tqdm(total=sum(seconds.values()), bar_format=BAR, **hidden) as progress:
 
         def keep_showing() -> None:
-            while not stop.wait(LOG_SECONDS if in_log else BAR_SECONDS):
+            while not stop.wait(LOG_SECONDS if in_log and progress.n else BAR_SECONDS):  # the first line comes early
                 running = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
                 shares = {name: noted.fraction for name, noted in running.items()} | dict.fromkeys(ended, 1.0)
                 now = sum(seconds[name] * share for name, share in shares.items())
                 progress.n = min(max(progress.n, now), progress.total)  # a unit has no note while it draws its figures
                 progress.set_description_str(", ".join([describe(), *(noted.at for noted in running.values())][:2]))
-                if in_log:
+                if in_log and progress.n:
                     print(progress, file=sys.stderr, flush=True)
 
         (thread := Thread(target=keep_showing, daemon=True)).start()
