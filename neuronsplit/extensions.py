@@ -4,6 +4,7 @@ import inspect
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -118,8 +119,8 @@ def _source(code: object, value: Callable) -> str:
         return _texts[code.co_filename]
     if Path(code.co_filename).is_file():
         return Path(code.co_filename).read_text(encoding="utf-8")
-    try:
-        return inspect.getsource(code)  # of a notebook's cell
-    except OSError:  # it was typed into Python's prompt
-        constants = [_source(one, value) if inspect.iscode(one) else repr(one) for one in code.co_consts]
-        return f"{code.co_code.hex()} {code.co_names} {constants}"
+    if code.co_filename != "<string>":  # that of exec, under which Python 3.13 has the text of `python -c`
+        with suppress(OSError):  # it was typed into Python's prompt
+            return inspect.getsource(code)  # of a notebook's cell
+    constants = [_source(one, value) if inspect.iscode(one) else repr(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

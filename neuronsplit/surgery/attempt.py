@@ -111,7 +111,7 @@ def _found_exact(search: Search, record: SplitRecord, eps: dict[str, float], gro
     if error is not None:
         both = [name for name, axis, *_ in record.places if (name, (axis,)) in search.labels.reads_numbers]
         also = f"; {both[0]!r} also reads numbers that no parameter makes" if both else ""
-        if "is invalid for input of size" in error and "-1" not in error:  # of view and reshape
+        if "is invalid for input of size" in error:  # of view and reshape
             also += "; in its forward, flatten(1) helps, or -1 in place of the size"
         raise Inexact(f"the network does not run with it, {error}{also}")
     if record.change > search.check.tolerance:
