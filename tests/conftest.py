@@ -43,7 +43,7 @@ print(len(ns.read_table(table)), "rows")
 
 
 # Notebooks that take longest. CI executes each of them in a job of its own too.
-LONG_NOTEBOOKS = ("04", "07", "08", "09", "10", "11", "12", "13", "15", "16", "all_splits", "design")
+LONG_NOTEBOOKS = ("04", "07", "08", "09", "10", "11", "12", "13", "15", "16", "all_splits", "design", "report")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -59,7 +59,7 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("changes", one_in(3, VARIANTS), ids=lambda changes: "-".join(map(str, changes.values())))
+@pytest.mark.parametrize("changes", one_in(4, VARIANTS), ids=lambda changes: "-".join(map(str, changes.values())))
 def test_an_experiment_equals_the_reference_one_network_at_a_time(changes):
     experiment = replace(SMALL, **changes)
     run = reference.run_greedily if experiment.policy == GREEDY else reference.run

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from networks import EXACT, Custom, outputs, relative_change, rng, settle, split_exactly
+from sampling import one_in
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import weight_norm as old_weight_norm
@@ -230,7 +231,7 @@ def test_it_is_not_exact_with_one_wrong_share(name):
     assert relative_change(before, outputs(net, x)) > 1e-6
 
 
-@each_network
+@pytest.mark.parametrize("name", one_in(3, NETWORKS))
 def test_training_goes_on_and_it_splits_again(name):
     make, layer, shape, options, _ = NETWORKS[name]
     torch.manual_seed(0)
