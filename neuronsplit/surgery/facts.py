@@ -7,6 +7,7 @@ from torch import Tensor
 
 from neuronsplit.surgery.axes import core, lines_along
 from neuronsplit.surgery.partition import NONE, Partition
+from neuronsplit.surgery.shadow import has_memory, storage_of
 
 MAKES, READS, ALONG = "makes", "reads", "along"  # what a parameter is to a channel; "along" is copied with it only
 ACROSS = "across other channels"  # why a channel is barred in a run of which a second one may label it
@@ -60,6 +61,7 @@ class Facts:
         self.companions: dict[str, list[tuple[Tensor, bool]]] = {}  # of a parameter: others of its shape; if alike
         self.dtypes: set[torch.dtype] = set()  # of what is computed
         self.reached: set[int] = set()  # the storages of tensors that are used
+        self.inputs: set[int] = set()  # those of the network's inputs
         self.places_of: dict[int, tuple[Tensor, str]] = {}  # labels of places among channels, and what to bar if used
         self.statistics: set[int] = set()  # labels of what is one number for all channels, such as their mean
         # Of norms by module: labels whose scale has no effect, and those of what is normalised.
@@ -115,6 +117,17 @@ class Facts:
         """Note that channels cannot be copied."""
         if labels is not None:
             self.barred.append((why, torch.unique(core(labels))))
+
+    def bar_beside_inputs(self, labels: Tensor, tensors: list[Tensor], shape: torch.Size, why: str) -> None:
+        """Bar channels along axes that an input of the network has too, as it keeps its size.
+
+        tensors: what meets the channels in a tensor of some shape. labels: those of this tensor, of size 1 elsewhere.
+        """
+        for tensor in tensors:
+            if has_memory(tensor) and storage_of(tensor) in self.inputs:
+                strides = tensor.expand(shape).stride()
+                if any(size > 1 and stride for size, stride in zip(labels.shape, strides)):
+                    self.bar(labels, f"{why}, with an input of the network")
 
     def pin(self, labels: Tensor, why: str, if_drawn: bool = False) -> None:
         """Note that channels cannot be scaled, or only all alike."""

@@ -51,6 +51,7 @@ def pointwise(labels: Labels, name: str, given: dict, out: object, why: str) -> 
     passes = _scale_passes(labels, name, given, outs[0], n_found, len(weights))
     for of in others:
         merged = _meet(labels, name, merged, of, why)
+    labels.bar_beside_inputs(merged, tensors, outs[0].shape, why)
     if name == "pow" and given.get("exponent") == 2:
         _multiplied(labels, [(one, one) for one in torch.unique(merged).tolist()])
         labels.pin(merged, why, if_drawn=True)

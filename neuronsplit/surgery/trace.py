@@ -13,6 +13,7 @@ from neuronsplit.surgery.facts import ALONG, READS
 from neuronsplit.surgery.labels import Labels
 from neuronsplit.surgery.modes import in_training
 from neuronsplit.surgery.runs import Call, Run, run, tensors_in, tensors_of
+from neuronsplit.surgery.shadow import has_memory, storage_of
 
 EXITS = Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist
 
@@ -97,7 +98,10 @@ def _followed(net: nn.Module, call: Call, labels: Labels) -> Run:
         with created_on(cpu):  # whatever device the user's tensors are created on
             rules.follow(labels, op, given, out, where)
 
-    with opened_kernels(), _Exits(labels):
+    def note_inputs(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        labels.inputs |= {storage_of(one) for one in tensors_of([args, kwargs]) if has_memory(one)}
+
+    with opened_kernels(), _Exits(labels), net.register_forward_pre_hook(note_inputs, with_kwargs=True):
         done = run(net, call, follow, {})
     for tensor in tensors_of(done.out):
         labels.bar(labels.of(tensor), "it is in the network's output")

@@ -318,3 +318,18 @@ def test_a_table_says_whether_a_set_has_to_be_asked_for(between, channels, n, to
             split_neuron(net, "0", 0, example_inputs=x, rule=row["rule"])
     split_neuron(net, "0", 0, example_inputs=x, rule=row["rule"], together=together)
     assert net[0].out_features == channels + n
+
+
+@pytest.mark.parametrize("meet", [torch.add, torch.mul, torch.maximum])
+def test_channels_that_meet_an_input_are_known_to_keep_its_size(meet):
+    net = Custom(
+        lambda n, x: n.c(meet(x[..., 1:], n.b(torch.relu(n.a(x))))),
+        a=nn.Linear(5, 6),
+        b=nn.Linear(6, 4),
+        c=nn.Linear(4, 2),
+    )
+    table, x = splittable(net, torch.randn(3, 5)).set_index("layer"), torch.randn(3, 5)
+    assert table.splits_together["a"] == 1
+    assert table.reason["b"].endswith(", with an input of the network") and table.splits_together["b"] == 0
+    with pytest.raises(ValueError, match="^'b' has no exact split known .*, with an input of the network"):
+        split_neuron(net, "b", 0, example_inputs=x)
