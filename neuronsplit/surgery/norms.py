@@ -96,12 +96,9 @@ def _over_channels(
     lines = found.movedim(axes, list(range(-len(axes), 0))).flatten(-len(axes)).reshape(torch.Size(rest).numel(), -1)
     rows, number = torch.unique(lines, dim=0, return_inverse=True)
     order = given.get("ord", given.get("p", 2))
-    if len(rows) > 1:  # such as heads, of which each makes a number; or layers that are stacked: those are added up
-        made = labels.made_of(rows, why, unit=labels.on_one_axis(rows[0]))
-        labels.pin(made, why)
-        for one in tensors_in([out]):
-            labels.put(one, made[number].view(one.shape))
-    elif name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
+    if len(rows) > 1:
+        return _of_each_row(labels, rows, number, found, out, axes, why)
+    if name == "mean" or (name in ("var", "std", "var_mean", "std_mean") and given.get("correction") == 0):
         labels.pin(found, why, if_drawn=True)
         squares = name == "mean" and all(label in labels.factors for label in rows[0].tolist())
         if squares or _are_single(found, axes):
@@ -126,6 +123,24 @@ def _over_channels(
         labels.pin(found, why)
     else:
         labels.bar(found, f"{why}, over channels")
+
+
+def _of_each_row(
+    labels: Labels, rows: Tensor, number: Tensor, found: Tensor, out: object, axes: list[int], why: str
+) -> None:
+    """One number from each of several rows of channels (n, D), which are copied all or none.
+
+    number: of each place in the output, its row.
+    """
+    of_heads = labels.on_one_axis(rows[0])
+    kept = max(axis for axis in range(found.dim()) if axis not in axes and varies(found, axis))
+    if of_heads and kept > max(axes):  # over heads, which are copied as a whole: as many numbers as before
+        labels.all_or_none(rows, why, unit=True)
+        return labels.pin(rows, why)
+    made = labels.made_of(rows, why, unit=of_heads)  # else of layers that are stacked: what they make is added up
+    labels.pin(made, why)
+    for one in tensors_in([out]):
+        labels.put(one, made[number].view(one.shape))
 
 
 def distance(labels: Labels, name: str, given: dict, out: Tensor, why: str) -> None:

@@ -99,13 +99,15 @@ def _followed(net: nn.Module, call: Call, labels: Labels) -> Run:
             rules.follow(labels, op, given, out, where)
 
     def note_inputs(_: nn.Module, args: tuple, kwargs: dict) -> None:
-        labels.inputs |= {storage_of(one) for one in tensors_of([args, kwargs]) if has_memory(one)}
+        labels.inputs = {storage_of(one) for one in tensors_of([args, kwargs]) if has_memory(one)}
 
     with opened_kernels(), _Exits(labels), net.register_forward_pre_hook(note_inputs, with_kwargs=True):
         done = run(net, call, follow, {})
+    others, labels.barred = labels.barred, []  # what is in the output is so for this reason first
     for tensor in tensors_of(done.out):
         labels.bar(labels.of(tensor), "it is in the network's output")
         labels.bar_used_places(labels.of(tensor))
+    labels.barred += others
     for name, module in net.named_modules():
         _one_size_for_several(labels, name, module)
     return done

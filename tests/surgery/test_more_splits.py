@@ -137,6 +137,18 @@ class Grouped(nn.Module):
         return self.b(self.reduce(self.a(x).view(len(x), -1, 2)))
 
 
+class Averaged(nn.Module):
+    """The mean of two heads, each with a score for each example, as in graph attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.score = nn.Linear(5, 6), nn.Linear(3, 2), nn.Parameter(torch.randn(2, 3))
+
+    def forward(self, x):
+        h = self.a(x).view(len(x), -1, 3)
+        return self.b((torch.softmax((h * self.score).sum(2, keepdim=True), 0) * h).mean(1))
+
+
 class Mixer(nn.Module):
     """A layer reads the five tokens of each channel (Tolstikhin et al. 2021, arXiv 2105.01601)."""
 
@@ -188,6 +200,7 @@ SPLITS = {
     "the larger of two channels": (lambda: Grouped(lambda h: h.amax(2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
     "sums of two channels": (lambda: Grouped(lambda h: h.relu().sum(2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
     "lengths of two channels": (lambda: Grouped(lambda h: h.norm(dim=2)), "a", FLAT, TOGETHER, {"a": 8, "b": (2, 4)}),
+    "the mean of heads": (Averaged, "a", FLAT, TOGETHER, {"a": 12, "b": (2, 3)}),
     "a layer across tokens": (Mixer, "up", IMAGE, {}, {"embed": 4, "up": 7, "down": (5, 7)}),
     "neighbours of channels": (lambda: Custom(lambda n, x: n.b(torch.relu((h := n.a(x)) + h.roll(1, 1))),
                                               a=nn.Linear(5, 4), b=nn.Linear(4, 2)), "a", FLAT, TOGETHER,
