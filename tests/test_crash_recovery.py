@@ -235,6 +235,7 @@ def test_a_run_names_damaged_files_and_ends_with_the_same_table(start, sweep, un
         assert digest(tmp_path / "table.parquet") == digest(undisturbed / "table.parquet")
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_a_unit_from_being_saved_and_spoils_nothing(sweep, undisturbed, small_disk):
     first, second, _ = batches.cut_into_units(grid.read_study(str(sweep)).plan)
     store.load_or_run(first.experiments, first.seeds, small_disk)

@@ -304,6 +304,7 @@ print(*(e.id for e in experiments))
 """
 
 
+@pytest.mark.long
 def test_ids_are_the_same_in_every_process(tmp_path):
     """As a kernel finds what the command has planned. Hashes of text differ from process to process."""
     file = own(tmp_path, MINE)

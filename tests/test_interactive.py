@@ -44,6 +44,7 @@ def test_delta_follows_from_the_sliders_until_it_is_freed(drawn):
     assert delta.value == pytest.approx((1 - 2 * 0.6) / 1.3) and not plt.get_fignums()
 
 
+@pytest.mark.long
 def test_delta_stays_on_its_slider_wherever_the_others_are():
     *sliders, _, _ = interactive.split_sliders(1, 1, 0.5).children
     for alpha, beta, gamma in np.stack(np.meshgrid(*[[s.min, s.max] for s in sliders[:3]]), -1).reshape(-1, 3):

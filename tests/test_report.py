@@ -453,6 +453,7 @@ def test_the_report_of_awkward_names_and_settings(tmp_path):
     assert len(saved) == n_figures == 22 and "cost-learning-rate-0.1.png" in saved
 
 
+@pytest.mark.long
 def test_all_numbers_have_the_differences_to_the_control_and_to_random_in_both_metrics(tmp_path):
     write_table(shifted({"no-split": 0, "random": -0.05, "mine": 0.03}, epochs=2), tmp_path / "t.parquet", {})
     _, text, _ = run(tmp_path / "t.parquet", tmp_path)

@@ -88,6 +88,7 @@ def test_a_saved_table_is_the_one_that_was_computed(tmp_path):
     assert len(saved(tmp_path)) == 1 and saved(tmp_path)[0].parent == tmp_path / "new" / "folder" / "units"
 
 
+@pytest.mark.long
 def test_all_splits_are_saved_as_they_were_computed(tmp_path):
     experiments = [ExhaustiveSplits(width=3, epochs_before=n) for n in (1, 2)]
     found = load_or_run(experiments, [4, 3], tmp_path)
