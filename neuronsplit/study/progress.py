@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from neuronsplit.analysis.files import write_bytes
 from neuronsplit.experiments.base import BaseExperiment
-from neuronsplit.study.batches import Batch, Plan, Tables, missing
+from neuronsplit.study.batches import START_SECONDS, Batch, Plan, Tables, missing
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left"
 BAR_SECONDS, LOG_SECONDS = 0.5, 30  # between two states of the bar, and between two lines in a log file
@@ -94,14 +94,14 @@ def bar(units: list[Batch], folder: Path, describe: Callable[[], str]) -> Iterat
     """
     in_log = not sys.stderr.isatty() and not any("notebook" in kind.__module__ for kind in tqdm.__mro__)
     hidden = {"file": io.StringIO(), "ascii": True} if in_log else {}
-    seconds, ended, stop = {unit.name: unit.seconds for unit in units}, set(), Event()
+    seconds, ended, stop = {unit.name: START_SECONDS + unit.seconds for unit in units}, set(), Event()
     with tqdm(total=sum(seconds.values()), bar_format=BAR, **hidden) as progress:
 
         def keep_showing() -> None:
             while not stop.wait(LOG_SECONDS if in_log and progress.n else BAR_SECONDS):  # the first line comes early
                 running = {name: noted for name, noted in read(folder).items() if noted.running and name in seconds}
-                shares = {name: noted.fraction for name, noted in running.items()} | dict.fromkeys(ended, 1.0)
-                now = sum(seconds[name] * share for name, share in shares.items())
+                left = {name: (1 - noted.fraction) * (seconds[name] - START_SECONDS) for name, noted in running.items()}
+                now = sum(seconds[name] - of_unit for name, of_unit in (left | dict.fromkeys(ended, 0)).items())
                 progress.n = min(max(progress.n, now), progress.total)  # a unit has no note while it draws its figures
                 progress.set_description_str(", ".join([describe(), *(noted.at for noted in running.values())][:2]))
                 if in_log and progress.n:
