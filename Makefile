@@ -10,8 +10,8 @@ test: .venv/ready  # what checks the project in a few minutes
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/pytest -n auto -m "not long"
 
-test-long: .venv/ready  # the tests that take long, and the notebooks of the study
-	.venv/bin/pytest -n auto -m long
+test-long: .venv/ready  # the tests that take long, the notebooks of the study, and twice as many drawn cases
+	HYPOTHESIS_PROFILE=long .venv/bin/pytest -n auto -m "long or hypothesis"
 
 lab: .venv/ready  # JupyterLab on the notebooks
 	.venv/bin/jupyter lab notebooks

@@ -1,4 +1,4 @@
-"""Fixtures, and hypothesis profiles: HYPOTHESIS_PROFILE=deep tries tens of thousands of cases instead of a hundred."""
+"""Fixtures, and hypothesis profiles: HYPOTHESIS_PROFILE=deep tries 20,000 cases in place of 100, and long tries 200."""
 
 import gc
 import os
@@ -18,6 +18,7 @@ from neuronsplit.locations import ROOT  # noqa: E402
 from neuronsplit.study import batches, grid, store  # noqa: E402
 
 settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("long", deadline=None, max_examples=200)
 settings.register_profile("deep", deadline=None, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -128,6 +128,7 @@ def test_each_finding_of_the_readme_is_one_of_these_claims():
 
 def test_the_table_of_the_readme_is_read_off_the_committed_ones():
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", FINDINGS, re.M)
+    assert len(rows) == 5
     in_figure = re.search(
         r"^NAMED = (.*)$", (ROOT / "notebooks" / "04_comparison.py").read_text(encoding="utf-8"), re.M
     )

@@ -30,7 +30,7 @@ class RunningInterpreter(AsyncKernelManager):
 # Quiet, and without the current folder on its path: a file there, such as torch.py, must not be what is imported. When
 # it is shut down its files are written, and to free its memory would take seconds.
 KERNEL = dict(kernel_name="python3", language="python", kernel_manager_class=RunningInterpreter, progress_bar=False)
-KERNEL |= {"shutdown_kernel": "immediate", "extra_arguments": ["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"]}
+KERNEL |= dict(shutdown_kernel="immediate", extra_arguments=["--log-level=CRITICAL", "--IPKernelApp.ignore_cwd=True"])
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> str | None:
